@@ -1,0 +1,110 @@
+"""Images -> batches of two random views each.
+
+The augmentation is that of the paper (appendix A) and runs in MindSpore's C++ operations. Two traps
+shape this file. Two seeded ``map`` calls draw the same random numbers, so they would make two equal
+views; here the image goes through one ``map`` twice in a row. And a seeded pipeline that is iterated
+again repeats its epoch; here every epoch is a pipeline of its own, seeded with (seed, epoch), which
+is also what lets a resumed run see the same views as one that was never interrupted.
+"""
+from typing import Iterator, List, NamedTuple, Tuple
+
+import mindspore.dataset as ds
+import numpy as np
+from mindspore.dataset import transforms, vision
+
+JITTER_PROBABILITY = 0.8
+BLUR_SIGMAS = (0.1, 0.5, 1.0, 1.5, 2.0)  # the paper draws the deviation from [0.1, 2]
+
+
+class Augmentation(NamedTuple):
+    """The random transformations of a view; 0 switches one off."""
+
+    crop_min_scale: float = 0.08
+    flip_probability: float = 0.5
+    jitter_strength: float = 0.5
+    grayscale_probability: float = 0.2
+    blur_probability: float = 0.0
+
+    def operations(self, side: int) -> List:
+        """Return the operations for views of ``side`` pixels, uint8 HWC in and out."""
+        operations = [vision.RandomResizedCrop(side, scale=(self.crop_min_scale, 1.0))]
+        if self.flip_probability:
+            operations.append(vision.RandomHorizontalFlip(self.flip_probability))
+        if self.jitter_strength:
+            s = self.jitter_strength
+            jitter = vision.RandomColorAdjust(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
+            operations.append(transforms.RandomApply([jitter], JITTER_PROBABILITY))
+        if self.grayscale_probability:
+            to_gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
+            to_rgb = vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB)
+            operations.append(transforms.RandomApply([to_gray, to_rgb], self.grayscale_probability))
+        if self.blur_probability:
+            kernel = max(3, side // 10 | 1)
+            blurs = [vision.GaussianBlur(kernel, sigma) for sigma in BLUR_SIGMAS]
+            operations.append(transforms.RandomApply([transforms.RandomChoice(blurs)], self.blur_probability))
+        return operations
+
+
+class _Twins:
+    """Every image of ``order`` twice in a row: rows 2i and 2i + 1 are the same image."""
+
+    def __init__(self, pixels: np.ndarray, order: np.ndarray):
+        self.pixels = pixels
+        self.order = order.tolist()
+
+    def __len__(self) -> int:
+        return 2 * len(self.order)
+
+    def __getitem__(self, row: int) -> Tuple[np.ndarray]:
+        return (self.pixels[self.order[row // 2]],)
+
+
+class Views:
+    """The views of every epoch, each time it is iterated the next one.
+
+    Yields uint8 (2 * batch_size, 3, side, side): the first views of a batch, then the second views
+    in the same order. Images that do not fill a batch are left out of that epoch.
+    """
+
+    def __init__(self, pixels: np.ndarray, batch_size: int, augmentation: Augmentation, seed: int,
+                 workers: int, first_epoch: int = 0):
+        self.pixels = pixels
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.workers = workers
+        self.next_epoch = first_epoch
+
+    def __len__(self) -> int:
+        return len(self.pixels) // self.batch_size
+
+    def __iter__(self) -> Iterator[Tuple[np.ndarray]]:
+        epoch = self.next_epoch
+        self.next_epoch += 1
+        return self.of_epoch(epoch)
+
+    def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray]]:
+        """Yield the batches of one epoch; the same epoch gives the same batches."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pixels))
+        side = self.pixels.shape[1]
+        ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
+        rows = ds.GeneratorDataset(_Twins(self.pixels, order), ["view"], shuffle=False, num_parallel_workers=1)
+        rows = rows.map(self.augmentation.operations(side), ["view"], num_parallel_workers=self.workers)
+        batches = rows.batch(2 * self.batch_size, drop_remainder=True, num_parallel_workers=1)
+        for (batch,) in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
+            pairs = batch.reshape(self.batch_size, 2, side, side, 3)
+            yield (np.ascontiguousarray(pairs.transpose(1, 0, 4, 2, 3)).reshape(-1, 3, side, side),)
+
+
+def to_dataset(views: Views) -> ds.Dataset:
+    """Return ``views`` as a MindSpore data set of one column, ready for data sinking.
+
+    Data sinking asks for types and shapes before training, and finding them out reads a first batch;
+    that is done here, so that the epoch which this takes up is not missed.
+    """
+    first_epoch = views.next_epoch
+    batches = ds.GeneratorDataset(views, ["views"], shuffle=False, num_parallel_workers=1)
+    batches.output_types()
+    batches.output_shapes()
+    views.next_epoch = first_epoch
+    return batches

@@ -1,0 +1,124 @@
+"""What happens beside the training steps: log lines, progress, metrics and checkpoints."""
+import sys
+import time
+from typing import Any, Callable, Dict, Optional
+
+import numpy as np
+from mindspore import Tensor
+from mindspore.train import Callback
+from tqdm import tqdm
+
+from src.logs import logger
+
+BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
+LINE_INTERVAL = 30.0
+
+
+class Progress(Callback):
+    """Loss, images per second and time left: a bar on a terminal, now and then a line in a file.
+
+    Args:
+        first_epoch: epochs that lie behind.
+        epochs: epochs of the whole run.
+        images_per_step: global batch.
+    """
+
+    def __init__(self, first_epoch: int, epochs: int, images_per_step: int):
+        super().__init__()
+        self.first_epoch = first_epoch
+        self.epochs = epochs
+        self.images_per_step = images_per_step
+        self.on_terminal = sys.stdout.isatty()
+        self.bar: Optional[tqdm] = None
+        self.started = self.shown = 0.0
+        self.start_step = self.epoch_start_step = 0
+
+    def on_train_epoch_begin(self, run_context):
+        parameters = run_context.original_args()
+        self.shown = time.perf_counter()
+        self.epoch_start_step = parameters.cur_step_num
+        if self.on_terminal:
+            self.bar = tqdm(total=parameters.batch_num, file=sys.stdout, leave=False, unit="step",
+                            desc=f"epoch {self.first_epoch + parameters.cur_epoch_num}/{self.epochs}",
+                            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
+
+    def on_train_step_end(self, run_context):
+        parameters = run_context.original_args()
+        now, step = time.perf_counter(), parameters.cur_step_num
+        if not self.start_step:  # the first step compiles the graph and says nothing about the speed
+            self.started, self.start_step = now, step
+            return
+        if now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
+            return
+        self.shown = now
+        per_step = (now - self.started) / (step - self.start_step)
+        left = (self.epochs - self.first_epoch) * parameters.batch_num - step
+        text = (f"loss {float(parameters.net_outputs.asnumpy()):.3f}, {self.images_per_step / per_step:.0f} images/s, "
+                f"{tqdm.format_interval(left * per_step)} left")
+        in_epoch = step - self.epoch_start_step
+        if self.bar is not None:
+            self.bar.update(in_epoch - self.bar.n)
+            self.bar.set_postfix_str(text)
+        else:
+            logger.info("progress: epoch %d/%d, step %d/%d, %s", self.first_epoch + parameters.cur_epoch_num,
+                        self.epochs, in_epoch, parameters.batch_num, text)
+
+    def on_train_epoch_end(self, run_context):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class EpochReport(Callback):
+    """The two log lines of an epoch, and its record in metrics.jsonl.
+
+    Args:
+        totals: loss and contrastive accuracy, summed up by the train step.
+        rates: learning rate of every step of the whole run.
+        first_epoch: epochs that lie behind.
+        images_per_step: global batch.
+        write: takes the record.
+    """
+
+    def __init__(self, totals: Tensor, rates: np.ndarray, first_epoch: int, images_per_step: int,
+                 write: Callable[[Dict[str, Any]], None]):
+        super().__init__()
+        self.totals = totals
+        self.rates = rates
+        self.first_epoch = first_epoch
+        self.images_per_step = images_per_step
+        self.write = write
+        self.started = 0.0
+
+    def on_train_epoch_begin(self, run_context):
+        self.started = time.perf_counter()
+        self.totals.set_data(Tensor(np.zeros(2, np.float32)))
+
+    def on_train_epoch_end(self, run_context):
+        parameters = run_context.original_args()
+        steps = parameters.batch_num
+        last_loss = np.float32(parameters.net_outputs.asnumpy())
+        seconds = time.perf_counter() - self.started
+        epoch = self.first_epoch + parameters.cur_epoch_num
+        loss, accuracy = self.totals.asnumpy() / steps
+        logger.info("epoch: %d step: %d, loss is %s", epoch, steps, last_loss)
+        logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
+        self.write({"kind": "pretrain", "epoch": epoch, "loss": float(loss), "contrastive_accuracy": float(accuracy),
+                    "last_loss": float(last_loss), "learning_rate": float(self.rates[epoch * steps - 1]),
+                    "seconds": round(seconds, 3), "images_per_second": round(steps * self.images_per_step / seconds, 1)})
+
+
+class SaveCheckpoint(Callback):
+    """Calls ``save`` with the epoch after every ``every`` epochs and after the last one."""
+
+    def __init__(self, save: Callable[[int], None], every: int, first_epoch: int, epochs: int):
+        super().__init__()
+        self.save = save
+        self.every = every
+        self.first_epoch = first_epoch
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, run_context):
+        epoch = self.first_epoch + run_context.original_args().cur_epoch_num
+        if epoch % self.every == 0 or epoch == self.epochs:
+            self.save(epoch)

@@ -1,0 +1,131 @@
+"""Checkpoints: MindSpore files that also say what they are, written whole and loaded strictly."""
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, NamedTuple
+
+import mindspore as ms
+from mindspore import Parameter
+
+from src.errors import UserError
+
+LATEST = "latest"
+_INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
+_SHOWN_DIFFERENCES = 3
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: parameters by name, and its info (kind, epoch, settings, versions)."""
+
+    path: Path
+    parameters: Dict[str, Parameter]
+    info: Dict[str, Any]
+
+
+def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> None:
+    """Write a checkpoint under a temporary name, flush it to the disk and rename it to ``path``."""
+    entries = [{"name": parameter.name, "data": parameter} for parameter in parameters]
+    # The dot hides it from every search for checkpoints; MindSpore insists on the suffix.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.ckpt")
+    try:
+        ms.save_checkpoint(entries, str(temporary), append_dict={_INFO: json.dumps(info)})
+        temporary.chmod(0o644)  # MindSpore's own files are for their owner alone
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def save_epoch(folder: Path, prefix: str, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any],
+               keep: int) -> Path:
+    """Write ``<prefix>-<epoch>.ckpt``, point ``latest`` at it and keep the newest ``keep``.
+
+    The one of epoch 0, the untrained network, is never removed.
+    """
+    path = folder / f"{prefix}-{epoch}.ckpt"
+    save(path, parameters, {**info, "epoch": epoch})
+    link = folder / f".{LATEST}.{os.getpid()}"
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(path.name)
+    os.replace(link, folder / LATEST)
+    for old in of_epochs(folder, prefix)[:-keep]:
+        old.unlink()
+    return path
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of a process that was killed while it saved."""
+    for file in folder.glob(".*.ckpt"):
+        file.unlink()
+
+
+def of_epochs(folder: Path, prefix: str) -> List[Path]:
+    """Return the checkpoints of ``prefix`` in ``folder`` from epoch 1 on, by epoch (9 before 10)."""
+    matches = [(re.fullmatch(re.escape(prefix) + r"-([1-9]\d*)\.ckpt", file.name), file) for file in folder.glob("*")]
+    return [file for _, file in sorted((int(match[1]), file) for match, file in matches if match)]
+
+
+def load(path: str, kind: str, flag: str) -> Checkpoint:
+    """Read a checkpoint of this project.
+
+    Args:
+        path: the file, a link to it (``latest``), or a folder that holds ``latest``.
+        kind: what it must be, "simclr" or "linear_classifier".
+        flag: the flag that gave ``path``, for error messages.
+
+    Raises:
+        UserError: there is no such file, or it is of another kind.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = next((folder / LATEST for folder in (file, file / "checkpoint") if (folder / LATEST).exists()), file)
+    file = file.resolve()
+    if not file.is_file():
+        raise UserError(f"--{flag}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
+    try:
+        parameters = ms.load_checkpoint(str(file))
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--{flag}: {path} is not a checkpoint that MindSpore can read ({reason})") from None
+    text = parameters.pop(_INFO, None)
+    if text is None:
+        raise UserError(f"--{flag}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
+                        "of train.py or linear_eval.py")
+    info = json.loads(str(text))
+    if info["kind"] != kind:
+        raise UserError(f"--{flag}: {path} holds a {info['kind']}, takes a {kind} checkpoint")
+    return Checkpoint(file, parameters, info)
+
+
+def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], source: str) -> None:
+    """Copy ``parameters`` into ``targets``, all of them and nothing else.
+
+    MindSpore's own loader leaves what does not match as it is, and can even take a parameter with the
+    same suffix, so names, shapes and types are compared first and the values are set by name.
+
+    Raises:
+        UserError: there are differences; the message lists the first ones.
+    """
+    targets = list(targets)
+    wanted = {target.name: (tuple(target.shape), str(target.dtype)) for target in targets}
+    there = {name: (tuple(value.shape), str(value.dtype)) for name, value in parameters.items()}
+    differences = [f"{name} is missing" for name in wanted if name not in there]
+    differences += [f"{name} is unknown" for name in there if name not in wanted]
+    differences += [f"{name} is {there[name]} instead of {wanted[name]}" for name in wanted
+                    if name in there and there[name] != wanted[name]]
+    if differences:
+        more = len(differences) - _SHOWN_DIFFERENCES
+        shown = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(f"{source} does not fit the network: {shown}")
+    for target in targets:
+        target.set_data(parameters[target.name])
+
+
+def part(parameters: Dict[str, Parameter], prefix: str) -> Dict[str, Parameter]:
+    """Return the parameters whose names begin with ``prefix``, under their names without it."""
+    return {name[len(prefix):]: Parameter(parameter, name=name[len(prefix):])
+            for name, parameter in parameters.items() if name.startswith(prefix)}

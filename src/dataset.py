@@ -1,0 +1,71 @@
+"""The data sets: files on disk -> images in memory."""
+import tempfile
+from pathlib import Path
+from typing import Dict, NamedTuple, Optional, Tuple
+
+from src import cifar10, shapes
+from src.cifar10 import Images
+from src.download import download_cifar10
+from src.errors import UserError
+from src.logs import logger
+
+
+class DataSet(NamedTuple):
+    """What the project knows of a data set. ``mean`` and ``std`` are per channel, of pixels in [0, 1]."""
+
+    classes: Tuple[str, ...]
+    side: int
+    mean: Tuple[float, float, float]
+    std: Tuple[float, float, float]
+
+
+DATA_SETS: Dict[str, DataSet] = {
+    "cifar10": DataSet(("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+                       cifar10.SIDE, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "shapes": DataSet(tuple(shapes.CLASSES), cifar10.SIDE, (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)),
+}
+
+
+def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_path",
+         num_samples: Optional[int] = None, download: bool = False) -> Images:
+    """Load a split of a data set into memory; `shapes` is generated where it is not there yet.
+
+    Args:
+        name: key of ``DATA_SETS``.
+        path: folder with the files or its parent; None takes ``data/<name>``.
+        split: train or test.
+        flag: the flag that gave ``path``, for error messages.
+        num_samples: keep the first N images; None keeps all.
+        download: fetch the files first where they are not there.
+
+    Raises:
+        UserError: files are missing or damaged, or there are fewer than ``num_samples`` images.
+    """
+    folder = path or f"data/{name}"
+    if name == "shapes" and not Path(folder).exists():
+        _generate_shapes(Path(folder))
+    if download and name == "cifar10" and not any(Path(folder).glob("**/*_batch*.bin")):
+        download_cifar10(Path(folder))
+    files = cifar10.find_files(folder, split, flag)
+    images = cifar10.read_files(files)
+    logger.info("%s, %s: %d images from %s", name, split, len(images.labels),
+                ", ".join(str(file) for file in files))
+    if name == "cifar10" and split == "train" and len(files) < cifar10.OFFICIAL_TRAIN_FILES:
+        logger.warning("warning: %s has %d of CIFAR-10's %d training files", files[0].parent, len(files),
+                       cifar10.OFFICIAL_TRAIN_FILES)
+    if num_samples is None:
+        return images
+    if num_samples > len(images.labels):
+        raise UserError(f"--num_samples: got {num_samples}, but {folder} has {len(images.labels)} {split} images; "
+                        "leave the flag out to take all")
+    return Images(images.pixels[:num_samples], images.labels[:num_samples])
+
+
+def _generate_shapes(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".shapes-", dir=folder.parent) as temporary:
+        whole = Path(temporary) / "shapes"
+        whole.mkdir()
+        shapes.write(whole)
+        whole.rename(folder)
+    logger.info("generated %s: %s", folder, ", ".join(shapes.CLASSES))

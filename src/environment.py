@@ -1,0 +1,72 @@
+"""Device target, CPU settings and seeds, set once and before MindSpore is imported."""
+import glob
+import logging
+import os
+import warnings
+from typing import Optional
+
+from src.errors import UserError
+
+# Read by libraries while MindSpore is imported, so they must stand in the environment before that.
+# A user's own value always wins. README, Performance, has what they are worth.
+CPU_SETTINGS = {
+    # oneDNN 3.10 (MindSpore 2.9 and 2.10) has no AVX-512 kernel for plain NCHW convolutions and falls
+    # back to a loop that is 100 times slower.
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "DNNL_MAX_CPU_ISA": "AVX2",  # the name that oneDNN 2 (MindSpore 2.7.0) reads
+    # From 2.7.1 on the dispatch threads spin while they wait and take the cores from the kernels.
+    "MS_DEV_HOST_BLOCKING_RUN": "1",
+}
+
+
+def default_target() -> str:
+    """Return Ascend where the machine has such a device, else CPU. MindSpore is not needed for it."""
+    return "Ascend" if glob.glob("/dev/davinci[0-9]*") else "CPU"
+
+
+def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
+            save_graphs_to: Optional[str] = None) -> str:
+    """Import MindSpore for a device, in graph mode, seed it and return the device target.
+
+    Args:
+        device_target: Ascend, GPU or CPU; None takes Ascend where one is present, else CPU.
+        device_id: which of the machine's devices.
+        seed: of the weights and of everything else that MindSpore draws.
+        save_graphs_to: folder for MindSpore's compiled graphs; None writes none.
+
+    Raises:
+        UserError: MindSpore or the device is not there.
+    """
+    target = device_target or default_target()
+    if target == "CPU":
+        for name, value in CPU_SETTINGS.items():
+            os.environ.setdefault(name, value)
+    if save_graphs_to is not None:
+        os.environ.update(MS_DEV_SAVE_GRAPHS="1", MS_DEV_SAVE_GRAPHS_PATH=save_graphs_to)
+    _quieten()
+    try:
+        import mindspore
+    except ImportError as error:
+        raise UserError(f"MindSpore cannot be imported ({error}); install the pinned version: "
+                        "pip install -r requirements.txt") from None
+    try:
+        mindspore.set_device(target, device_id)
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        mindspore.ops.ones(1).asnumpy()  # only the first kernel finds out that a device is missing
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"--device_target: got {target} (device {device_id}), which MindSpore "
+                        f"{mindspore.__version__} cannot use here ({reason}); check its driver, or take "
+                        "--device_target CPU") from None
+    mindspore.set_seed(seed)
+    return target
+
+
+def _quieten() -> None:
+    """Hide MindSpore's warnings about its own use of itself; every other warning still shows."""
+    # "CommManager instance for CPU not found", at every start: logged by COMMON (2.10) or UTILS (2.7).
+    os.environ.setdefault("MS_SUBMODULE_LOG_v", "{COMMON:3,UTILS:3}")
+    for category in (DeprecationWarning, FutureWarning, SyntaxWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"mindspore(\..*)?")
+    logging.getLogger(f"ME.mindspore.log.{os.getpid()}").addFilter(
+        lambda record: "is deprecated from version" not in record.getMessage())

@@ -1,0 +1,85 @@
+"""A run on disk: config.yaml, log, metrics.jsonl and the checkpoint folder."""
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import mindspore
+import numpy
+import yaml
+
+from src.config import Flags, settings_of
+from src.errors import UserError
+from src.logs import log_to, logger
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """The folder of a run, opened for a script.
+
+    Args:
+        config: the script's resolved settings, written down with the versions and the command line.
+        device_target: where the script runs.
+        prefix: of the script's own ``config.yaml`` and ``log``: "" for train.py, "eval_" for
+            linear_eval.py.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+
+    def __init__(self, config: Flags, device_target: str, prefix: str = ""):
+        self.path = Path(config.train_output_path)
+        self.checkpoints = self.path / "checkpoint"
+        self.metrics = self.path / "metrics.jsonl"
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / f"{prefix}config.yaml", yaml.safe_dump(
+                {"settings": settings_of(config), **_circumstances(device_target)}, sort_keys=False))
+            log_to(self.path / f"{prefix}log")
+        except OSError as error:
+            raise UserError(f"--train_output_path: cannot write to {self.path} ({error.strerror}); "
+                            "name a folder that can be written") from None
+        logger.info("MindSpore %s, Python %s, on %s; run folder %s", mindspore.__version__,
+                    platform.python_version(), device_target, self.path)
+
+    def add_metrics(self, record: Dict[str, Any]) -> None:
+        """Append one JSON object to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def keep_metrics(self, wanted: Callable[[Dict[str, Any]], bool]) -> None:
+        """Drop the records that are not ``wanted``, and a last line that was cut short."""
+        if self.metrics.exists():
+            records = [record for record in read_metrics(self.metrics) if wanted(record)]
+            write_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_metrics(path: Path) -> List[Dict[str, Any]]:
+    """Return the records of a metrics.jsonl, without a line that a killed process left unfinished."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _circumstances(device_target: str) -> Dict[str, Any]:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True,
+                             timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        git = "unknown"
+    return {
+        "device_target": device_target,
+        "versions": {"mindspore": mindspore.__version__, "numpy": numpy.__version__,
+                     "python": platform.python_version(), "machine": platform.machine()},
+        "git_revision": git,
+        "command_line": [Path(sys.executable).name, *sys.argv],
+    }

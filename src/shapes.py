@@ -1,0 +1,62 @@
+"""`shapes`: a generated data set of ten classes, for machines with no data and no network.
+
+A class is a shape or a texture; colour, place, size, angle, brightness and noise say nothing about
+it. What tells the classes apart is therefore what contrastive learning must keep.
+"""
+from pathlib import Path
+from typing import Callable, Dict
+
+import numpy as np
+
+from src.cifar10 import SIDE, Images, write_file
+
+Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+# Each takes coordinates in units of the shape's size, rotated and centred, and says what is inside.
+CLASSES: Dict[str, Mask] = {
+    "disc": lambda x, y: np.hypot(x, y) < 0.9,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.8,
+    "triangle": lambda x, y: (y > -0.6) & (y < 1 - 1.8 * abs(x)),
+    "ring": lambda x, y: abs(np.hypot(x, y) - 0.7) < 0.25,
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.28) & (np.maximum(abs(x), abs(y)) < 1),
+    "star": lambda x, y: np.hypot(x, y) < 0.65 + 0.35 * np.cos(5 * np.arctan2(y, x)),
+    "bar": lambda x, y: (abs(y) < 0.3) & (abs(x) < 1.2),
+    "stripes": lambda x, y: np.sin(4.5 * x) > 0,
+    "checkers": lambda x, y: np.sin(4.5 * x) * np.sin(4.5 * y) > 0,
+    "dots": lambda x, y: np.cos(5 * x) + np.cos(5 * y) > 1,
+}
+IMAGES = {"train": 10_000, "test": 2_000}
+
+
+def draw(count: int, seed: int) -> Images:
+    """Draw ``count`` images, the classes in turn."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % len(CLASSES)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    size = rng.uniform(7, 12, (count, 1, 1))
+    centre = rng.uniform(11, SIDE - 11, (2, count, 1, 1))
+    angle = rng.uniform(-0.6, 0.6, (count, 1, 1))
+    dx, dy = (columns - centre[0]) / size, (rows - centre[1]) / size
+    x = np.cos(angle) * dx + np.sin(angle) * dy
+    y = np.cos(angle) * dy - np.sin(angle) * dx
+    inside = np.empty((count, SIDE, SIDE), bool)
+    for label, mask in enumerate(CLASSES.values()):
+        inside[labels == label] = mask(x[labels == label], y[labels == label])
+    paint = _two_colours(rng, count)
+    pixels = np.where(inside[..., None], paint[0], paint[1])
+    pixels += rng.normal(0, 12, pixels.shape)
+    return Images(pixels.clip(0, 255).astype(np.uint8), labels)
+
+
+def _two_colours(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return (2, count, 1, 1, 3) colours, of which one is clearly brighter than the other."""
+    colours = rng.uniform(0, 255, (2, count, 1, 1, 3))
+    brightness = colours.mean(-1, keepdims=True)
+    gap = np.where(brightness[0] >= brightness[1], 1, -1) * 45
+    return colours + np.stack([gap, -gap])
+
+
+def write(folder: Path) -> None:
+    """Generate the data set into ``folder``: the training files, then the test file."""
+    for seed, (split, name) in enumerate({"train": "data_batch_1.bin", "test": "test_batch.bin"}.items()):
+        write_file(folder / name, draw(IMAGES[split], seed))

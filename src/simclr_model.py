@@ -1,0 +1,70 @@
+"""The networks: encoder + projection head for pretraining, encoder + classifier for use."""
+from typing import Any, Dict
+
+from mindspore import nn, ops
+
+from src.dataset import DATA_SETS
+from src.resnet import Pixels, ResNet, build_encoder
+
+
+class ProjectionHead(nn.Cell):
+    """Representations h (N, features) -> embeddings z (N, dimension): two layers, the paper's g(h)."""
+
+    def __init__(self, features: int, dimension: int, batch_norm: bool = False):
+        super().__init__()
+        # A bias before batch norm would be subtracted again, so that layer has none.
+        self.dense1 = nn.Dense(features, features, has_bias=not batch_norm)
+        self.bn1 = nn.BatchNorm1d(features) if batch_norm else nn.Identity()
+        self.dense2 = nn.Dense(features, dimension)
+
+    def construct(self, h):
+        return self.dense2(ops.relu(self.bn1(self.dense1(h))))
+
+
+class SimCLR(nn.Cell):
+    """Views (2B, 3, side, side), uint8 -> embeddings z (2B, dimension)."""
+
+    def __init__(self, encoder: ResNet, projection_head: ProjectionHead):
+        super().__init__()
+        self.encoder = encoder
+        self.projection_head = projection_head
+
+    def construct(self, views):
+        return self.projection_head(self.encoder(views))
+
+
+class LinearClassifier(nn.Cell):
+    """Representations h (N, features) -> logits (N, classes)."""
+
+    def __init__(self, features: int, class_num: int):
+        super().__init__()
+        self.linear = nn.Dense(features, class_num)
+
+    def construct(self, h):
+        return self.linear(h)
+
+
+class ImageClassifier(nn.Cell):
+    """Images (N, 3, side, side), uint8 -> class probabilities (N, classes)."""
+
+    def __init__(self, encoder: ResNet, linear_classifier: LinearClassifier):
+        super().__init__()
+        self.encoder = encoder
+        self.linear_classifier = linear_classifier
+
+    def construct(self, images):
+        return ops.softmax(self.linear_classifier(self.encoder(images)), -1)
+
+
+def encoder_of(settings: Dict[str, Any]) -> ResNet:
+    """Build the encoder that ``settings``, a run's or a checkpoint's, describe."""
+    data_set = DATA_SETS[settings["dataset_name"]]
+    pixels = Pixels(data_set.mean, data_set.std) if settings["normalize"] else Pixels()
+    return build_encoder(settings["encoder"], settings["width_multiplier"], data_set.side, pixels)
+
+
+def simclr_of(settings: Dict[str, Any]) -> SimCLR:
+    """Build the whole network that ``settings`` describe."""
+    encoder = encoder_of(settings)
+    return SimCLR(encoder, ProjectionHead(encoder.features, settings["projection_dimension"],
+                                          settings["head_batch_norm"]))
