@@ -105,7 +105,8 @@ class EpochReport(Callback):
         logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
         self.write({"kind": "pretrain", "epoch": epoch, "loss": float(loss), "contrastive_accuracy": float(accuracy),
                     "last_loss": float(last_loss), "learning_rate": float(self.rates[epoch * steps - 1]),
-                    "seconds": round(seconds, 3), "images_per_second": round(steps * self.images_per_step / seconds, 1)})
+                    "seconds": round(seconds, 3),
+                    "images_per_second": round(steps * self.images_per_step / seconds, 1)})
 
 
 class SaveCheckpoint(Callback):

@@ -39,9 +39,11 @@ class RunFolder:
     def __init__(self, config: Flags, device_target: str, prefix: str = ""):
         self.path = Path(config.train_output_path)
         self.checkpoints = self.path / "checkpoint"
+        self.classifiers = self.path / "linear_classifier"
         self.metrics = self.path / "metrics.jsonl"
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for folder in (self.checkpoints, self.classifiers)[bool(prefix):]:
+                folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / f"{prefix}config.yaml", yaml.safe_dump(
                 {"settings": settings_of(config), **_circumstances(device_target)}, sort_keys=False))
             log_to(self.path / f"{prefix}log")

@@ -1,7 +1,8 @@
 """The networks: encoder + projection head for pretraining, encoder + classifier for use."""
 from typing import Any, Dict
 
-from mindspore import nn, ops
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
 
 from src.dataset import DATA_SETS
 from src.resnet import Pixels, ResNet, build_encoder
@@ -34,14 +35,25 @@ class SimCLR(nn.Cell):
 
 
 class LinearClassifier(nn.Cell):
-    """Representations h (N, features) -> logits (N, classes)."""
+    """Representations h (N, features) -> logits (N, classes).
+
+    The representations are standardised first, with the training set's mean and deviation: each of
+    the features then has the same say in the first steps, whatever its scale.
+    """
 
     def __init__(self, features: int, class_num: int):
         super().__init__()
-        self.linear = nn.Dense(features, class_num)
+        self.mean = Parameter(Tensor(np.zeros(features, np.float32)), requires_grad=False)
+        self.scale = Parameter(Tensor(np.ones(features, np.float32)), requires_grad=False)
+        self.linear = nn.Dense(features, class_num, weight_init="zeros", bias_init="zeros")
+
+    def fit_scale(self, rows: np.ndarray) -> None:
+        """Take mean and deviation of the representations ``rows`` (N, features)."""
+        self.mean.set_data(Tensor(rows.mean(0, dtype=np.float64).astype(np.float32)))
+        self.scale.set_data(Tensor((1 / (rows.std(0, dtype=np.float64) + 1e-6)).astype(np.float32)))
 
     def construct(self, h):
-        return self.linear(h)
+        return self.linear((h - self.mean) * self.scale)
 
 
 class ImageClassifier(nn.Cell):

@@ -1,0 +1,184 @@
+"""What the benchmarks share: workers, alternating rounds, the machine, and saving a result.
+
+Each side of a comparison lives in a process of its own, for the thread pools of two frameworks in one
+process take the cores from each other. The processes are asked in turn, one round each, so that
+whatever else slows the machine down for a while slows down both.
+"""
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that `src` is found from any folder
+
+RESULTS = ROOT / "benchmarks" / "results"
+# What the project's launchers set. It is read when a process starts, so only the parent can set it.
+LAUNCHER_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+PACKAGES = ("mindspore", "torch", "numpy", "pillow")
+
+
+class Parent:
+    """A worker's line to the process that started it: a JSON object per line in, one per line out."""
+
+    def __init__(self) -> None:
+        self.answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # what a framework prints goes to the console and not in between the answers
+
+    def command(self) -> Dict[str, Any]:
+        """Wait for the next command; the process ends when there will be none."""
+        line = sys.stdin.readline()
+        if not line:
+            sys.exit(0)
+        return json.loads(line)
+
+    def answer(self, value: Dict[str, Any]) -> None:
+        self.answers.write(json.dumps(value) + "\n")
+        self.answers.flush()
+
+    def serve(self, function: Callable[..., Dict[str, Any]]) -> None:
+        """Answer every command with ``function``, called with the command's keys as keywords."""
+        while True:
+            self.answer(function(**self.command()))
+
+
+Role = Callable[[argparse.Namespace, Parent], None]
+
+
+class Worker:
+    """The running script once more, in a process that plays ``role``.
+
+    The constructor waits for the role's first answer, ``facts``: workers are set up one after the other.
+    ``environment`` is added to the process's own, in which a user's value wins.
+    """
+
+    def __init__(self, role: str, environment: Optional[Dict[str, str]] = None):
+        self.role = role
+        self.process = subprocess.Popen([sys.executable, *sys.argv, "--role", role], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, env={**(environment or {}), **os.environ})
+        self.facts = self._answer()
+
+    def ask(self, **command: Any) -> Dict[str, Any]:
+        """Send a command and wait for its answer."""
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> Dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the worker {self.role} has ended without an answer; its messages stand above")
+        return json.loads(line)
+
+
+def run(parser: argparse.ArgumentParser, roles: Dict[str, Role],
+        measure: Callable[[argparse.Namespace], None]) -> None:
+    """Parse the command line, then play the role that a parent asked for or else ``measure``."""
+    parser.add_argument("--role", choices=list(roles), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.role:
+        roles[options.role](options, Parent())
+    else:
+        measure(options)
+
+
+def alternate(workers: Sequence[Worker], rounds: int, **command: Any) -> Tuple[List[Dict[str, Any]], ...]:
+    """Send the same command to the workers in turn, ``rounds`` times; return the answers of each."""
+    answers: Tuple[List[Dict[str, Any]], ...] = tuple([] for _ in workers)
+    for number in range(1, rounds + 1):
+        for worker, its_answers in zip(workers, answers):
+            its_answers.append(worker.ask(**command))
+        sys.stderr.write(f"round {number} of {rounds}\n")
+    return answers
+
+
+def speed_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Dict[str, float]:
+    """Return median and range of the rounds' speed ratios, from the seconds that each side took.
+
+    Above 1 this project is faster.
+    """
+    ratios = [reference / own for own, reference in zip(ours, theirs)]
+    return {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def cores() -> int:
+    """Return how many cores this process may use; its workers may use the same ones."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory() -> float:
+    """Return the peak resident memory of this process in MiB.
+
+    Linux counts in the parent's own peak, so a parent should import no framework.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def mindspore_environment() -> Dict[str, Optional[str]]:
+    """Return the variables that change MindSpore's speed, as this process has them."""
+    from src.environment import CPU_SETTINGS
+    return {name: os.environ.get(name) for name in (*CPU_SETTINGS, *LAUNCHER_ENVIRONMENT)}
+
+
+def machine() -> Dict[str, Any]:
+    """Describe the machine, its load at this moment and the versions in use."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "os": platform.platform(),
+        "load_average_before": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def save(name: str, result: Dict[str, Any]) -> None:
+    """Write ``result`` to results/<name>.json, under a temporary name first, and print its numbers."""
+    result = {"benchmark": name, "date": time.strftime("%Y-%m-%d"), **result}
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+    rows = list(_rows(result))
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        print(f"{key:<{width}}  {value}")
+    print(f"\n{file}")
+
+
+def _rows(value: Any, name: str = "") -> Iterator[Tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _rows(inner, f"{name}.{key}" if name else key)
+    elif not isinstance(value, list):  # the rounds one by one are for the file
+        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,129 @@
+"""Seconds of training the linear classifier on the CPU: this project against a plain PyTorch loop.
+
+Features and labels are random and in memory. MindSpore's side is src.linear_evaluation.train_classifier
+as linear_eval.py calls it, with its graph compilation, its standardisation of the features and a
+checkpoint per epoch. PyTorch's side is the same work written plainly: standardisation, index_select,
+nn.Linear, Adam with a cosine decay, batches of 128. Both train all --epochs; they take ten turns each, and
+a total is the sum of the turns, nothing of it scaled.
+"""
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Dict, List, Tuple
+
+import common
+import numpy as np
+
+SEED = 0
+TURNS = 10
+BATCH_SIZE = 128
+CLASSES = 10
+LEARNING_RATE = 1e-3
+
+
+def random_features(options: argparse.Namespace) -> Tuple[np.ndarray, np.ndarray]:
+    """Return features (images, features), float32, and labels (images,), int32."""
+    rng = np.random.default_rng(SEED)
+    rows = rng.standard_normal((options.images, options.features), np.float32)
+    return rows, rng.integers(0, CLASSES, options.images, np.int32)
+
+
+def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
+    """The worker of this project."""
+    from src import environment
+    environment.prepare("CPU", 0, SEED)
+    from src.config import EvalConfig
+    from src.linear_evaluation import Split, train_classifier
+    from src.simclr_model import LinearClassifier
+
+    begin = loss = 0.0
+
+    def end_of_epoch(record: Dict[str, Any]) -> None:
+        nonlocal begin, loss
+        loss = record["loss"]
+        if record["epoch"] % (options.epochs // TURNS) == 0 and record["epoch"] < options.epochs:
+            parent.answer({"seconds": time.perf_counter() - begin, "loss": loss})
+            parent.command()
+            begin = time.perf_counter()
+
+    train = Split(*random_features(options))
+    config = EvalConfig(batch_size=BATCH_SIZE, epoch_size=options.epochs, learning_rate=LEARNING_RATE, seed=SEED)
+    parent.answer({"environment": common.mindspore_environment()})
+    parent.command()
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        train_classifier(LinearClassifier(options.features, CLASSES), train, config,
+                         SimpleNamespace(classifiers=Path(folder), add_metrics=end_of_epoch),
+                         {"kind": "linear_classifier"})
+        parent.answer({"seconds": time.perf_counter() - begin, "loss": loss})
+
+
+def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
+    """The worker of the PyTorch reference."""
+    import torch
+    from torch.nn import functional
+
+    torch.manual_seed(SEED)
+    torch.set_num_threads(common.cores())
+    rows, labels = map(torch.from_numpy, random_features(options))
+    labels = labels.long()
+    steps = options.epochs * -(-options.images // BATCH_SIZE)
+    parent.answer({"threads": torch.get_num_threads()})
+    for turn in range(TURNS):
+        parent.command()
+        begin = time.perf_counter()
+        if not turn:
+            mean, scale = rows.mean(0), 1 / (rows.std(0) + 1e-6)
+            classifier = torch.nn.Linear(options.features, CLASSES)
+            optimizer = torch.optim.Adam(classifier.parameters(), LEARNING_RATE)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(options.epochs // TURNS):
+            for index in torch.randperm(options.images).split(BATCH_SIZE):
+                h = (rows.index_select(0, index) - mean) * scale
+                loss = functional.cross_entropy(classifier(h), labels.index_select(0, index))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        parent.answer({"seconds": time.perf_counter() - begin, "loss": loss.item()})
+
+
+def summary(worker: common.Worker, turns: List[Dict[str, float]]) -> Dict[str, Any]:
+    """Return what is reported of one framework."""
+    seconds = [turn["seconds"] for turn in turns]
+    return {**worker.facts, "total_seconds": sum(seconds), "last_loss": turns[-1]["loss"],
+            "seconds_by_turn": seconds}
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Let the two frameworks take turns and save what they took."""
+    machine = common.machine()
+    ours, reference = workers = common.Worker("mindspore", common.LAUNCHER_ENVIRONMENT), common.Worker("pytorch")
+    turns = common.alternate(workers, TURNS)
+    for worker in workers:
+        worker.close()
+    common.save("linear_evaluation", {
+        "machine": machine,
+        "settings": {"images": options.images, "features": options.features, "classes": CLASSES,
+                     "batch_size": BATCH_SIZE, "epochs": options.epochs},
+        "mindspore": summary(ours, turns[0]),
+        "pytorch": summary(reference, turns[1]),
+        "speed_ratio": common.speed_ratio(*([turn["seconds"] for turn in side] for side in turns)),
+    })
+
+
+def whole_turns(text: str) -> int:
+    epochs = int(text)
+    if epochs < 1 or epochs % TURNS:
+        raise argparse.ArgumentTypeError(f"got {epochs}, takes a multiple of {TURNS}")
+    return epochs
+
+
+if __name__ == "__main__":
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    flags.add_argument("--images", type=int, default=50_000, help="rows of features")
+    flags.add_argument("--features", type=int, default=2048, help="width of a representation")
+    flags.add_argument("--epochs", type=whole_turns, default=100, help=f"epochs, a multiple of {TURNS}")
+    common.run(flags, {"mindspore": mindspore, "pytorch": pytorch}, measure)

@@ -1,0 +1,21 @@
+"""Export an encoder, or an encoder with its classifier, as MINDIR, AIR or ONNX.
+
+    python export.py --ckpt_simclr_encoder outputs/checkpoint/latest --ckpt_linear_classifier \\
+        outputs/linear_classifier/latest --file_format MINDIR
+"""
+import sys
+
+from src import environment
+from src.config import ExportConfig, parse
+from src.logs import status_of
+
+
+def main() -> None:
+    config = parse(ExportConfig, description=__doc__)
+    device_target = environment.prepare(config.device_target, config.device_id)
+    from src.exporting import export  # imports MindSpore, so only now
+    export(config, device_target)
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))

@@ -1,0 +1,101 @@
+"""Writing a model for deployment, and checking that the file gives what the live model gives."""
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src import checkpoint
+from src.config import ExportConfig, adopt
+from src.dataset import DATA_SETS
+from src.errors import UserError
+from src.linear_evaluation import load_classifier
+from src.logs import logger
+from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of
+
+SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
+TOLERANCE = 1e-3  # relative to the largest output
+
+
+def export(config: ExportConfig, device_target: str) -> Path:
+    """Write encoder, or encoder and classifier, to a file, check it and return its path.
+
+    Raises:
+        UserError: the checkpoints do not fit each other or the flags, or the format cannot be written here.
+        RuntimeError: the written file does not give the live model's outputs; it is removed again.
+    """
+    if config.file_format == "AIR" and device_target != "Ascend":
+        raise UserError(f"--file_format: got AIR on {device_target}, and MindSpore writes AIR on Ascend only; "
+                        "take MINDIR or ONNX here")
+    model, side = load_model(config)
+    model.set_train(False)
+    images = np.random.default_rng(0).integers(0, 256, (config.batch_size, 3, side, side), dtype=np.uint8)
+    suffix = SUFFIXES[config.file_format]
+    name = config.file_name[:-len(suffix)] if config.file_name.endswith(suffix) else config.file_name
+    target = Path(name + suffix)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as temporary:
+            written = Path(temporary) / target.name
+            _write(written, model, images, config.file_format)
+            written.chmod(0o644)  # MindSpore's own files are for their owner alone
+            _check(written, model, images, config.file_format)
+            os.replace(written, target)
+    except OSError as error:
+        raise UserError(f"--file_name: cannot write {target} ({error.strerror}); name a place that can "
+                        "be written") from None
+    outputs = "class probabilities" if config.ckpt_linear_classifier else "features"
+    logger.info("%s: uint8 images %s -> %s", target, images.shape, outputs)
+    return target
+
+
+def load_model(config: ExportConfig):
+    """Return the network to export and the side of its images."""
+    source = checkpoint.load(config.ckpt_simclr_encoder, "simclr", "ckpt_simclr_encoder")
+    settings = source.info["settings"]
+    adopt(config, settings, ("encoder", "width_multiplier", "dataset_name"), str(source.path))
+    encoder = encoder_of(settings)
+    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
+    side = DATA_SETS[settings["dataset_name"]].side
+    if not config.ckpt_linear_classifier:
+        return encoder, side
+    flag = "ckpt_linear_classifier"
+    info = checkpoint.load(config.ckpt_linear_classifier, "linear_classifier", flag).info
+    if (info["encoder_settings"], info["encoder_epoch"]) != (settings, source.info["epoch"]):
+        raise UserError(f"--{flag}: {config.ckpt_linear_classifier} was trained on another encoder than {source.path} "
+                        f"(its epoch {info['encoder_epoch']}); name the encoder that it was trained on")
+    classifier = LinearClassifier(info["features"], info["class_num"])
+    load_classifier(classifier, config.ckpt_linear_classifier, flag)
+    return ImageClassifier(encoder, classifier), side
+
+
+def _write(path: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:
+    if file_format == "ONNX" and hasattr(ms, "onnx"):  # 2.7 has no such module, and 2.10 warns of the other way
+        ms.onnx.export(model, Tensor(images), file_name=str(path))
+    else:
+        ms.export(model, Tensor(images), file_name=str(path), file_format=file_format)
+
+
+def run_file(path: Path, images: np.ndarray, file_format: str) -> np.ndarray:
+    """Run an exported MINDIR or ONNX file on ``images`` and return its output."""
+    if file_format == "MINDIR":
+        return nn.GraphCell(ms.load(str(path)))(Tensor(images)).asnumpy()
+    import onnxruntime  # an extra: only those who export ONNX need it
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def _check(written: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:
+    if file_format == "AIR" or (file_format == "ONNX" and importlib.util.find_spec("onnxruntime") is None):
+        needed = "an offline model converted from it" if file_format == "AIR" else "pip install onnxruntime"
+        logger.warning("warning: the %s file was not checked against the live model (it takes %s)", file_format, needed)
+        return
+    live = model(Tensor(images)).asnumpy()
+    difference = float(np.abs(run_file(written, images, file_format) - live).max())
+    logger.info("largest difference to the live model on random images: %.3g", difference)
+    if not difference <= TOLERANCE * np.abs(live).max():
+        raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs: "
+                           f"they differ by up to {difference:.3g}")

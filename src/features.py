@@ -1,0 +1,50 @@
+"""Representations of every image by a frozen encoder, computed once and kept on disk."""
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+from tqdm import tqdm
+
+from src.logs import logger
+from src.resnet import ResNet
+
+
+def extract(encoder: ResNet, pixels: np.ndarray, batch_size: int, title: str = "features") -> np.ndarray:
+    """Return the representations (N, features), float32, of uint8 images (N, side, side, 3).
+
+    Every image is encoded once, in order, in inference mode. The last batch is filled up, so that
+    one graph serves all, and its surplus is cut off.
+    """
+    encoder.set_train(False)
+    count = len(pixels)
+    features = np.empty((count, encoder.features), np.float32)
+    for start in tqdm(range(0, count, batch_size), desc=title, unit="batch", leave=False, disable=None):
+        batch = pixels[np.arange(start, start + batch_size) % count]  # wraps round: the surplus is cut off below
+        h = encoder(Tensor(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))).asnumpy()
+        features[start:start + batch_size] = h[:count - start]
+    return features
+
+
+def cached(folder: Path, encoder: ResNet, encoder_file: Path, pixels: np.ndarray, batch_size: int,
+           split: str) -> np.ndarray:
+    """Return ``extract``'s result from ``folder``, where it lies under a key of checkpoint and images.
+
+    What is not there yet is computed and written, under a temporary name first.
+    """
+    key = hashlib.sha256(encoder_file.read_bytes())
+    key.update(str(pixels.shape).encode())
+    key.update(np.ascontiguousarray(pixels).data)
+    file = folder / f"{split}-{key.hexdigest()[:20]}.npy"
+    if file.exists():
+        logger.info("features of %d %s images: %s", len(pixels), split, file)
+        return np.load(file)
+    features = extract(encoder, pixels, batch_size, f"features, {split}")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{file.name}.{os.getpid()}"
+    with temporary.open("wb") as stream:
+        np.save(stream, features)
+    os.replace(temporary, file)
+    logger.info("features of %d %s images computed and kept in %s", len(pixels), split, file)
+    return features

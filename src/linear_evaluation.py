@@ -1,0 +1,164 @@
+"""Linear evaluation: a linear classifier on the frozen encoder's representations (paper, section 4.1)."""
+import time
+from typing import Any, Dict, NamedTuple, Tuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from src import checkpoint, dataset, features
+from src.checkpoint import Checkpoint
+from src.cifar10 import Images
+from src.config import EvalConfig, adopt
+from src.errors import UserError
+from src.logs import logger
+from src.lr_generator import learning_rates
+from src.metrics import classification_metrics
+from src.optimizer import build_optimizer
+from src.run_folder import RunFolder
+from src.simclr_model import LinearClassifier, encoder_of
+
+PREFIX = "linear_classifier"
+PROTOCOL = "linear classifier on cached features without augmentation, Adam, cosine decay, last epoch"
+
+
+class ClassifierStep(nn.Cell):
+    """Row numbers (batch,) -> loss; one update of the classifier. The features stay on the device."""
+
+    def __init__(self, classifier: LinearClassifier, optimizer: nn.Optimizer, rows: np.ndarray, labels: np.ndarray):
+        super().__init__(auto_prefix=False)
+        self.classifier = classifier
+        self.optimizer = optimizer
+        self.rows = Parameter(Tensor(rows), name="rows", requires_grad=False)
+        self.labels = Parameter(Tensor(labels), name="labels", requires_grad=False)
+        self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters)
+
+    def forward(self, h, labels):
+        return ops.cross_entropy(self.classifier(h), labels)
+
+    def construct(self, index):
+        loss, gradients = self.value_and_grad(ops.gather(self.rows, index, 0), ops.gather(self.labels, index, 0))
+        return ops.depend(loss, self.optimizer(gradients))
+
+
+class Split(NamedTuple):
+    """Representations and labels of a split."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Return row numbers (steps, batch_size): every row at least once; the last batch is filled up
+    with the epoch's first rows."""
+    order = np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
+    steps = -(-count // batch_size)
+    return np.resize(order, (steps, batch_size))
+
+
+def train_classifier(classifier: LinearClassifier, train: Split, config: EvalConfig, folder: RunFolder,
+                     info: Dict[str, Any]) -> None:
+    """Train ``classifier`` for ``epoch_size`` epochs and save its checkpoints."""
+    steps = -(-len(train.labels) // config.batch_size)
+    rates = learning_rates("cosine", config.learning_rate, config.epoch_size, steps)
+    optimizer = build_optimizer("Adam", classifier.trainable_params(), rates, weight_decay=0.0)
+    classifier.fit_scale(train.rows)
+    step = ClassifierStep(classifier, optimizer, train.rows, train.labels)
+    step.set_train()
+    for epoch in range(1, config.epoch_size + 1):
+        begin = time.perf_counter()
+        for index, batch in enumerate(epoch_order(len(train.labels), config.batch_size, config.seed, epoch), 1):
+            loss = step(Tensor(batch))
+            if index % config.print_iter == 0 and index < steps:
+                logger.info("epoch: %d step: %d, loss is %s", epoch, index, loss.asnumpy())
+        last_loss = loss.asnumpy()
+        seconds = time.perf_counter() - begin
+        logger.info("epoch: %d step: %d, loss is %s", epoch, steps, last_loss)
+        logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
+        folder.add_metrics({"kind": "linear_classifier", "epoch": epoch, "loss": float(last_loss),
+                            "seconds": round(seconds, 3)})
+        if epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size:
+            checkpoint.save_epoch(folder.classifiers, PREFIX, epoch, classifier.get_parameters(), info,
+                                  config.keep_checkpoint_max)
+
+
+def resolve(config: EvalConfig, encoder: Checkpoint) -> EvalConfig:
+    """Fill in what the encoder's checkpoint knows; a flag that contradicts it is an error."""
+    source = str(encoder.path)
+    config = adopt(config, encoder.info["settings"], ("encoder", "width_multiplier", "projection_dimension"), source)
+    if "dataset_name" not in config.given:
+        config = adopt(config, encoder.info["settings"], ("dataset_name",), source)
+    trained, evaluated = (dataset.DATA_SETS[name] for name in (encoder.info["settings"]["dataset_name"],
+                                                               config.dataset_name))
+    if trained.side != evaluated.side:
+        raise UserError(f"--dataset_name: got {config.dataset_name} ({evaluated.side} pixels), but {source} was "
+                        f"trained on images of {trained.side} pixels")
+    if config.class_num < len(evaluated.classes):
+        raise UserError(f"--class_num: got {config.class_num}, takes at least the {len(evaluated.classes)} classes "
+                        f"of {config.dataset_name}")
+    return config
+
+
+def load_images(config: EvalConfig) -> Tuple[Images, Images]:
+    """Return training and test images; without training of a classifier the former are empty."""
+    test_path, test_flag = config.eval_dataset_path, "eval_dataset_path"
+    if test_path is None:
+        test_path, test_flag = config.train_dataset_path, "train_dataset_path"
+    if config.pre_classifier_checkpoint_path:
+        train = Images(np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int32))
+    else:
+        train = dataset.load(config.dataset_name, config.train_dataset_path, "train",
+                             num_samples=config.num_samples, download=config.download)
+    return train, dataset.load(config.dataset_name, test_path, "test", test_flag)
+
+
+def evaluate(config: EvalConfig, device_target: str) -> None:
+    """Evaluate an encoder and write accuracy and confusion matrix into the run's folder."""
+    source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
+    config = resolve(config, source)
+    train, test = load_images(config)
+    encoder = encoder_of(source.info["settings"])
+    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
+    classifier = LinearClassifier(encoder.features, config.class_num)
+    if config.pre_classifier_checkpoint_path:
+        load_classifier(classifier, config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path")
+    folder = RunFolder(config, device_target, "eval_")
+    logger.info("encoder: %s, width x %g, %d features, after epoch %d, from %s", config.encoder,
+                config.width_multiplier, encoder.features, source.info["epoch"], source.path)
+
+    def represent(images: Images, split: str) -> Split:
+        rows = features.cached(folder.path / "features", encoder, source.path, images.pixels, config.batch_size, split)
+        return Split(rows, images.labels)
+
+    if not config.pre_classifier_checkpoint_path:
+        info = {"kind": "linear_classifier", "class_num": config.class_num, "features": encoder.features,
+                "dataset_name": config.dataset_name, "encoder_settings": source.info["settings"],
+                "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
+        train_classifier(classifier, represent(train, "train"), config, folder, info)
+    report(classifier, represent(test, "test"), config, source, folder)
+
+
+def load_classifier(classifier: LinearClassifier, path: str, flag: str) -> Checkpoint:
+    """Load a checkpoint of linear_eval.py into ``classifier``."""
+    found = checkpoint.load(path, "linear_classifier", flag)
+    checkpoint.load_into(classifier.get_parameters(), found.parameters, f"--{flag}: {path}")
+    return found
+
+
+def report(classifier: LinearClassifier, test: Split, config: EvalConfig, source: Checkpoint,
+           folder: RunFolder) -> None:
+    """Evaluate every test image once; log the accuracy and add everything to metrics.jsonl."""
+    classifier.set_train(False)
+    logits = classifier(Tensor(test.rows)).asnumpy()
+    names = dataset.DATA_SETS[config.dataset_name].classes
+    names += tuple(f"class {index}" for index in range(len(names), config.class_num))
+    result = classification_metrics(logits, test.labels, names)
+    trained = f"{config.epoch_size} epochs" if not config.pre_classifier_checkpoint_path else "given classifier"
+    folder.add_metrics({"kind": "linear_eval", "protocol": f"{PROTOCOL}, {trained}", "dataset": config.dataset_name,
+                        "encoder_checkpoint": str(source.path), "encoder_epoch": source.info["epoch"],
+                        "seed": config.seed, **result})
+    for name, accuracy in result["class_accuracy"].items():
+        logger.info("  %-12s %s", name, "no images" if accuracy is None else f"{100 * accuracy:.2f} %")
+    logger.info("top-1 %.3f %%, top-5 %.3f %% of %d test images", 100 * result["accuracy"],
+                100 * result["top5_accuracy"], result["images"])
+    logger.info("Average accuracy: {'Accuracy': %s}", round(result["accuracy"], 7))

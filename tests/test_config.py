@@ -1,0 +1,162 @@
+"""Flags, recipes and their errors."""
+import re
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.config import (
+    BOOLEAN,
+    EvalConfig,
+    ExportConfig,
+    TrainConfig,
+    adopt,
+    flags_of,
+    parse,
+    settings_of,
+)
+from src.errors import UserError
+
+EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
+EXPORT = ["--ckpt_simclr_encoder", "x.ckpt"]
+
+
+def test_defaults_are_the_documented_ones():
+    train = settings_of(parse(TrainConfig, []))
+    expected = dict(run_cloudbrain=False, run_distribute=False, device_num=1, device_id=0, dataset_name="cifar10",
+                    train_output_path="./outputs", batch_size=128, epoch_size=100, projection_dimension=128,
+                    width_multiplier=1, temperature=0.5, pretrain_epoch_size=0, save_checkpoint_epochs=1,
+                    save_graphs=False, optimizer="Adam", weight_decay=3e-4, encoder="resnet50")
+    assert {name: train[name] for name in expected} == expected
+    evaluation = settings_of(parse(EvalConfig, EVAL))
+    expected = dict(class_num=10, print_iter=100, batch_size=128, epoch_size=100, save_checkpoint_epochs=1)
+    assert {name: evaluation[name] for name in expected} == expected
+    assert settings_of(parse(ExportConfig, EXPORT))["batch_size"] == 1
+
+
+@given(st.sampled_from(["True", "False"]), st.data())
+def test_booleans_take_any_case(word, data):
+    text = "".join(data.draw(st.sampled_from([letter.upper(), letter.lower()])) for letter in word)
+    assert parse(TrainConfig, ["--normalize", text]).normalize is (word == "True")
+
+
+@given(st.text(min_size=1).filter(lambda text: text.lower() not in ("true", "false") and not text.startswith("-")))
+def test_nothing_else_is_a_boolean(text):
+    with pytest.raises(UserError, match="--normalize: got .* takes True or False"):
+        parse(TrainConfig, ["--normalize", text])
+
+
+@given(st.integers(max_value=0))
+def test_integers_have_a_lower_end(value):
+    with pytest.raises(UserError, match=f"--epoch_size: got '{value}', takes an integer of at least 1"):
+        parse(TrainConfig, [f"--epoch_size={value}"])
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True).filter(lambda x: not 0 < x <= 1))
+def test_numbers_have_both_ends(value):
+    with pytest.raises(UserError, match="--crop_min_scale: got .*, takes a number above 0 and at most 1"):
+        parse(TrainConfig, [f"--crop_min_scale={value}"])
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--batch_size", "abc"], "--batch_size: got 'abc', takes an integer of at least 2"),
+    (["--batch_size"], "--batch_size: got no value, takes an integer of at least 2"),
+    (["--bach_size", "8"], "--bach_size: unknown flag (got '8'); did you mean --batch_size? --help lists all flags"),
+    (["--batch", "8"], "--batch: unknown flag"),
+    (["cifar10"], "cifar10: got a value without a flag"),
+    (["--device_target", "TPU"], "--device_target: got 'TPU', takes one of Ascend, GPU, CPU"),
+    (["--optimizer", "LARS"], "--optimizer: got 'LARS', takes one of Adam, SGD"),
+    (["--temperature", "inf"], "--temperature: got 'inf', takes a number above 0"),
+    (["--run_distribute", "True"], "--run_distribute: got True, but training on several devices is not there yet"),
+    (["--device_num", "8"], "--device_num: got 8"),
+    (["--run_cloudbrain", "True"], "--run_cloudbrain: got True"),
+    (["--data_url", "s3://x"], "--data_url: got s3://x"),
+    (["--epoch_size", "5", "--warmup_epochs", "5"], "--warmup_epochs: got 5.0, takes less than epoch_size, which is 5"),
+    (["--pretrain_epoch_size", "5"], "--pretrain_epoch_size: got 5 without --pre_trained_path"),
+    (["--resume", "--pre_trained_path", "x"], "--resume: got True together with --pre_trained_path"),
+])
+def test_bad_flags_are_named(argv, message):
+    with pytest.raises(UserError) as error:
+        parse(TrainConfig, argv)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("config_class, message", [
+    (EvalConfig, "--encoder_checkpoint_path: got nothing"), (ExportConfig, "--ckpt_simclr_encoder: got nothing")])
+def test_required_flags(config_class, message):
+    with pytest.raises(UserError, match=message):
+        parse(config_class, [])
+
+
+def test_recipe_gives_way_to_the_command_line(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("batch_size: 64\nlearning_rate: 1e-3\nnormalize: true\n")
+    config = parse(TrainConfig, ["--config", str(recipe), "--batch_size", "32"])
+    assert (config.batch_size, config.learning_rate, config.normalize) == (32, 1e-3, True)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("batchsize: 64", "batchsize: unknown flag in .*did you mean batch_size"),
+    ("batch_size: many", "batch_size: got 'many', takes an integer"),
+    ("batch_size: [1, 2]", "batch_size: got .* takes an integer"),
+    ("a: b: c", "is not YAML"),
+    ("just words", "holds no flags"),
+])
+def test_bad_recipes(tmp_path, text, message):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        parse(TrainConfig, ["--config", str(recipe)])
+    assert "\n" not in str(error.value)
+
+
+def test_missing_recipe():
+    with pytest.raises(UserError, match="--config: cannot read nowhere.yaml"):
+        parse(TrainConfig, ["--config", "nowhere.yaml"])
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(recipe):
+    if recipe.stem.endswith("_eval"):
+        parse(EvalConfig, [*EVAL, "--config", str(recipe)])
+    else:
+        parse(TrainConfig, ["--config", str(recipe)])
+
+
+def test_a_checkpoint_fills_in_what_was_not_said():
+    stored = {"encoder": "resnet18", "width_multiplier": 0.25}
+    assert adopt(parse(TrainConfig, []), stored, stored, "a.ckpt").encoder == "resnet18"
+    same = parse(TrainConfig, ["--encoder", "resnet18"])
+    assert adopt(same, stored, stored, "a.ckpt").width_multiplier == 0.25
+    other = parse(TrainConfig, ["--encoder", "resnet50"])
+    with pytest.raises(UserError, match="--encoder: got resnet50, but a.ckpt was made with resnet18"):
+        adopt(other, stored, stored, "a.ckpt")
+
+
+@pytest.mark.parametrize("script", ["train.py", "linear_eval.py", "export.py"])
+def test_scripts_end_with_status_2_and_one_line(run, tmp_path, script):
+    result = run(script, "--batch_size", "0")
+    assert result.returncode == 2
+    assert re.fullmatch(rf"{script}: --batch_size: got '0', takes an integer of at least \d\n", result.stderr)
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script, config_class", [
+    ("train.py", TrainConfig), ("linear_eval.py", EvalConfig), ("export.py", ExportConfig)])
+def test_readme_tables_match_the_flags(script, config_class):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split(f"#### `{script}`", 1)[1].split("####", 1)[0].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", section, re.M)
+    expected = [(field.name, "" if field.default is None else f"`{field.default}`",
+                 field.metadata["kind"].expects, field.metadata["help"]) for field in flags_of(config_class)]
+    assert rows == expected
+
+
+def test_help_names_every_flag(run):
+    text = run("train.py", "--help").stdout
+    for field in flags_of(TrainConfig):
+        assert f"--{field.name}" in text
+        assert field.metadata["kind"] is not BOOLEAN or "True or False" in text

@@ -1,0 +1,203 @@
+"""Reading, checking, downloading and generating the data sets."""
+import functools
+import hashlib
+import http.server
+import io
+import os
+import shutil
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src import cifar10, dataset, shapes
+from src.cifar10 import Images
+from src.download import download_cifar10
+from src.errors import UserError
+
+TRUCK, FROG = 9, 6
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_any_whole_number_of_records_reads_back(tmp_path_factory, count, seed):
+    rng = np.random.default_rng(seed)
+    images = Images(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count, np.int32))
+    file = tmp_path_factory.mktemp("records") / "data_batch_1.bin"
+    cifar10.write_file(file, images)
+    assert file.stat().st_size == count * 3073
+    read = cifar10.read_files([file])
+    assert np.array_equal(read.pixels, images.pixels)
+    assert np.array_equal(read.labels, images.labels)
+
+
+def test_a_record_is_label_then_planes(tmp_path):
+    record = bytes([3]) + bytes(range(256)) * 12
+    file = tmp_path / "test_batch.bin"
+    file.write_bytes(record)
+    images = cifar10.read_files([file])
+    assert images.labels.tolist() == [3]
+    for channel, row, column in [(0, 0, 0), (1, 5, 7), (2, 31, 31)]:
+        assert images.pixels[0, row, column, channel] == record[1 + channel * 1024 + row * 32 + column]
+
+
+def zoo_layout(folder):
+    """Move the test file to a folder of its own, as the model zoo has it."""
+    verify = folder.parent / "cifar-10-verify-bin"
+    verify.mkdir()
+    shutil.move(folder / "test_batch.bin", verify / "test_batch.bin")
+    return folder, verify
+
+
+def test_official_layout_never_mixes_the_splits(cifar_folder):
+    for path in (cifar_folder, cifar_folder.parent):
+        assert len(dataset.load("cifar10", str(path), "train").labels) == 100
+        assert len(dataset.load("cifar10", str(path), "test").labels) == 30
+
+
+def test_zoo_layout(cifar_folder):
+    train, verify = zoo_layout(cifar_folder)
+    for path in (train, train.parent):
+        assert len(dataset.load("cifar10", str(path), "train").labels) == 100
+    for path in (verify, train.parent):
+        assert len(dataset.load("cifar10", str(path), "test").labels) == 30
+    with pytest.raises(UserError, match="--eval_dataset_path: no test files .* it holds data_batch_1.bin"):
+        dataset.load("cifar10", str(train), "test", "eval_dataset_path")
+    with pytest.raises(UserError, match="--train_dataset_path: no train files .* it holds test_batch.bin only"):
+        dataset.load("cifar10", str(verify), "train")
+
+
+def test_the_first_n_images(cifar_folder):
+    whole = dataset.load("cifar10", str(cifar_folder), "train")
+    assert np.array_equal(dataset.load("cifar10", str(cifar_folder), "train", num_samples=33).pixels, whole.pixels[:33])
+    with pytest.raises(UserError, match="--num_samples: got 101, but .* has 100 train images"):
+        dataset.load("cifar10", str(cifar_folder), "train", num_samples=101)
+
+
+def test_missing_files_are_said(cifar_folder, caplog):
+    from src.logs import logger
+    logger.propagate = True
+    (cifar_folder / "data_batch_3.bin").unlink()
+    dataset.load("cifar10", str(cifar_folder), "train")
+    assert "has 4 of CIFAR-10's 5 training files" in caplog.text
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda data: data[:-1], "61459 bytes are not a whole number of 3073-byte CIFAR-10 records"),
+    (lambda data: b"", "0 bytes are not a whole number"),
+    (lambda data: data[:3073] + bytes([10]) + data[3074:], "record 1 has the label 10, and CIFAR-10 has 0 to 9"),
+])
+def test_damaged_files_are_named(cifar_folder, damage, message):
+    file = cifar_folder / "data_batch_2.bin"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=message) as error:
+        dataset.load("cifar10", str(cifar_folder), "train")
+    assert str(error.value).startswith(str(file))
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; .*--download"):
+        dataset.load("cifar10", str(tmp_path / "nowhere"), "train")
+    with pytest.raises(UserError, match="no train files .* give the folder with the CIFAR-10 binary files"):
+        dataset.load("cifar10", str(tmp_path), "train")
+    (tmp_path / "data_batch_1").write_bytes(b"pickle")
+    with pytest.raises(UserError, match="Python version of CIFAR-10"):
+        dataset.load("cifar10", str(tmp_path), "train")
+
+
+def test_real_cifar10(cifar10_dir):
+    train = dataset.load("cifar10", cifar10_dir, "train")
+    test = dataset.load("cifar10", cifar10_dir, "test")
+    assert train.labels[:5].tolist() == [FROG, TRUCK, TRUCK, 4, 1]  # as every description of the data set shows
+    assert test.labels[:5].tolist() == [3, 8, 8, 0, 6]
+    mean, std = train.pixels.mean((0, 1, 2)) / 255, train.pixels.std((0, 1, 2)) / 255
+    assert np.allclose(mean, dataset.DATA_SETS["cifar10"].mean, atol=0.01)
+    assert np.allclose(std, dataset.DATA_SETS["cifar10"].std, atol=0.01)
+
+
+# --- shapes ---
+
+def test_shapes_are_reproducible_and_balanced():
+    first, second, other = shapes.draw(200, 1), shapes.draw(200, 1), shapes.draw(200, 2)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert np.bincount(first.labels).tolist() == [20] * 10
+    assert len(np.unique(first.pixels.reshape(200, -1), axis=0)) == 200
+
+
+def test_colour_tells_nothing_about_the_class():
+    images = shapes.draw(4000, 5)
+    means = np.stack([images.pixels[images.labels == label].mean((0, 1, 2)) for label in range(10)])
+    assert means.std(0).max() < 8  # of 255
+
+
+def test_shapes_are_generated_once_where_they_are_missing(tmp_path):
+    folder = tmp_path / "data" / "shapes"
+    train = dataset.load("shapes", str(folder), "train")
+    assert len(train.labels) == shapes.IMAGES["train"]
+    written = (folder / "data_batch_1.bin").stat().st_mtime_ns
+    assert len(dataset.load("shapes", str(folder), "test").labels) == shapes.IMAGES["test"]
+    assert (folder / "data_batch_1.bin").stat().st_mtime_ns == written
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["shapes"]
+
+
+# --- download ---
+
+@pytest.fixture
+def archive(cifar_folder):
+    """An archive like the official one, with members that try to get out of the folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.add(cifar_folder, "cifar-10-batches-bin")
+        for name in ("../escaped.bin", "/tmp/simclr-escaped.bin"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("cifar-10-batches-bin/link.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path, archive):
+    """A web server on the loopback interface that has the archive."""
+    root = tmp_path / "www"
+    root.mkdir()
+    (root / "cifar.tar.gz").write_bytes(archive)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root))) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def test_download_lays_the_files_out(tmp_path, server, archive):
+    target = tmp_path / "new" / "place"
+    download_cifar10(target, f"{server}/cifar.tar.gz", hashlib.md5(archive).hexdigest())
+    assert len(dataset.load("cifar10", str(target), "train", download=True).labels) == 100
+    assert os.listdir(target) == ["cifar-10-batches-bin"]
+    assert not (tmp_path / "new" / "escaped.bin").exists()
+    assert not (target / "cifar-10-batches-bin" / "link.bin").exists()
+    assert not os.path.exists("/tmp/simclr-escaped.bin")
+
+
+def test_a_changed_archive_leaves_nothing(tmp_path, server):
+    target = tmp_path / "place"
+    with pytest.raises(UserError, match="MD5 [0-9a-f]{32}, expected c32a1d4ab5d03f1284b67883e8d87530"):
+        download_cifar10(target, f"{server}/cifar.tar.gz")
+    assert os.listdir(target) == []
+
+
+def test_a_missing_archive_leaves_nothing(tmp_path, server):
+    target = tmp_path / "place"
+    with pytest.raises(UserError, match="--download: .* cannot be fetched .*404"):
+        download_cifar10(target, f"{server}/other.tar.gz")
+    assert os.listdir(target) == []
