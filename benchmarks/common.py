@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # so that `src` is found from any folder
 RESULTS = ROOT / "benchmarks" / "results"
 # What the project's launchers set. It is read when a process starts, so only the parent can set it.
 LAUNCHER_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+BUSY_CORES = 0.2  # kept busy by other processes: above it the comparison is not fair
 PACKAGES = ("mindspore", "torch", "numpy", "pillow")
 
 
@@ -134,15 +135,19 @@ def mindspore_environment() -> Dict[str, Optional[str]]:
 
 
 def machine() -> Dict[str, Any]:
-    """Describe the machine, its load at this moment and the versions in use."""
-    return {
+    """Describe the machine and the versions in use; warn where other processes keep it busy."""
+    description = {
         "cpu": _cpu_model(),
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "os": platform.platform(),
-        "load_average_before": round(os.getloadavg()[0], 2),
+        "busy_cores_before": _busy_cores(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }
+    if (description["busy_cores_before"] or 0) > BUSY_CORES:
+        sys.stderr.write(f"warning: other processes keep {description['busy_cores_before']} cores busy, and no figure "
+                         "below means anything: PyTorch's OpenMP threads, for one, wait for each other\n")
+    return description
 
 
 def save(name: str, result: Dict[str, Any]) -> None:
@@ -175,6 +180,21 @@ def _cpu_model() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def _busy_cores(seconds: float = 2.0) -> Optional[float]:
+    """Watch for ``seconds`` how many cores are not idle; None where /proc does not tell."""
+    def idle() -> float:
+        fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
+        return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+
+    try:
+        before, begin = idle(), time.perf_counter()
+        time.sleep(seconds)
+        idle_cores = (idle() - before) / (time.perf_counter() - begin)
+    except OSError:
+        return None
+    return round(max(0.0, (os.cpu_count() or 1) - idle_cores), 2)
 
 
 def _version(package: str) -> Optional[str]:

@@ -116,8 +116,8 @@ def measure(options: argparse.Namespace) -> None:
     common.save("training_step", {
         "machine": machine,
         "settings": {name: value for name, value in vars(options).items() if name != "role"},
-        "conditions": "both may use all cores of the machine's entry; MindSpore: graph mode, its environment below; "
-                      "PyTorch: eager, NCHW, as installed",
+        "conditions": f"both may use the same {common.cores()} cores; MindSpore: graph mode, with the variables of its "
+                      "entry, GLIBC_TUNABLES as by the launchers; PyTorch: eager, NCHW, as installed, without them",
         "mindspore": summary(ours, first[0], turns[0], options),
         "pytorch": summary(reference, first[1], turns[1], options),
         "speed_ratio": common.speed_ratio(*([turn["seconds"] for turn in side] for side in turns)),

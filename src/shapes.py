@@ -1,7 +1,8 @@
 """`shapes`: a generated data set of ten classes, for machines with no data and no network.
 
 A class is a shape or a texture; colour, place, size, angle, brightness and noise say nothing about
-it. What tells the classes apart is therefore what contrastive learning must keep.
+it. The colours are few, so that a network cannot tell images apart by them alone and has to look at
+the shapes.
 """
 from pathlib import Path
 from typing import Callable, Dict
@@ -25,6 +26,8 @@ CLASSES: Dict[str, Mask] = {
     "checkers": lambda x, y: np.sin(4.5 * x) * np.sin(4.5 * y) > 0,
     "dots": lambda x, y: np.cos(5 * x) + np.cos(5 * y) > 1,
 }
+COLOURS = np.array([(190, 40, 40), (30, 120, 60), (40, 60, 180), (70, 70, 70)], np.float32)
+PAPER = np.array((240, 238, 225), np.float32)
 IMAGES = {"train": 10_000, "test": 2_000}
 
 
@@ -33,27 +36,19 @@ def draw(count: int, seed: int) -> Images:
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int32) % len(CLASSES)
     rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    size = rng.uniform(7, 12, (count, 1, 1))
-    centre = rng.uniform(11, SIDE - 11, (2, count, 1, 1))
-    angle = rng.uniform(-0.6, 0.6, (count, 1, 1))
+    size = rng.uniform(8, 12, (count, 1, 1))
+    centre = rng.uniform(12, SIDE - 12, (2, count, 1, 1))
+    angle = rng.uniform(-0.4, 0.4, (count, 1, 1))
     dx, dy = (columns - centre[0]) / size, (rows - centre[1]) / size
     x = np.cos(angle) * dx + np.sin(angle) * dy
     y = np.cos(angle) * dy - np.sin(angle) * dx
     inside = np.empty((count, SIDE, SIDE), bool)
     for label, mask in enumerate(CLASSES.values()):
         inside[labels == label] = mask(x[labels == label], y[labels == label])
-    paint = _two_colours(rng, count)
-    pixels = np.where(inside[..., None], paint[0], paint[1])
-    pixels += rng.normal(0, 12, pixels.shape)
+    colour = COLOURS[rng.integers(0, len(COLOURS), (count, 1, 1))]
+    paper = PAPER * rng.uniform(0.75, 1, (count, 1, 1, 1))
+    pixels = np.where(inside[..., None], colour, paper) + rng.normal(0, 12, (count, SIDE, SIDE, 3))
     return Images(pixels.clip(0, 255).astype(np.uint8), labels)
-
-
-def _two_colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Return (2, count, 1, 1, 3) colours, of which one is clearly brighter than the other."""
-    colours = rng.uniform(0, 255, (2, count, 1, 1, 3))
-    brightness = colours.mean(-1, keepdims=True)
-    gap = np.where(brightness[0] >= brightness[1], 1, -1) * 45
-    return colours + np.stack([gap, -gap])
 
 
 def write(folder: Path) -> None:

@@ -1,0 +1,61 @@
+"""Features: every image once, in order, by an encoder that does not change."""
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src import features
+from src.linear_evaluation import epoch_order
+from src.resnet import build_encoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    encoder = build_encoder("resnet18", 0.0625)
+    encoder.set_train()  # extract has to switch it over itself
+    return encoder
+
+
+def test_every_image_once_and_in_order(encoder, random_images):
+    pixels = random_images(19).pixels
+    before = {p.name: p.asnumpy().copy() for p in encoder.get_parameters()}
+    rows = features.extract(encoder, pixels, batch_size=8)
+    assert rows.shape == (19, encoder.features)
+    whole = encoder(Tensor(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))).asnumpy()
+    assert np.allclose(rows, whole, atol=1e-6)
+    assert all(np.array_equal(p.asnumpy(), before[p.name]) for p in encoder.get_parameters())  # to the bit
+
+
+def test_fewer_images_than_a_batch(encoder, random_images):
+    pixels = random_images(19).pixels
+    assert np.allclose(features.extract(encoder, pixels[:3], 8), features.extract(encoder, pixels, 8)[:3], atol=1e-6)
+
+
+def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path, monkeypatch):
+    file, other_file = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
+    file.write_bytes(b"weights")
+    other_file.write_bytes(b"other weights")
+    pixels = random_images(5).pixels
+    calls = []
+    monkeypatch.setattr(features, "extract", lambda *arguments: calls.append(1) or np.full((5, 2), len(calls), np.float32))
+
+    def value(checkpoint, images):
+        return features.cached(tmp_path / "features", encoder, checkpoint, images, 8, "train")[0, 0]
+
+    assert [value(file, pixels), value(file, pixels)] == [1, 1]
+    assert value(other_file, pixels) == 2
+    assert value(file, pixels[:4]) == 3
+    changed = pixels.copy()
+    changed[0, 0, 0, 0] ^= 1
+    assert value(file, changed) == 4
+    assert value(file, pixels) == 1
+    assert not [path for path in (tmp_path / "features").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("count, batch", [(10, 4), (8, 4), (3, 4), (1, 2)])
+def test_classifier_epochs_leave_nothing_out(count, batch):
+    order = epoch_order(count, batch, seed=0, epoch=1)
+    assert order.shape == (-(-count // batch), batch)
+    assert set(order.ravel()) == set(range(count))
+    assert np.array_equal(order, epoch_order(count, batch, seed=0, epoch=1))
+    if count > 3:
+        assert not np.array_equal(order, epoch_order(count, batch, seed=0, epoch=2))

@@ -1,0 +1,119 @@
+"""The launchers under a POSIX shell, with a stand-in for python that writes down how it was called."""
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+from conftest import ROOT
+
+SHELL = shutil.which("dash") or "sh"
+STAND_IN = """#!/bin/sh
+printf '%s\\n' "$@" >"$RECORD.tmp"
+printf 'tunables=%s\\n' "${GLIBC_TUNABLES:-}" >>"$RECORD.tmp"
+mv "$RECORD.tmp" "$RECORD"
+echo "from the stand-in"
+exit "${STATUS:-0}"
+"""
+TRAIN_CPU = ["cifar10", "data set"]
+EVAL_CPU = ["cifar10", "model.ckpt", "data set", "data set"]
+LAUNCHERS = {
+    "run_standalone_train_ascend.sh": (["cifar10", "data set", "3"], "train.py", "log"),
+    "run_standalone_train_cpu.sh": (TRAIN_CPU, "train.py", "log"),
+    "run_standalone_eval_ascend.sh": (["cifar10", "3", "model.ckpt", "data set", "data set"], "linear_eval.py", "eval_log"),
+    "run_standalone_eval_cpu.sh": (EVAL_CPU, "linear_eval.py", "eval_log"),
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A caller's folder with a space in its name, with data, a model and the stand-in."""
+    folder = tmp_path / "caller's place"
+    (folder / "data set").mkdir(parents=True)
+    (folder / "model.ckpt").touch()
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    return folder
+
+
+def launch(place, name, *arguments, **env):
+    env = {**os.environ, "PATH": f"{place.parent}/bin:{os.environ['PATH']}", "RECORD": str(place / "record"), **env}
+    return subprocess.run([SHELL, str(ROOT / "scripts" / name), *arguments], cwd=place, env=env, capture_output=True,
+                          text=True, timeout=60)
+
+
+def recorded(place):
+    deadline = time.monotonic() + 20
+    while not (place / "record").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return (place / "record").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_arguments_arrive_in_the_background(place, name):
+    arguments, script, log = LAUNCHERS[name]
+    result = launch(place, name, *arguments, "--encoder", "resnet18", GLIBC_TUNABLES="")
+    assert result.returncode == 0, result.stderr
+    called = recorded(place)
+    assert called[0] == str(ROOT / script)
+    flags = dict(zip(called[1:-1:2], called[2:-1:2]))
+    on_cpu = name.endswith("cpu.sh")
+    assert flags["--device_target"] == ("CPU" if on_cpu else "Ascend")
+    assert flags["--device_id"] == ("0" if on_cpu else "3")
+    assert flags["--dataset_name"] == "cifar10"
+    assert flags["--train_dataset_path"] == str(place / "data set")
+    assert flags["--encoder"] == "resnet18"
+    if script == "linear_eval.py":
+        assert flags["--encoder_checkpoint_path"] == str(place / "model.ckpt")
+        assert flags["--eval_dataset_path"] == str(place / "data set")
+    assert called[-1] == "tunables=" + ("glibc.malloc.hugetlb=1" if on_cpu else "")
+    assert f"log: {place / log}\nprocess id: " in result.stdout
+    deadline = time.monotonic() + 20
+    while (place / log).read_text() != "from the stand-in\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_users_own_tunables_win(place):
+    launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, GLIBC_TUNABLES="glibc.malloc.check=0")
+    assert recorded(place)[-1] == "tunables=glibc.malloc.check=0"
+
+
+@pytest.mark.parametrize("status", ["0", "2", "7"])
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_in_the_foreground_the_status_is_passed_on(place, name, status):
+    arguments, _, log = LAUNCHERS[name]
+    result = launch(place, name, *arguments, FOREGROUND="1", STATUS=status)
+    assert result.returncode == int(status)
+    assert "from the stand-in" in result.stdout
+    assert (place / log).read_text() == "from the stand-in\n"
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_wrong_arguments_show_the_usage(place, name):
+    arguments, _, _ = LAUNCHERS[name]
+    for wrong in ([], arguments[:-1], [*arguments, "surplus"]):
+        result = launch(place, name, *wrong)
+        assert result.returncode == 2
+        assert result.stderr.startswith(f"Usage: sh {name} [cifar10]")
+    assert sorted(path.name for path in place.iterdir()) == ["data set", "model.ckpt"]
+
+
+@pytest.mark.parametrize("name, arguments, message", [
+    ("run_standalone_train_cpu.sh", ["cifar100", "data set"], "data set: got 'cifar100', takes cifar10 or shapes"),
+    ("run_standalone_train_cpu.sh", ["cifar10", "nowhere"], "TRAIN_DATASET_PATH: nowhere is not a folder"),
+    ("run_standalone_train_ascend.sh", ["cifar10", "data set", "first"], "DEVICE_ID: got 'first', takes a device number"),
+    ("run_standalone_eval_cpu.sh", ["cifar10", "no.ckpt", "data set", "data set"],
+     "SIMCLR_MODEL_PATH: there is no no.ckpt"),
+    ("run_standalone_eval_cpu.sh", ["cifar10", "model.ckpt", "data set", "nowhere"],
+     "EVAL_DATASET_PATH: nowhere is not a folder"),
+])
+def test_wrong_values_are_named(place, name, arguments, message):
+    result = launch(place, name, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{name}: {message}")
+    assert result.stderr.count("\n") == 1
+    assert not (place / "record").exists()

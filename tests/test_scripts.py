@@ -1,0 +1,338 @@
+"""The three scripts, run as a user runs them."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import mindspore as ms
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, run_script
+
+from src.checkpoint import load
+from src.cifar10 import write_file
+from src.run_folder import read_metrics
+
+SMALL = ("--dataset_name", "cifar10", "--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16",
+         "--projection_dimension", "8", "--head_batch_norm", "True", "--seed", "5")
+EPOCHS, STEPS = 3, 6
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a small CIFAR-10 in it and a finished run in ``run``."""
+    folder = tmp_path_factory.mktemp("work")
+    from src.shapes import draw
+    data = folder / "data"
+    data.mkdir()
+    for index in range(1, 6):
+        write_file(data / f"data_batch_{index}.bin", draw(20, index))
+    write_file(data / "test_batch.bin", draw(37, 9))
+    result = train(folder, "run")
+    assert result.returncode == 0, result.stderr
+    (folder / "train.out").write_text(result.stdout)
+    assert result.stderr == "", "MindSpore's own noise reaches the user"
+    return folder
+
+
+def train(folder, output, *more):
+    return run_script("train.py", *SMALL, "--epoch_size", EPOCHS, "--train_dataset_path", "data",
+                      "--train_output_path", output, *more, cwd=folder)
+
+
+def refused(result, message):
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert re.search(message, result.stderr), result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+def parameters(file):
+    return {name: parameter.asnumpy() for name, parameter in load(str(file), "simclr", "test").parameters.items()}
+
+
+# --- train.py ---
+
+def test_log_lines(work):
+    lines = (work / "train.out").read_text()
+    losses = re.findall(r"^epoch: (\d+) step: 6, loss is (\d+\.\d+)$", lines, re.M)
+    assert [int(epoch) for epoch, _ in losses] == [1, 2, 3]
+    times = re.findall(r"^epoch time: \d+\.\d{3} ms, per step time: \d+\.\d{3} ms$", lines, re.M)
+    assert len(times) == EPOCHS
+    assert (work / "run" / "log").read_text() == lines[lines.index("MindSpore "):]
+    assert "\x1b" not in lines and "\r" not in lines  # no progress bar where there is no terminal
+
+
+def test_metrics_and_settings_on_disk(work):
+    records = read_metrics(work / "run" / "metrics.jsonl")
+    assert [record["epoch"] for record in records if record["kind"] == "pretrain"] == [1, 2, 3]
+    first = records[0]
+    assert abs(first["loss"] - 2 * np.log(31)) < 1.5  # near that of an untrained network
+    assert 0 <= first["contrastive_accuracy"] <= 1
+    log = (work / "run" / "log").read_text()
+    assert "loss is " + str(np.float32(first["last_loss"])) in log
+    written = yaml.safe_load((work / "run" / "config.yaml").read_text())
+    assert written["settings"]["learning_rate"] == pytest.approx(9e-4 * (16 / 1024) ** 0.5)
+    assert written["settings"]["warmup_epochs"] == pytest.approx(0.45)
+    assert written["versions"]["mindspore"] == ms.__version__
+    assert written["command_line"][1].endswith("train.py")
+
+
+def test_checkpoints_hold_everything(work):
+    folder = work / "run" / "checkpoint"
+    assert sorted(os.listdir(folder)) == [f"checkpoint_simclr-{epoch}.ckpt" for epoch in range(EPOCHS + 1)] + ["latest"]
+    assert os.readlink(folder / "latest") == "checkpoint_simclr-3.ckpt"
+    found = load(str(folder), "simclr", "test")
+    assert found.info["epoch"] == EPOCHS
+    assert found.info["settings"]["seed"] == 5
+    assert int(found.parameters["global_step"].asnumpy()) == EPOCHS * STEPS
+    for name in ("encoder.conv1.weight", "encoder.bn1.moving_mean", "projection_head.dense2.bias",
+                 "moment1.encoder.conv1.weight", "moment2.projection_head.dense2.bias"):
+        assert np.abs(found.parameters[name].asnumpy()).max() > 0
+
+
+def test_a_seed_repeats_the_run(work):
+    assert train(work, "again").returncode == 0
+    first, second = (parameters(work / name / "checkpoint") for name in ("run", "again"))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(work):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *SMALL, "--epoch_size", str(EPOCHS), "--train_dataset_path", "data",
+         "--train_output_path", "killed"], cwd=work, stdout=subprocess.DEVNULL)
+    one = work / "killed" / "checkpoint" / "checkpoint_simclr-1.ckpt"
+    deadline = time.monotonic() + 120
+    while not one.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = {path.name for path in one.parent.glob("checkpoint*")}
+    assert "checkpoint_simclr-3.ckpt" not in left
+    with (work / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "pretrain", "epoch": 3, "lo')  # as a process leaves it that is killed while it writes
+    result = run_script("train.py", "--resume", "--train_dataset_path", work / "data", "--train_output_path", "killed",
+                        cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^resumed after epoch [12] of 3 from ", result.stdout, re.M)
+    whole, resumed = (parameters(work / name / "checkpoint") for name in ("run", "killed"))
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    records = [[{key: record[key] for key in ("epoch", "last_loss", "learning_rate")}
+                for record in read_metrics(work / name / "metrics.jsonl") if record["kind"] == "pretrain"]
+               for name in ("run", "killed")]
+    assert records[0] == records[1]
+
+
+def test_resuming_with_another_setting_is_refused(work):
+    before = (work / "run" / "metrics.jsonl").read_bytes()
+    refused(train(work, "run", "--resume", "True", "--temperature", "0.1"),
+            r"--temperature: got 0.1, but .*checkpoint_simclr-3.ckpt was made with 0.5")
+    assert (work / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_is_not_overwritten(work):
+    refused(train(work, "run"), "--train_output_path: run already holds a run; .*--resume True")
+
+
+def test_pre_trained_weights(work):
+    source = work / "run" / "checkpoint" / "checkpoint_simclr-2.ckpt"
+    result = train(work, "tuned", "--pre_trained_path", source, "--pretrain_epoch_size", "2")
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"^epoch: (\d+) step", result.stdout, re.M) == ["3"]
+    begun, given = (parameters(file) for file in (work / "tuned" / "checkpoint" / "checkpoint_simclr-2.ckpt", source))
+    weights = [name for name in given if name.startswith(("encoder.", "projection_head."))]
+    assert all(np.array_equal(begun[name], given[name]) for name in weights)
+    assert not begun["moment1.encoder.conv1.weight"].any()  # the optimizer begins anew
+    rates = [record["learning_rate"] for record in read_metrics(work / "tuned" / "metrics.jsonl")]
+    assert rates == [read_metrics(work / "run" / "metrics.jsonl")[2]["learning_rate"]]
+
+
+def test_weights_that_do_not_fit_are_refused(work):
+    refused(run_script("train.py", *SMALL, "--width_multiplier", "0.125", "--train_dataset_path", "data",
+                       "--pre_trained_path", "run/checkpoint/latest", "--train_output_path", "never", cwd=work),
+            r"run/checkpoint/latest does not fit the network: encoder.conv1.weight is \(\(4, 3, 3, 3\), 'Float32'\) "
+            r"instead of .*and \d+ more")
+    assert not (work / "never").exists()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--train_dataset_path", "nowhere"), "--train_dataset_path: nowhere is not a folder"),
+    (("--batch_size", "101"), "--batch_size: got 101, takes at most the 100 images"),
+    (("--num_parallel_workers", "1000"), r"--num_parallel_workers: got 1000, takes at most the \d+ cores"),
+    (("--pre_trained_path", "nothing.ckpt"), "--pre_trained_path: no checkpoint at nothing.ckpt"),
+    (("--device_target", "Ascend"), r"--device_target: got Ascend \(device 0\), which MindSpore .* cannot use here"),
+    (("--train_output_path", "data/test_batch.bin/run"), "--train_output_path: cannot write to"),
+])
+def test_bad_input_writes_nothing(work, flags, message):
+    before = sorted(work.rglob("*"))
+    result = run_script("train.py", *SMALL, "--train_dataset_path", "data", "--train_output_path", "never", *flags,
+                        cwd=work)
+    refused(result, message)
+    assert sorted(work.rglob("*")) == before
+
+
+def test_graphs_are_saved_on_request(work):
+    result = train(work, "graphs", "--save_graphs", "True", "--num_samples", "16", "--epoch_size", "1")
+    assert result.returncode == 0, result.stderr
+    assert any((work / "graphs" / "graphs").rglob("*.ir"))
+
+
+# --- linear_eval.py ---
+
+@pytest.fixture(scope="module")
+def evaluated(work):
+    """``work``, with the linear evaluation of its run and that evaluation's output."""
+    encoder = work / "run" / "checkpoint" / "checkpoint_simclr-3.ckpt"
+    before = encoder.read_bytes()
+    result = evaluate(work, "run", "--epoch_size", "12", "--save_checkpoint_epochs", "5", "--print_iter", "3")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert encoder.read_bytes() == before
+    return work, result.stdout
+
+
+def evaluate(folder, output, *more):
+    return run_script("linear_eval.py", "--encoder_checkpoint_path", "run/checkpoint/latest", "--train_dataset_path",
+                      "data", "--batch_size", "16", "--train_output_path", output, *more, cwd=folder)
+
+
+def last_evaluation(folder):
+    return [record for record in read_metrics(folder / "metrics.jsonl") if record["kind"] == "linear_eval"][-1]
+
+
+def test_evaluation_sees_every_test_image_once(evaluated):
+    work, out = evaluated
+    record = last_evaluation(work / "run")
+    confusion = np.array(record["confusion"])
+    labels = np.arange(37) % 10
+    assert record["images"] == 37
+    assert confusion.sum(1).tolist() == np.bincount(labels).tolist()
+    assert record["accuracy"] == pytest.approx(confusion.trace() / 37)
+    assert record["top5_accuracy"] >= record["accuracy"]
+    assert record["class_accuracy"]["airplane"] == pytest.approx(confusion[0, 0] / confusion[0].sum())
+    assert out.splitlines()[-1] == "Average accuracy: {'Accuracy': %s}" % round(record["accuracy"], 7)
+    assert "cached features" in record["protocol"] and "12 epochs" in record["protocol"]
+
+
+def test_evaluation_logs_and_checkpoints(evaluated):
+    work, out = evaluated
+    assert re.search(r"^epoch: 1 step: 3, loss is \d", out, re.M)
+    assert re.search(r"^epoch: 12 step: 7, loss is \d", out, re.M)
+    assert sorted(os.listdir(work / "run" / "linear_classifier")) == [
+        f"linear_classifier-{epoch}.ckpt" for epoch in (10, 12, 5)] + ["latest"]
+    losses = [record["loss"] for record in read_metrics(work / "run" / "metrics.jsonl")
+              if record["kind"] == "linear_classifier"]
+    assert losses[-1] < losses[0]
+
+
+def test_features_and_classifier_by_an_independent_route(evaluated):
+    """The stored features and the saved classifier give the logged accuracy in NumPy."""
+    work, _ = evaluated
+    (file,) = (work / "run" / "features").glob("test-*.npy")
+    saved = load(str(work / "run" / "linear_classifier"), "linear_classifier", "test").parameters
+    mean, scale, weight, bias = (saved[name].asnumpy() for name in ("mean", "scale", "linear.weight", "linear.bias"))
+    logits = (np.load(file) - mean) * scale @ weight.T + bias
+    labels = np.arange(37) % 10
+    assert (logits.argmax(1) == labels).mean() == pytest.approx(last_evaluation(work / "run")["accuracy"])
+
+
+def test_a_second_evaluation_takes_the_cached_features(evaluated):
+    work, _ = evaluated
+    result = evaluate(work, "run", "--epoch_size", "1")
+    assert result.stdout.count("computed and kept") == 0
+    assert result.stdout.count("features of") == 2
+
+
+def test_a_given_classifier_is_evaluated_without_training(evaluated):
+    work, _ = evaluated
+    given = "run/linear_classifier/linear_classifier-12.ckpt"
+    result = evaluate(work, "given", "--pre_classifier_checkpoint_path", given)
+    assert result.returncode == 0, result.stderr
+    assert "epoch:" not in result.stdout
+    (expected,) = (record for record in read_metrics(work / "run" / "metrics.jsonl")
+                   if record["kind"] == "linear_eval" and "12 epochs" in record["protocol"])
+    assert last_evaluation(work / "given")["confusion"] == expected["confusion"]
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--width_multiplier", "1"), "--width_multiplier: got 1.0, but .* was made with 0.0625"),
+    (("--encoder", "resnet50"), "--encoder: got resnet50, but .* was made with resnet18"),
+    (("--projection_dimension", "128"), "--projection_dimension: got 128, but .* was made with 8"),
+    (("--class_num", "9"), "--class_num: got 9, takes at least the 10 classes of cifar10"),
+    (("--eval_dataset_path", "nowhere"), "--eval_dataset_path: nowhere is not a folder"),
+    (("--encoder_checkpoint_path", "run/linear_classifier"), "takes a simclr checkpoint"),
+    (("--pre_classifier_checkpoint_path", "run/checkpoint"), "takes a linear_classifier checkpoint"),
+])
+def test_evaluation_refuses_what_does_not_fit(evaluated, flags, message):
+    work, _ = evaluated
+    refused(evaluate(work, "never", *flags), message)
+    assert not (work / "never").exists()
+
+
+# --- export.py ---
+
+def export(work, *more):
+    return run_script("export.py", "--ckpt_simclr_encoder", "run/checkpoint/latest", *more, cwd=work)
+
+
+@pytest.mark.parametrize("file_format, suffix", [("MINDIR", "mindir"), ("ONNX", "onnx")])
+def test_exported_classifier_gives_the_probabilities(evaluated, file_format, suffix):
+    work, _ = evaluated
+    result = export(work, "--ckpt_linear_classifier", "run/linear_classifier/linear_classifier-12.ckpt",
+                    "--file_format", file_format, "--file_name", "models/classifier", "--batch_size", "37")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert re.search(r"^largest difference to the live model on random images: \S+$", result.stdout, re.M)
+    file = work / "models" / f"classifier.{suffix}"
+    images = np.ascontiguousarray(pixels_of_test_set(work).transpose(0, 3, 1, 2))
+    if file_format == "ONNX":
+        import onnxruntime
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        probabilities = session.run(None, {session.get_inputs()[0].name: images})[0]
+    else:
+        probabilities = ms.nn.GraphCell(ms.load(str(file)))(ms.Tensor(images)).asnumpy()
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert [path.name for path in (work / "models").iterdir() if path.name.startswith(".")] == []
+    first = next(record for record in read_metrics(work / "run" / "metrics.jsonl") if record["kind"] == "linear_eval")
+    assert (probabilities.argmax(1) == np.arange(37) % 10).mean() == pytest.approx(first["accuracy"])
+
+
+def pixels_of_test_set(work):
+    from src.cifar10 import read_files
+    return read_files([work / "data" / "test_batch.bin"]).pixels
+
+
+def test_exported_encoder_gives_the_features(evaluated):
+    work, _ = evaluated
+    result = export(work, "--file_name", "encoder.mindir", "--batch_size", "37")
+    assert result.returncode == 0, result.stderr
+    images = np.ascontiguousarray(pixels_of_test_set(work).transpose(0, 3, 1, 2))
+    features = ms.nn.GraphCell(ms.load(str(work / "encoder.mindir")))(ms.Tensor(images)).asnumpy()
+    (cached,) = (work / "run" / "features").glob("test-*.npy")
+    assert np.allclose(features, np.load(cached), atol=1e-5)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--file_format", "AIR"), "--file_format: got AIR on CPU, and MindSpore writes AIR on Ascend only"),
+    (("--width_multiplier", "1"), "--width_multiplier: got 1.0, but .* was made with 0.0625"),
+    (("--dataset_name", "shapes"), "--dataset_name: got shapes, but .* was made with cifar10"),
+    (("--ckpt_simclr_encoder", "run/checkpoint/checkpoint_simclr-1.ckpt", "--ckpt_linear_classifier",
+      "run/linear_classifier"), "--ckpt_linear_classifier: .* was trained on another encoder"),
+    (("--file_name", "data/test_batch.bin/x"), "--file_name: cannot write"),
+])
+def test_export_refuses_what_does_not_fit(evaluated, flags, message):
+    work, _ = evaluated
+    before = sorted(work.rglob("*"))
+    refused(export(work, *flags), message)
+    assert sorted(work.rglob("*")) == before
+
+
+def test_metrics_are_json_lines(evaluated):
+    work, _ = evaluated
+    for line in (work / "run" / "metrics.jsonl").read_text().splitlines():
+        assert "kind" in json.loads(line)
