@@ -19,9 +19,13 @@ CPU_SETTINGS = {
 }
 
 
-def default_target() -> str:
-    """Return Ascend where the machine has such a device, else CPU. MindSpore is not needed for it."""
-    return "Ascend" if glob.glob("/dev/davinci[0-9]*") else "CPU"
+# What the drivers put there: asking for the files is quicker than MindSpore, and says it in one line.
+DEVICE_FILES = {"Ascend": ("/dev/davinci[0-9]*",), "GPU": ("/dev/nvidia[0-9]*", "/dev/dxg")}
+
+
+def is_there(device_target: str) -> bool:
+    """Whether this machine has a device of the kind ``device_target``."""
+    return device_target == "CPU" or any(glob.glob(pattern) for pattern in DEVICE_FILES[device_target])
 
 
 def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
@@ -37,7 +41,10 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
     Raises:
         UserError: MindSpore or the device is not there.
     """
-    target = device_target or default_target()
+    target = device_target or ("Ascend" if is_there("Ascend") else "CPU")
+    if not is_there(target):
+        raise UserError(f"--device_target: got {target}, but this machine has no such device (no file "
+                        f"{' or '.join(DEVICE_FILES[target])}); check its driver, or take --device_target CPU")
     if target == "CPU":
         for name, value in CPU_SETTINGS.items():
             os.environ.setdefault(name, value)

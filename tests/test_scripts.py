@@ -88,7 +88,7 @@ def test_checkpoints_hold_everything(work):
     found = load(str(folder), "simclr", "test")
     assert found.info["epoch"] == EPOCHS
     assert found.info["settings"]["seed"] == 5
-    assert int(found.parameters["global_step"].asnumpy()) == EPOCHS * STEPS
+    assert found.parameters["global_step"].asnumpy() == EPOCHS * STEPS
     for name in ("encoder.conv1.weight", "encoder.bn1.moving_mean", "projection_head.dense2.bias",
                  "moment1.encoder.conv1.weight", "moment2.projection_head.dense2.bias"):
         assert np.abs(found.parameters[name].asnumpy()).max() > 0
@@ -165,7 +165,7 @@ def test_weights_that_do_not_fit_are_refused(work):
     (("--batch_size", "101"), "--batch_size: got 101, takes at most the 100 images"),
     (("--num_parallel_workers", "1000"), r"--num_parallel_workers: got 1000, takes at most the \d+ cores"),
     (("--pre_trained_path", "nothing.ckpt"), "--pre_trained_path: no checkpoint at nothing.ckpt"),
-    (("--device_target", "Ascend"), r"--device_target: got Ascend \(device 0\), which MindSpore .* cannot use here"),
+    (("--device_target", "Ascend"), "--device_target: got Ascend, but this machine has no such device"),
     (("--train_output_path", "data/test_batch.bin/run"), "--train_output_path: cannot write to"),
 ])
 def test_bad_input_writes_nothing(work, flags, message):
@@ -223,8 +223,8 @@ def test_evaluation_logs_and_checkpoints(evaluated):
     work, out = evaluated
     assert re.search(r"^epoch: 1 step: 3, loss is \d", out, re.M)
     assert re.search(r"^epoch: 12 step: 7, loss is \d", out, re.M)
-    assert sorted(os.listdir(work / "run" / "linear_classifier")) == [
-        f"linear_classifier-{epoch}.ckpt" for epoch in (10, 12, 5)] + ["latest"]
+    saved = {f"linear_classifier-{epoch}.ckpt" for epoch in (5, 10, 12)}
+    assert set(os.listdir(work / "run" / "linear_classifier")) == saved | {"latest"}
     losses = [record["loss"] for record in read_metrics(work / "run" / "metrics.jsonl")
               if record["kind"] == "linear_classifier"]
     assert losses[-1] < losses[0]
