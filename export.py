@@ -6,7 +6,8 @@
 import sys
 
 from src import environment
-from src.config import ExportConfig, parse
+from src.config import parse
+from src.flags import ExportConfig
 from src.logs import status_of
 
 

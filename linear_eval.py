@@ -6,7 +6,8 @@ import os
 import sys
 
 from src import environment
-from src.config import EvalConfig, parse
+from src.config import parse
+from src.flags import EvalConfig
 from src.logs import status_of
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 
 from src import environment
-from src.config import TrainConfig, parse
+from src.config import parse
+from src.flags import TrainConfig
 from src.logs import status_of
 
 

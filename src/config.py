@@ -1,234 +1,27 @@
-"""Flags and recipe files -> one immutable, validated settings object per script.
+"""Command line and recipe file -> the checked, immutable settings of a script.
 
-Every flag exists once, as a field of a dataclass below, with its default, what it takes and its help
-text. A value comes from the command line, else from the recipe (``--config FILE``), else from the
+A value comes from the command line, else from the recipe (``--config FILE``), else from the flag's
 default; ``given`` remembers which were chosen by the user, so that a checkpoint can fill in the rest.
 """
 import argparse
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import yaml
 
 from src.errors import UserError
-
-
-class Kind(NamedTuple):
-    """What a flag takes: ``convert`` raises ValueError on text that is not ``expects``."""
-
-    convert: Callable[[str], Any]
-    expects: str
-
-
-def _bounded(convert: type, noun: str, minimum: float, maximum: float, above: bool) -> Kind:
-    def convert_in_range(text: str):
-        value = convert(text)
-        in_range = minimum < value <= maximum if above else minimum <= value <= maximum
-        if not in_range or value == float("inf"):
-            raise ValueError(text)
-        return value
-
-    low = f"above {minimum}" if above else f"of at least {minimum}"
-    high = "" if maximum == float("inf") else f" and at most {maximum}"
-    return Kind(convert_in_range, f"{noun} {low}{high}")
-
-
-def integer(minimum: int, maximum: float = float("inf")) -> Kind:
-    return _bounded(int, "an integer", minimum, maximum, above=False)
-
-
-def number(minimum: float, maximum: float = float("inf"), above: bool = False) -> Kind:
-    """A finite number; ``above`` leaves the minimum itself out."""
-    return _bounded(float, "a number", minimum, maximum, above)
-
-
-def choice(*names: str) -> Kind:
-    def convert(text: str) -> str:
-        if text not in names:
-            raise ValueError(text)
-        return text
-
-    return Kind(convert, "one of " + ", ".join(names))
-
-
-def _boolean(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError(text)
-    return text
-
-
-BOOLEAN = Kind(_boolean, "True or False")
-PATH = Kind(_text, "a path")
-URL = Kind(_text, "a URL")
-
-
-# Flags that say where and how to run, not what is learned; a run may be resumed with others.
-CIRCUMSTANCES = frozenset((
-    "config", "device_target", "device_id", "run_cloudbrain", "run_distribute", "device_num", "data_url",
-    "train_url", "train_dataset_path", "download", "train_output_path", "save_checkpoint_epochs",
-    "keep_checkpoint_max", "resume", "save_graphs"))
-
-
-def flag(default: Any, kind: Kind, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"kind": kind, "help": text})
-
-
-@dataclasses.dataclass(frozen=True)
-class Flags:
-    """Common ground of the three scripts."""
-
-    config: Optional[str] = flag(None, PATH, "recipe: a YAML file of flags; the command line wins")
-    device_target: Optional[str] = flag(
-        None, choice("Ascend", "GPU", "CPU"), "where to run; by default Ascend where one is present, else CPU")
-    device_id: int = flag(0, integer(0), "which of the machine's devices")
-    dataset_name: str = flag("cifar10", choice("cifar10", "shapes"),
-                             "data set; `shapes` is generated and needs no files")
-    encoder: str = flag("resnet50", choice("resnet18", "resnet34", "resnet50", "resnet101"), "base encoder")
-    width_multiplier: float = flag(1.0, number(0, 16, above=True),
-                                   "factor on every width of the encoder; 0.25 is laptop-sized")
-    given: FrozenSet[str] = frozenset()
-
-    def check(self) -> None:
-        """Raise UserError where values that are fine alone do not go together."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RunFlags(Flags):
-    """What pretraining and evaluation share."""
-
-    run_cloudbrain: bool = flag(False, BOOLEAN, "stage data and outputs through a cloud's storage (not there yet)")
-    run_distribute: bool = flag(False, BOOLEAN, "train on several devices (not there yet)")
-    device_num: int = flag(1, integer(1), "number of devices of a distributed run")
-    data_url: Optional[str] = flag(None, URL, "cloud storage to take the data from")
-    train_url: Optional[str] = flag(None, URL, "cloud storage to put the outputs in")
-    train_dataset_path: Optional[str] = flag(
-        None, PATH, "folder with the data files, or its parent; by default data/<dataset_name>")
-    download: bool = flag(False, BOOLEAN, "fetch the data set into train_dataset_path first, if it is not there")
-    num_samples: Optional[int] = flag(None, integer(1), "train on the first N images only; by default on all")
-    train_output_path: str = flag("./outputs", PATH, "folder of the run")
-    batch_size: int = flag(128, integer(2), "images per step and device")
-    epoch_size: int = flag(100, integer(1), "number of epochs")
-    learning_rate: Optional[float] = flag(None, number(0, above=True), "peak learning rate")
-    save_checkpoint_epochs: int = flag(1, integer(1), "epochs from one checkpoint to the next")
-    keep_checkpoint_max: int = flag(5, integer(1), "how many of the newest checkpoints to keep")
-    projection_dimension: int = flag(128, integer(1), "width of the embedding z")
-    seed: int = flag(0, integer(0, 2**32 - 1), "seed of weights, order and augmentation")
-    save_graphs: bool = flag(False, BOOLEAN, "write MindSpore's compiled graphs into the run's folder")
-
-    def check(self) -> None:
-        if self.run_distribute or self.device_num != 1:
-            name, value = ("run_distribute", True) if self.run_distribute else ("device_num", self.device_num)
-            raise UserError(f"--{name}: got {value}, but training on several devices is not there yet; "
-                            "leave the flag out to train on one")
-        for name in ("run_cloudbrain", "data_url", "train_url"):
-            if getattr(self, name):
-                raise UserError(f"--{name}: got {getattr(self, name)}, but staging through cloud storage is not "
-                                "there yet; leave the flag out and give local paths")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig(RunFlags):
-    """Settings of train.py. The defaults are the model zoo's recipe."""
-
-    learning_rate: Optional[float] = flag(
-        None, number(0, above=True),
-        "peak learning rate; by default 9e-4 x sqrt(B / 1024) for Adam and 0.06 x B / 256 for SGD, B the global batch")
-    lr_schedule: str = flag("linear", choice("linear", "cosine", "step", "polynomial"), "decay after the warm-up")
-    warmup_epochs: Optional[float] = flag(
-        None, number(0), "epochs of linear warm-up; by default 15, or 15% of epoch_size where that is less")
-    optimizer: str = flag("Adam", choice("Adam", "SGD"), "optimizer")
-    weight_decay: float = flag(3e-4, number(0), "L2 penalty on weights, not on biases and batch norm")
-    temperature: float = flag(0.5, number(0, above=True), "temperature of the contrastive loss")
-    head_batch_norm: bool = flag(False, BOOLEAN, "batch norm in the projection head, as in the paper's code")
-    pre_trained_path: Optional[str] = flag(None, PATH, "checkpoint to take the weights from (weights alone)")
-    pretrain_epoch_size: int = flag(
-        0, integer(0), "epochs that pre_trained_path has behind it: the schedule goes on from there")
-    resume: bool = flag(False, BOOLEAN, "go on with the run in train_output_path from its latest checkpoint")
-    num_parallel_workers: int = flag(
-        2, integer(1), "threads of the input pipeline; the random augmentations depend on it")
-    crop_min_scale: float = flag(0.08, number(0, 1, above=True), "smallest share of the area that a crop keeps")
-    flip_probability: float = flag(0.5, number(0, 1), "probability of a horizontal flip")
-    jitter_strength: float = flag(0.5, number(0, 1.25), "strength of the colour jitter; 0 for none")
-    grayscale_probability: float = flag(0.2, number(0, 1), "probability of a view without colour")
-    blur_probability: float = flag(0.0, number(0, 1), "probability of Gaussian blur")
-    normalize: bool = flag(False, BOOLEAN, "subtract the data set's mean colour and divide by its deviation")
-
-    def check(self) -> None:
-        super().check()
-        for name in ("warmup_epochs", "pretrain_epoch_size"):
-            if (getattr(self, name) or 0) >= self.epoch_size:
-                raise UserError(f"--{name}: got {getattr(self, name)}, takes less than epoch_size, "
-                                f"which is {self.epoch_size}")
-        if self.pretrain_epoch_size and not self.pre_trained_path:
-            raise UserError(f"--pretrain_epoch_size: got {self.pretrain_epoch_size} without --pre_trained_path; "
-                            "name the checkpoint that has these epochs behind it")
-        if self.resume and self.pre_trained_path:
-            raise UserError("--resume: got True together with --pre_trained_path; resuming takes everything from "
-                            "the run's own latest checkpoint, so leave one of the two out")
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig(RunFlags):
-    """Settings of linear_eval.py. Encoder, width and head are the checkpoint's."""
-
-    encoder_checkpoint_path: Optional[str] = flag(
-        None, PATH, "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)")
-    eval_dataset_path: Optional[str] = flag(
-        None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
-    class_num: int = flag(10, integer(2), "number of classes")
-    pre_classifier_checkpoint_path: Optional[str] = flag(
-        None, PATH, "classifier to evaluate; no training then")
-    print_iter: int = flag(100, integer(1), "steps from one logged loss to the next")
-    learning_rate: Optional[float] = flag(1e-3, number(0, above=True), "peak learning rate of the classifier (Adam)")
-
-    def check(self) -> None:
-        super().check()
-        if not self.encoder_checkpoint_path:
-            raise UserError("--encoder_checkpoint_path: got nothing, takes the checkpoint of the encoder to "
-                            "evaluate, such as outputs/checkpoint/latest")
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportConfig(Flags):
-    """Settings of export.py."""
-
-    ckpt_simclr_encoder: Optional[str] = flag(
-        None, PATH, "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)")
-    ckpt_linear_classifier: Optional[str] = flag(
-        None, PATH, "checkpoint of linear_eval.py; without it the encoder alone is exported (features)")
-    file_name: str = flag("simclr", PATH, "file to write; the format's suffix is added")
-    file_format: str = flag("MINDIR", choice("MINDIR", "AIR", "ONNX"), "format; AIR needs an Ascend device")
-    batch_size: int = flag(1, integer(1), "images per call of the exported model")
-
-    def check(self) -> None:
-        if not self.ckpt_simclr_encoder:
-            raise UserError("--ckpt_simclr_encoder: got nothing, takes the checkpoint of the encoder to export, "
-                            "such as outputs/checkpoint/latest")
-
-
-def flags_of(config_class: type) -> List[dataclasses.Field]:
-    """Return the fields of ``config_class`` that are flags, in the order of definition."""
-    return [field for field in dataclasses.fields(config_class) if "kind" in field.metadata]
-
-
-def settings_of(config: Flags) -> Dict[str, Any]:
-    """Return every flag of ``config`` with its value, ready for YAML or JSON."""
-    return {field.name: getattr(config, field.name) for field in flags_of(type(config))}
+from src.flags import BOOLEAN, Flags, flags_of
 
 
 def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
     kind = field.metadata["kind"]
-    got = "no value" if value is None else repr(str(value))
+    text = "" if value is None else str(value)
     try:
-        return kind.convert(str(value)) if value is not None else kind.convert("")
+        return kind.convert(text)
     except (ValueError, KeyError, OverflowError):
-        raise UserError(f"{where}{field.name}: got {got}, takes {kind.expects}") from None
+        raise UserError(f"{where}{field.name}: got {repr(text) if text else 'no value'}, takes {kind.expects}") from None
 
 
 def _unknown(name: str, known: Iterable[str], prefix: str, where: str) -> UserError:

@@ -48,17 +48,17 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
         download_cifar10(Path(folder))
     files = cifar10.find_files(folder, split, flag)
     images = cifar10.read_files(files)
-    logger.info("%s, %s: %d images from %s", name, split, len(images.labels),
-                ", ".join(str(file) for file in files))
+    total = len(images.labels)
+    if num_samples is not None and num_samples > total:
+        raise UserError(f"--num_samples: got {num_samples}, but {folder} has {total} {split} images; "
+                        "leave the flag out to take all")
+    images = Images(images.pixels[:num_samples], images.labels[:num_samples])
+    logger.info("%s, %s: %s%d images from %s", name, split, "" if num_samples is None else f"the first {num_samples} of ",
+                total, ", ".join(str(file) for file in files))
     if name == "cifar10" and split == "train" and len(files) < cifar10.OFFICIAL_TRAIN_FILES:
         logger.warning("warning: %s has %d of CIFAR-10's %d training files", files[0].parent, len(files),
                        cifar10.OFFICIAL_TRAIN_FILES)
-    if num_samples is None:
-        return images
-    if num_samples > len(images.labels):
-        raise UserError(f"--num_samples: got {num_samples}, but {folder} has {len(images.labels)} {split} images; "
-                        "leave the flag out to take all")
-    return Images(images.pixels[:num_samples], images.labels[:num_samples])
+    return images
 
 
 def _generate_shapes(folder: Path) -> None:

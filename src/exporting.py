@@ -9,9 +9,10 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src import checkpoint
-from src.config import ExportConfig, adopt
+from src.config import adopt
 from src.dataset import DATA_SETS
 from src.errors import UserError
+from src.flags import ExportConfig
 from src.linear_evaluation import load_classifier
 from src.logs import logger
 from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of

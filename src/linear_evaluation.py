@@ -9,8 +9,9 @@ from mindspore import Parameter, Tensor, nn, ops
 from src import checkpoint, dataset, features
 from src.checkpoint import Checkpoint
 from src.cifar10 import Images
-from src.config import EvalConfig, adopt
+from src.config import adopt
 from src.errors import UserError
+from src.flags import EvalConfig
 from src.logs import logger
 from src.lr_generator import learning_rates
 from src.metrics import classification_metrics

@@ -11,8 +11,9 @@ from src import checkpoint, dataset
 from src.augmentation import Augmentation, Views, to_dataset
 from src.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
-from src.config import CIRCUMSTANCES, TrainConfig, adopt, settings_of
+from src.config import adopt
 from src.errors import UserError
+from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.logs import logger
 from src.lr_generator import default_warmup, learning_rates
 from src.nt_xent import NTXent
@@ -155,4 +156,5 @@ def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> Non
     logger.info("%d epochs of %d steps of %d images; %s, learning rate up to %g, warm-up %g epochs, then %s",
                 config.epoch_size, steps_per_epoch, config.batch_size, config.optimizer, config.learning_rate,
                 config.warmup_epochs, config.lr_schedule)
-    logger.info("an untrained network has a loss of about %.2f", 2 * np.log(2 * config.batch_size - 1))
+    logger.info("an untrained network has a loss of about %.2f; the first step compiles the graph: seconds on a CPU, "
+                "minutes on Ascend", 2 * np.log(2 * config.batch_size - 1))

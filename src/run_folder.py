@@ -11,8 +11,8 @@ import mindspore
 import numpy
 import yaml
 
-from src.config import Flags, settings_of
 from src.errors import UserError
+from src.flags import Flags, settings_of
 from src.logs import log_to, logger
 
 
@@ -50,8 +50,9 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--train_output_path: cannot write to {self.path} ({error.strerror}); "
                             "name a folder that can be written") from None
-        logger.info("MindSpore %s, Python %s, on %s; run folder %s", mindspore.__version__,
-                    platform.python_version(), device_target, self.path)
+        chosen = "" if config.device_target else " (the default: Ascend where one is present, else CPU)"
+        logger.info("MindSpore %s, Python %s, on %s%s; run folder %s", mindspore.__version__,
+                    platform.python_version(), device_target, chosen, self.path)
 
     def add_metrics(self, record: Dict[str, Any]) -> None:
         """Append one JSON object to metrics.jsonl."""

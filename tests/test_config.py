@@ -6,17 +6,9 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.config import (
-    BOOLEAN,
-    EvalConfig,
-    ExportConfig,
-    TrainConfig,
-    adopt,
-    flags_of,
-    parse,
-    settings_of,
-)
+from src.config import adopt, parse
 from src.errors import UserError
+from src.flags import BOOLEAN, EvalConfig, ExportConfig, TrainConfig, flags_of, settings_of
 
 EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
 EXPORT = ["--ckpt_simclr_encoder", "x.ckpt"]
@@ -24,13 +16,14 @@ EXPORT = ["--ckpt_simclr_encoder", "x.ckpt"]
 
 def test_defaults_are_the_documented_ones():
     train = settings_of(parse(TrainConfig, []))
-    expected = dict(run_cloudbrain=False, run_distribute=False, device_num=1, device_id=0, dataset_name="cifar10",
-                    train_output_path="./outputs", batch_size=128, epoch_size=100, projection_dimension=128,
-                    width_multiplier=1, temperature=0.5, pretrain_epoch_size=0, save_checkpoint_epochs=1,
-                    save_graphs=False, optimizer="Adam", weight_decay=3e-4, encoder="resnet50")
+    expected = {"run_cloudbrain": False, "run_distribute": False, "device_num": 1, "device_id": 0,
+                "dataset_name": "cifar10", "train_output_path": "./outputs", "batch_size": 128, "epoch_size": 100,
+                "projection_dimension": 128, "width_multiplier": 1, "temperature": 0.5, "pretrain_epoch_size": 0,
+                "save_checkpoint_epochs": 1, "save_graphs": False, "optimizer": "Adam", "weight_decay": 3e-4,
+                "encoder": "resnet50"}
     assert {name: train[name] for name in expected} == expected
     evaluation = settings_of(parse(EvalConfig, EVAL))
-    expected = dict(class_num=10, print_iter=100, batch_size=128, epoch_size=100, save_checkpoint_epochs=1)
+    expected = {"class_num": 10, "print_iter": 100, "batch_size": 128, "epoch_size": 100, "save_checkpoint_epochs": 1}
     assert {name: evaluation[name] for name in expected} == expected
     assert settings_of(parse(ExportConfig, EXPORT))["batch_size"] == 1
 

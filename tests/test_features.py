@@ -36,7 +36,12 @@ def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path,
     other_file.write_bytes(b"other weights")
     pixels = random_images(5).pixels
     calls = []
-    monkeypatch.setattr(features, "extract", lambda *arguments: calls.append(1) or np.full((5, 2), len(calls), np.float32))
+
+    def extract(*arguments):
+        calls.append(arguments)
+        return np.full((5, 2), len(calls), np.float32)
+
+    monkeypatch.setattr(features, "extract", extract)
 
     def value(checkpoint, images):
         return features.cached(tmp_path / "features", encoder, checkpoint, images, 8, "train")[0, 0]

@@ -20,7 +20,7 @@ EVAL_CPU = ["cifar10", "model.ckpt", "data set", "data set"]
 LAUNCHERS = {
     "run_standalone_train_ascend.sh": (["cifar10", "data set", "3"], "train.py", "log"),
     "run_standalone_train_cpu.sh": (TRAIN_CPU, "train.py", "log"),
-    "run_standalone_eval_ascend.sh": (["cifar10", "3", "model.ckpt", "data set", "data set"], "linear_eval.py", "eval_log"),
+    "run_standalone_eval_ascend.sh": (["cifar10", "3", *EVAL_CPU[1:]], "linear_eval.py", "eval_log"),
     "run_standalone_eval_cpu.sh": (EVAL_CPU, "linear_eval.py", "eval_log"),
 }
 
@@ -105,7 +105,7 @@ def test_wrong_arguments_show_the_usage(place, name):
 @pytest.mark.parametrize("name, arguments, message", [
     ("run_standalone_train_cpu.sh", ["cifar100", "data set"], "data set: got 'cifar100', takes cifar10 or shapes"),
     ("run_standalone_train_cpu.sh", ["cifar10", "nowhere"], "TRAIN_DATASET_PATH: nowhere is not a folder"),
-    ("run_standalone_train_ascend.sh", ["cifar10", "data set", "first"], "DEVICE_ID: got 'first', takes a device number"),
+    ("run_standalone_train_ascend.sh", ["cifar10", "data set", "first"], "DEVICE_ID: got 'first', takes a device"),
     ("run_standalone_eval_cpu.sh", ["cifar10", "no.ckpt", "data set", "data set"],
      "SIMCLR_MODEL_PATH: there is no no.ckpt"),
     ("run_standalone_eval_cpu.sh", ["cifar10", "model.ckpt", "data set", "nowhere"],

@@ -31,7 +31,7 @@ def test_blocks_begin_as_the_identity(name):
     """The last batch norm of every block has gamma 0, every other one gamma 1."""
     encoder = build_encoder(name, 0.0625)
     last = "bn2" if name == "resnet18" else "bn3"
-    gammas = {parameter.name: parameter.asnumpy() for parameter in encoder.get_parameters() if "gamma" in parameter.name}
+    gammas = {p.name: p.asnumpy() for p in encoder.get_parameters() if "gamma" in p.name}
     zero = {key for key, gamma in gammas.items() if (gamma == 0).all()}
     assert zero == {key for key in gammas if key.endswith(f"{last}.gamma")}
     assert len(zero) == sum(ENCODERS[name][1])
@@ -130,7 +130,8 @@ def test_parameter_names_are_fixed():
     assert "encoder.layer2.0.downsample.0.weight" in names
     assert names[-4:] == [f"projection_head.{name}" for name in
                           ("dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias")]
-    assert [p.name for p in LinearClassifier(4, 2).get_parameters()] == ["mean", "scale", "linear.weight", "linear.bias"]
+    names = [parameter.name for parameter in LinearClassifier(4, 2).get_parameters()]
+    assert names == ["mean", "scale", "linear.weight", "linear.bias"]
 
 
 def test_classifier_standardises_and_gives_probabilities():

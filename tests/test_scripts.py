@@ -215,7 +215,7 @@ def test_evaluation_sees_every_test_image_once(evaluated):
     assert record["accuracy"] == pytest.approx(confusion.trace() / 37)
     assert record["top5_accuracy"] >= record["accuracy"]
     assert record["class_accuracy"]["airplane"] == pytest.approx(confusion[0, 0] / confusion[0].sum())
-    assert out.splitlines()[-1] == "Average accuracy: {'Accuracy': %s}" % round(record["accuracy"], 7)
+    assert out.splitlines()[-1] == f"Average accuracy: {{'Accuracy': {round(record['accuracy'], 7)}}}"
     assert "cached features" in record["protocol"] and "12 epochs" in record["protocol"]
 
 
