@@ -21,7 +21,8 @@ def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
     try:
         return kind.convert(text)
     except (ValueError, KeyError, OverflowError):
-        raise UserError(f"{where}{field.name}: got {repr(text) if text else 'no value'}, takes {kind.expects}") from None
+        got = repr(text) if text else "no value"
+        raise UserError(f"{where}{field.name}: got {got}, takes {kind.expects}") from None
 
 
 def _unknown(name: str, known: Iterable[str], prefix: str, where: str) -> UserError:

@@ -53,8 +53,8 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
         raise UserError(f"--num_samples: got {num_samples}, but {folder} has {total} {split} images; "
                         "leave the flag out to take all")
     images = Images(images.pixels[:num_samples], images.labels[:num_samples])
-    logger.info("%s, %s: %s%d images from %s", name, split, "" if num_samples is None else f"the first {num_samples} of ",
-                total, ", ".join(str(file) for file in files))
+    share = "" if num_samples is None else f"the first {num_samples} of "
+    logger.info("%s, %s: %s%d images from %s", name, split, share, total, ", ".join(str(file) for file in files))
     if name == "cifar10" and split == "train" and len(files) < cifar10.OFFICIAL_TRAIN_FILES:
         logger.warning("warning: %s has %d of CIFAR-10's %d training files", files[0].parent, len(files),
                        cifar10.OFFICIAL_TRAIN_FILES)

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,8 +131,13 @@ def test_shapes_are_reproducible_and_balanced():
 
 def test_colour_tells_nothing_about_the_class():
     images = shapes.draw(4000, 5)
-    means = np.stack([images.pixels[images.labels == label].mean((0, 1, 2)) for label in range(10)])
-    assert means.std(0).max() < 8  # of 255
+    pixels = images.pixels.reshape(4000, -1, 3).astype(float)
+    ink = np.stack([image[image.sum(1) <= np.quantile(image.sum(1), 0.05)].mean(0) for image in pixels])
+    nearest = np.linalg.norm(ink[:, None] - shapes.COLOURS, axis=2).argmin(1)
+    counts = np.zeros((10, len(shapes.COLOURS)), int)
+    np.add.at(counts, (images.labels, nearest), 1)
+    assert (counts > 50).all()
+    assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
 def test_shapes_are_generated_once_where_they_are_missing(tmp_path):
