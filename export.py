@@ -5,16 +5,17 @@
 """
 import sys
 
-from src import environment
-from src.config import parse
-from src.flags import ExportConfig
 from src.logs import status_of
 
 
 def main() -> None:
+    from src import environment
+    from src.config import parse
+    from src.flags import ExportConfig
     config = parse(ExportConfig, description=__doc__)
     device_target = environment.prepare(config.device_target, config.device_id)
-    from src.exporting import export  # imports MindSpore, so only now
+
+    from src.exporting import export  # imports MindSpore, so only when the environment is set
     export(config, device_target)
 
 

@@ -2,20 +2,19 @@
 
     python linear_eval.py --encoder_checkpoint_path outputs/checkpoint/latest --train_dataset_path /data/cifar10
 """
-import os
 import sys
 
-from src import environment
-from src.config import parse
-from src.flags import EvalConfig
 from src.logs import status_of
 
 
 def main() -> None:
+    from src import environment
+    from src.config import parse
+    from src.flags import EvalConfig
     config = parse(EvalConfig, description=__doc__)
-    graphs = os.path.join(config.train_output_path, "graphs") if config.save_graphs else None
-    device_target = environment.prepare(config.device_target, config.device_id, config.seed, graphs)
-    from src.linear_evaluation import evaluate  # imports MindSpore, so only now
+    device_target = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder)
+
+    from src.linear_evaluation import evaluate  # imports MindSpore, so only when the environment is set
     evaluate(config, device_target)
 
 

@@ -2,20 +2,19 @@
 
     python train.py --train_dataset_path /data/cifar10 --encoder resnet18 --width_multiplier 0.25
 """
-import os
 import sys
 
-from src import environment
-from src.config import parse
-from src.flags import TrainConfig
 from src.logs import status_of
 
 
 def main() -> None:
+    from src import environment
+    from src.config import parse
+    from src.flags import TrainConfig
     config = parse(TrainConfig, description=__doc__)
-    graphs = os.path.join(config.train_output_path, "graphs") if config.save_graphs else None
-    device_target = environment.prepare(config.device_target, config.device_id, config.seed, graphs)
-    from src.pretraining import pretrain  # imports MindSpore, so only now
+    device_target = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder)
+
+    from src.pretraining import pretrain  # imports MindSpore, so only when the environment is set
     pretrain(config, device_target)
 
 

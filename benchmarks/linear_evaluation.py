@@ -41,7 +41,7 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
-    from src.config import EvalConfig
+    from src.flags import EvalConfig
     from src.linear_evaluation import Split, train_classifier
     from src.simclr_model import LinearClassifier
 

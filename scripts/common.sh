@@ -21,8 +21,8 @@ check_dataset() {
     [ "$1" = cifar10 ] || [ "$1" = shapes ] || fail "data set: got '$1', takes cifar10 or shapes"
 }
 
-check_folder() { # NAME PATH
-    [ -d "$2" ] || fail "$1: $2 is not a folder"
+check_folder() { # NAME PATH [DATA_SET]; shapes is generated where it is missing
+    [ -d "$2" ] || [ "${3:-}" = shapes ] || fail "$1: $2 is not a folder"
 }
 
 check_device() {
@@ -54,15 +54,16 @@ launch() {
     shift 2
     python=${PYTHON:-$(command -v python || command -v python3)} || fail "there is no python on the PATH"
     export PYTHONUNBUFFERED=1
+    (: >"$log") 2>/dev/null || fail "log: cannot write $log; call the launcher from a folder that can be written"
     echo "log: $log"
     if [ "${FOREGROUND:-0}" = 1 ]; then
         status_file=$(mktemp)
-        { "$python" "$script" "$@" 2>&1 || echo $? >"$status_file"; } | tee "$log"
+        { "$python" "$script" "$@" 2>&1 || echo $? >"$status_file"; } | tee -a "$log"
         status=$(cat "$status_file")
         rm -f "$status_file"
         exit "${status:-0}"
     fi
-    nohup "$python" "$script" "$@" >"$log" 2>&1 </dev/null &
+    nohup "$python" "$script" "$@" >>"$log" 2>&1 </dev/null &
     echo "process id: $!"
 }
 
@@ -70,7 +71,7 @@ launch() {
 train_standalone() {
     check_device "$2"
     check_dataset "$3"
-    check_folder TRAIN_DATASET_PATH "$4"
+    check_folder TRAIN_DATASET_PATH "$4" "$3"
     target=$1 device=$2 dataset=$3 train=$(absolute "$4")
     shift 4
     check_flags "$@"
@@ -84,8 +85,8 @@ eval_standalone() {
     check_device "$2"
     check_dataset "$3"
     [ -e "$4" ] || fail "SIMCLR_MODEL_PATH: there is no $4"
-    check_folder TRAIN_DATASET_PATH "$5"
-    check_folder EVAL_DATASET_PATH "$6"
+    check_folder TRAIN_DATASET_PATH "$5" "$3"
+    check_folder EVAL_DATASET_PATH "$6" "$3"
     target=$1 device=$2 dataset=$3 model=$(absolute "$4") train=$(absolute "$5") eval=$(absolute "$6")
     shift 6
     check_flags "$@"

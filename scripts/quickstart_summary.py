@@ -9,7 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src import environment
-from src.logs import log_to
+from src.logs import log_to_console
 
 IMAGES = 8
 
@@ -26,7 +26,7 @@ def main(run: Path, name: str, data: str, seconds: int) -> None:
     from src import dataset
     from src.exporting import run_file
 
-    log_to()
+    log_to_console()
     test = dataset.load(name, data, "test")
     classes = dataset.DATA_SETS[name].classes
     shown = np.random.default_rng(0).permutation(len(test.labels))[:IMAGES]

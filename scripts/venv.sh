@@ -3,7 +3,7 @@
 
 # find_python: print a Python of a version that MindSpore has a wheel for; PYTHON names another.
 find_python() {
-    for candidate in ${PYTHON:-python3 python python3.11 python3.10 python3.12 python3.9}; do
+    for candidate in "${PYTHON:-python3}" python python3.11 python3.10 python3.12 python3.9; do
         if "$candidate" -c 'import sys, venv; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
             echo "$candidate"
             return

@@ -96,15 +96,16 @@ class Views:
             yield (np.ascontiguousarray(pairs.transpose(1, 0, 4, 2, 3)).reshape(-1, 3, side, side),)
 
 
-def to_dataset(views: Views) -> ds.Dataset:
-    """Return ``views`` as a MindSpore data set of one column, ready for data sinking.
+def to_dataset(views: Views, sinking: bool) -> ds.Dataset:
+    """Return ``views`` as a MindSpore data set of one column.
 
-    Data sinking asks for types and shapes before training, and finding them out reads a first batch;
-    that is done here, so that the epoch which this takes up is not missed.
+    MindSpore iterates the views when the data set is made, and data ``sinking`` does so again for
+    their types and shapes. All that is done here, where the epochs that it takes up are given back.
     """
     first_epoch = views.next_epoch
     batches = ds.GeneratorDataset(views, ["views"], shuffle=False, num_parallel_workers=1)
-    batches.output_types()
-    batches.output_shapes()
+    if sinking:
+        batches.output_types()
+        batches.output_shapes()
     views.next_epoch = first_epoch
     return batches

@@ -4,18 +4,26 @@ import time
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from mindspore.train import Callback
 from tqdm import tqdm
 
-from src.logs import logger
+from src.errors import DivergedError
+from src.logs import log_epoch, logger
 
 BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
 LINE_INTERVAL = 30.0
 
 
+def last_loss(parameters: Any) -> np.float32:
+    """Return the loss of the last step, which back ends give as a scalar or as an array of one."""
+    return parameters.net_outputs.asnumpy().astype(np.float32).reshape(-1)[0]
+
+
 class Progress(Callback):
     """Loss, images per second and time left: a bar on a terminal, now and then a line in a file.
+
+    With data sinking the host sees nothing of an epoch until it is over, so there is nothing to show.
 
     Args:
         first_epoch: epochs that lie behind.
@@ -37,7 +45,7 @@ class Progress(Callback):
         parameters = run_context.original_args()
         self.shown = time.perf_counter()
         self.epoch_start_step = parameters.cur_step_num
-        if self.on_terminal:
+        if self.on_terminal and not parameters.dataset_sink_mode:
             self.bar = tqdm(total=parameters.batch_num, file=sys.stdout, leave=False, unit="step",
                             desc=f"epoch {self.first_epoch + parameters.cur_epoch_num}/{self.epochs}",
                             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
@@ -48,12 +56,12 @@ class Progress(Callback):
         if not self.start_step:  # the first step compiles the graph and says nothing about the speed
             self.started, self.start_step = now, step
             return
-        if now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
+        if parameters.dataset_sink_mode or now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
             return
         self.shown = now
         per_step = (now - self.started) / (step - self.start_step)
         left = (self.epochs - self.first_epoch) * parameters.batch_num - step
-        text = (f"loss {float(parameters.net_outputs.asnumpy()):.3f}, {self.images_per_step / per_step:.0f} images/s, "
+        text = (f"loss {last_loss(parameters):.3f}, {self.images_per_step / per_step:.0f} images/s, "
                 f"{tqdm.format_interval(left * per_step)} left")
         in_epoch = step - self.epoch_start_step
         if self.bar is not None:
@@ -88,23 +96,24 @@ class EpochReport(Callback):
         self.first_epoch = first_epoch
         self.images_per_step = images_per_step
         self.write = write
-        self.started = 0.0
+        self.begun = 0.0
 
     def on_train_epoch_begin(self, run_context):
-        self.started = time.perf_counter()
-        self.totals.set_data(Tensor(np.zeros(2, np.float32)))
+        self.begun = time.perf_counter()
+        ops.assign(self.totals, Tensor(np.zeros(2, np.float32)))
 
     def on_train_epoch_end(self, run_context):
         parameters = run_context.original_args()
-        steps = parameters.batch_num
-        last_loss = np.float32(parameters.net_outputs.asnumpy())
-        seconds = time.perf_counter() - self.started
+        steps, loss = parameters.batch_num, last_loss(parameters)
+        seconds = time.perf_counter() - self.begun
         epoch = self.first_epoch + parameters.cur_epoch_num
-        loss, accuracy = self.totals.asnumpy() / steps
-        logger.info("epoch: %d step: %d, loss is %s", epoch, steps, last_loss)
-        logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
-        self.write({"kind": "pretrain", "epoch": epoch, "loss": float(loss), "contrastive_accuracy": float(accuracy),
-                    "last_loss": float(last_loss), "learning_rate": float(self.rates[epoch * steps - 1]),
+        log_epoch(epoch, steps, loss, seconds)
+        mean_loss, accuracy = (float(total) / steps for total in self.totals.asnumpy())
+        if not np.isfinite(mean_loss):
+            raise DivergedError(f"the loss of epoch {epoch} is {mean_loss}: training has diverged; the checkpoints are "
+                                "from before; begin again with a lower --learning_rate or a higher --temperature")
+        self.write({"kind": "pretrain", "epoch": epoch, "loss": mean_loss, "contrastive_accuracy": accuracy,
+                    "last_loss": float(loss), "learning_rate": float(self.rates[epoch * steps - 1]),
                     "seconds": round(seconds, 3),
                     "images_per_second": round(steps * self.images_per_step / seconds, 1)})
 

@@ -1,4 +1,5 @@
 """Checkpoints: MindSpore files that also say what they are, written whole and loaded strictly."""
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import mindspore as ms
 from mindspore import Parameter
 
 from src.errors import UserError
+from src.files import written_whole
 
 LATEST = "latest"
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
@@ -24,19 +26,11 @@ class Checkpoint(NamedTuple):
 
 
 def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> None:
-    """Write a checkpoint under a temporary name, flush it to the disk and rename it to ``path``."""
+    """Write a checkpoint, whole or not at all."""
     entries = [{"name": parameter.name, "data": parameter} for parameter in parameters]
-    # The dot hides it from every search for checkpoints; MindSpore insists on the suffix.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.ckpt")
-    try:
+    with written_whole(path, suffix=".ckpt") as temporary:  # MindSpore insists on the suffix
         ms.save_checkpoint(entries, str(temporary), append_dict={_INFO: json.dumps(info)})
         temporary.chmod(0o644)  # MindSpore's own files are for their owner alone
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if temporary.exists():
-            temporary.unlink()
 
 
 def save_epoch(folder: Path, prefix: str, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any],
@@ -45,6 +39,7 @@ def save_epoch(folder: Path, prefix: str, epoch: int, parameters: Iterable[Param
 
     The one of epoch 0, the untrained network, is never removed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{prefix}-{epoch}.ckpt"
     save(path, parameters, {**info, "epoch": epoch})
     link = folder / f".{LATEST}.{os.getpid()}"
@@ -55,6 +50,13 @@ def save_epoch(folder: Path, prefix: str, epoch: int, parameters: Iterable[Param
     for old in of_epochs(folder, prefix)[:-keep]:
         old.unlink()
     return path
+
+
+def remove_epochs(folder: Path, prefix: str) -> None:
+    """Remove the checkpoints of an earlier run, ``latest`` first."""
+    (folder / LATEST).unlink(missing_ok=True)
+    for file in of_epochs(folder, prefix):
+        file.unlink()
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -123,6 +125,11 @@ def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], so
         raise UserError(f"{source} does not fit the network: {shown}")
     for target in targets:
         target.set_data(parameters[target.name])
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint file: what was made from it can say so."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def part(parameters: Dict[str, Parameter], prefix: str) -> Dict[str, Parameter]:

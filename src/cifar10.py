@@ -4,17 +4,19 @@ A record is one label byte and 3,072 pixel bytes (red, green and blue planes of 
 https://www.cs.toronto.edu/~kriz/cifar.html. `shapes` is written in the same layout.
 """
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from src.errors import UserError
+from src.files import written_whole
 
 SIDE = 32
 CLASS_NUM = 10
 RECORD = 1 + 3 * SIDE * SIDE
 FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-verify-bin")
 PATTERNS = {"train": "data_batch_*.bin", "test": "test_batch.bin"}
+NAMES = "batches.meta.txt"
 OFFICIAL_TRAIN_FILES = 5
 
 
@@ -25,33 +27,36 @@ class Images(NamedTuple):
     labels: np.ndarray
 
 
-def find_files(path: str, split: str, flag: str) -> List[Path]:
-    """Return the files of ``split`` (train or test) in ``path`` or in one of its known subfolders.
+def find_files(folder: Path, split: str) -> List[Path]:
+    """Return the files of ``split`` (train or test) in ``folder`` or in one of its known subfolders.
 
     The split is told by the file names alone, so test images never get into training, whatever
     folder is given.
-
-    Raises:
-        UserError: there are none; the message names ``flag``.
     """
-    folder, pattern = Path(path), PATTERNS[split]
-    if not folder.is_dir():
-        raise UserError(f"--{flag}: {path} is not a folder; it takes the folder with the CIFAR-10 binary files or its "
-                        "parent (--download True fetches them, --dataset_name shapes needs none)")
     for name in FOLDERS:
-        files = sorted((folder / name).glob(pattern))
+        files = sorted((folder / name).glob(PATTERNS[split]))
         if files:
             return files
-    raise UserError(f"--{flag}: no {split} files ({pattern}) in {path}; {_what_is_there(folder)}")
+    return []
 
 
-def _what_is_there(folder: Path) -> str:
-    names = {file.name for name in FOLDERS for file in (folder / name).glob("*_batch*")}
-    if any(not name.endswith(".bin") for name in names):
-        return "it holds the Python version of CIFAR-10, and the binary version is needed (--download True fetches it)"
-    if names:
-        return f"it holds {', '.join(sorted(names))} only; give the folder of the other files, or the parent of both"
-    return "give the folder with the CIFAR-10 binary files or its parent (--download True fetches them)"
+def why_nothing(folder: Path, split: str) -> str:
+    """Say in a few words why ``find_files`` finds nothing."""
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    missing = f"no {split} files ({PATTERNS[split]}) in {folder}"
+    there = {file.name for name in FOLDERS for file in (folder / name).glob("*_batch*")}
+    if any(not name.endswith(".bin") for name in there):
+        return f"{missing}: it holds the Python version of CIFAR-10, and the binary version is needed"
+    if there:
+        return f"{missing}: it holds {', '.join(sorted(there))} only"
+    return missing
+
+
+def class_names(files: List[Path]) -> Optional[Tuple[str, ...]]:
+    """Return the class names that lie beside ``files``, as in the official archive; None if none do."""
+    names = files[0].parent / NAMES
+    return tuple(names.read_text(encoding="utf-8").split()) if names.is_file() else None
 
 
 def read_files(files: List[Path]) -> Images:
@@ -83,7 +88,8 @@ def _read_records(file: Path) -> np.ndarray:
 
 
 def write_file(file: Path, images: Images) -> None:
-    """Write ``images`` as one file of CIFAR-10 records."""
+    """Write ``images`` as one file of CIFAR-10 records, whole or not at all."""
     planes = images.pixels.transpose(0, 3, 1, 2).reshape(len(images.pixels), -1)
     records = np.concatenate([images.labels.astype(np.uint8)[:, None], planes], axis=1)
-    file.write_bytes(records.tobytes())
+    with written_whole(file) as temporary:
+        temporary.write_bytes(records.tobytes())

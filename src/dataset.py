@@ -1,7 +1,6 @@
 """The data sets: files on disk -> images in memory."""
-import tempfile
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from src import cifar10, shapes
 from src.cifar10 import Images
@@ -41,31 +40,38 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     Raises:
         UserError: files are missing or damaged, or there are fewer than ``num_samples`` images.
     """
-    folder = path or f"data/{name}"
-    if name == "shapes" and not Path(folder).exists():
-        _generate_shapes(Path(folder))
-    if download and name == "cifar10" and not any(Path(folder).glob("**/*_batch*.bin")):
-        download_cifar10(Path(folder))
-    files = cifar10.find_files(folder, split, flag)
+    files = _provide_files(name, Path(path or f"data/{name}"), split, flag, download)
     images = cifar10.read_files(files)
     total = len(images.labels)
     if num_samples is not None and num_samples > total:
-        raise UserError(f"--num_samples: got {num_samples}, but {folder} has {total} {split} images; "
+        raise UserError(f"--num_samples: got {num_samples}, but {files[0].parent} has {total} {split} images; "
                         "leave the flag out to take all")
-    images = Images(images.pixels[:num_samples], images.labels[:num_samples])
     share = "" if num_samples is None else f"the first {num_samples} of "
     logger.info("%s, %s: %s%d images from %s", name, split, share, total, ", ".join(str(file) for file in files))
     if name == "cifar10" and split == "train" and len(files) < cifar10.OFFICIAL_TRAIN_FILES:
         logger.warning("warning: %s has %d of CIFAR-10's %d training files", files[0].parent, len(files),
                        cifar10.OFFICIAL_TRAIN_FILES)
-    return images
+    return Images(images.pixels[:num_samples], images.labels[:num_samples])
 
 
-def _generate_shapes(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".shapes-", dir=folder.parent) as temporary:
-        whole = Path(temporary) / "shapes"
-        whole.mkdir()
-        shapes.write(whole)
-        whole.rename(folder)
-    logger.info("generated %s: %s", folder, ", ".join(shapes.CLASSES))
+def _provide_files(name: str, folder: Path, split: str, flag: str, download: bool) -> List[Path]:
+    """Find the files of a split; generate or fetch them where they are missing and can be had."""
+    files = cifar10.find_files(folder, split)
+    try:
+        if not files and name == "shapes":
+            logger.info("generating %s into %s", ", ".join(shapes.CLASSES), folder)
+            shapes.write(folder)
+        elif not files and download:
+            download_cifar10(folder)
+    except OSError as error:
+        raise UserError(f"--{flag}: cannot write to {folder} ({error.strerror}); name a folder that can be "
+                        "written") from None
+    files = files or cifar10.find_files(folder, split)
+    if not files:
+        raise UserError(f"--{flag}: {cifar10.why_nothing(folder, split)}; give the folder with the CIFAR-10 binary "
+                        "files or its parent (train.py --download fetches them, --dataset_name shapes needs none)")
+    names = cifar10.class_names(files)
+    if names != DATA_SETS[name].classes and (names or name == "shapes"):  # CIFAR-10 often comes without the names
+        raise UserError(f"--{flag}: {files[0].parent} does not hold {name}, by its {cifar10.NAMES}; name another "
+                        "folder or another --dataset_name")
+    return files

@@ -18,7 +18,7 @@ FOLDER = "cifar-10-batches-bin"
 def download_cifar10(path: Path, url: str = URL, md5: str = MD5) -> None:
     """Fetch the official archive, check it and lay its files out under ``path``.
 
-    Everything happens in a temporary folder inside ``path``; only the finished folder gets its name.
+    Everything happens in a temporary folder inside ``path``; only whole files leave it.
 
     Raises:
         UserError: the archive cannot be fetched or is not the official one.
@@ -38,7 +38,9 @@ def download_cifar10(path: Path, url: str = URL, md5: str = MD5) -> None:
             raise UserError(f"--download: {url} gave a file with MD5 {digest}, expected {md5}; it was cut short or "
                             "changed on the way, so try again")
         _extract(archive, Path(temporary) / FOLDER)
-        (Path(temporary) / FOLDER).rename(path / FOLDER)
+        (path / FOLDER).mkdir(exist_ok=True)
+        for file in sorted((Path(temporary) / FOLDER).iterdir()):
+            file.replace(path / FOLDER / file.name)
 
 
 def _extract(archive: Path, folder: Path) -> None:

@@ -39,7 +39,7 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
         save_graphs_to: folder for MindSpore's compiled graphs; None writes none.
 
     Raises:
-        UserError: MindSpore or the device is not there.
+        UserError: the device is not there, or cannot be used.
     """
     target = device_target or ("Ascend" if is_there("Ascend") else "CPU")
     if not is_there(target):
@@ -51,15 +51,15 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
     if save_graphs_to is not None:
         os.environ.update(MS_DEV_SAVE_GRAPHS="1", MS_DEV_SAVE_GRAPHS_PATH=save_graphs_to)
     _quieten()
-    try:
-        import mindspore
-    except ImportError as error:
-        raise UserError(f"MindSpore cannot be imported ({error}); install the pinned version: "
-                        "pip install -r requirements.txt") from None
+    _check_alone()
+    import mindspore
     try:
         mindspore.set_device(target, device_id)
         mindspore.set_context(mode=mindspore.GRAPH_MODE)
         mindspore.ops.ones(1).asnumpy()  # only the first kernel finds out that a device is missing
+    except ImportError as error:
+        raise UserError(f"MindSpore {mindspore.__version__} does not work with the packages installed here ({error}); "
+                        "it needs NumPy below 2: pip install -r requirements.txt") from None
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"--device_target: got {target} (device {device_id}), which MindSpore "
@@ -67,6 +67,14 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
                         "--device_target CPU") from None
     mindspore.set_seed(seed)
     return target
+
+
+def _check_alone() -> None:
+    """Several processes would all train the same and write the same files."""
+    for name in ("RANK_SIZE", "MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE"):
+        if os.environ.get(name, "1") not in ("", "0", "1"):
+            raise UserError(f"{name}={os.environ[name]}: this was started as one of several processes, but training on "
+                            "several devices is not there yet; start one process")
 
 
 def _quieten() -> None:

@@ -1,8 +1,9 @@
 """Writing a model for deployment, and checking that the file gives what the live model gives."""
 import importlib.util
-import os
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Tuple
 
 import mindspore as ms
 import numpy as np
@@ -12,13 +13,15 @@ from src import checkpoint
 from src.config import adopt
 from src.dataset import DATA_SETS
 from src.errors import UserError
+from src.files import written_whole
 from src.flags import ExportConfig
-from src.linear_evaluation import load_classifier
+from src.linear_evaluation import build_classifier, load_classifier
 from src.logs import logger
-from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of
+from src.simclr_model import ImageClassifier, encoder_of
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 TOLERANCE = 1e-3  # relative to the largest output
+LARGEST = 2**30  # bytes of parameters in one MINDIR file
 
 
 def export(config: ExportConfig, device_target: str) -> Path:
@@ -33,27 +36,40 @@ def export(config: ExportConfig, device_target: str) -> Path:
                         "take MINDIR or ONNX here")
     model, side = load_model(config)
     model.set_train(False)
+    target = _target(config, model)
     images = np.random.default_rng(0).integers(0, 256, (config.batch_size, 3, side, side), dtype=np.uint8)
-    suffix = SUFFIXES[config.file_format]
-    name = config.file_name[:-len(suffix)] if config.file_name.endswith(suffix) else config.file_name
-    target = Path(name + suffix)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as temporary:
-            written = Path(temporary) / target.name
-            _write(written, model, images, config.file_format)
-            written.chmod(0o644)  # MindSpore's own files are for their owner alone
-            _check(written, model, images, config.file_format)
-            os.replace(written, target)
-    except OSError as error:
-        raise UserError(f"--file_name: cannot write {target} ({error.strerror}); name a place that can "
-                        "be written") from None
+    # MindSpore refuses paths with spaces and most other characters, so it writes to a plain one.
+    with tempfile.TemporaryDirectory(prefix="simclr-export-") as temporary:
+        written = Path(temporary) / f"model{target.suffix}"
+        _write(written, model, images, config.file_format)
+        _check(written, model, images, config.file_format)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(target) as place:
+                shutil.copyfile(written, place)
+        except OSError as error:
+            raise UserError(f"--file_name: cannot write {target} ({error.strerror}); name a place that can "
+                            "be written") from None
     outputs = "class probabilities" if config.ckpt_linear_classifier else "features"
     logger.info("%s: uint8 images %s -> %s", target, images.shape, outputs)
     return target
 
 
-def load_model(config: ExportConfig):
+def _target(config: ExportConfig, model: nn.Cell) -> Path:
+    """Return the file to write: ``file_name`` with the format's suffix."""
+    suffix = SUFFIXES[config.file_format]
+    name = config.file_name[:-len(suffix)] if config.file_name.endswith(suffix) else config.file_name
+    if name.endswith("/") or not name or Path(name).is_dir():
+        raise UserError(f"--file_name: got {config.file_name!r}, a folder, takes the name of a file, such as "
+                        f"{name.rstrip('/') or '.'}/simclr")
+    size = sum(parameter.nbytes for parameter in model.get_parameters())
+    if size > LARGEST:
+        raise UserError(f"--file_format: the model has {size / 2**30:.1f} GB of parameters, and above 1 GB MindSpore "
+                        "does not write one file; export a smaller encoder")
+    return Path(name + suffix)
+
+
+def load_model(config: ExportConfig) -> Tuple[nn.Cell, int]:
     """Return the network to export and the side of its images."""
     source = checkpoint.load(config.ckpt_simclr_encoder, "simclr", "ckpt_simclr_encoder")
     settings = source.info["settings"]
@@ -63,14 +79,8 @@ def load_model(config: ExportConfig):
     side = DATA_SETS[settings["dataset_name"]].side
     if not config.ckpt_linear_classifier:
         return encoder, side
-    flag = "ckpt_linear_classifier"
-    info = checkpoint.load(config.ckpt_linear_classifier, "linear_classifier", flag).info
-    if (info["encoder_settings"], info["encoder_epoch"]) != (settings, source.info["epoch"]):
-        raise UserError(f"--{flag}: {config.ckpt_linear_classifier} was trained on another encoder than {source.path} "
-                        f"(its epoch {info['encoder_epoch']}); name the encoder that it was trained on")
-    classifier = LinearClassifier(info["features"], info["class_num"])
-    load_classifier(classifier, config.ckpt_linear_classifier, flag)
-    return ImageClassifier(encoder, classifier), side
+    found = load_classifier(config.ckpt_linear_classifier, "ckpt_linear_classifier", source)
+    return ImageClassifier(encoder, build_classifier(found)), side
 
 
 def _write(path: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:

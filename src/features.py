@@ -1,12 +1,12 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
+from src.files import written_whole
 from src.logs import logger
 from src.resnet import ResNet
 
@@ -27,14 +27,15 @@ def extract(encoder: ResNet, pixels: np.ndarray, batch_size: int, title: str = "
     return features
 
 
-def cached(folder: Path, encoder: ResNet, encoder_file: Path, pixels: np.ndarray, batch_size: int,
+def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: np.ndarray, batch_size: int,
            split: str) -> np.ndarray:
     """Return ``extract``'s result from ``folder``, where it lies under a key of checkpoint and images.
 
+    ``encoder_digest`` is the checkpoint's (``checkpoint.digest``).
+
     What is not there yet is computed and written, under a temporary name first.
     """
-    key = hashlib.sha256(encoder_file.read_bytes())
-    key.update(str(pixels.shape).encode())
+    key = hashlib.sha256(f"{encoder_digest} {pixels.shape}".encode())
     key.update(np.ascontiguousarray(pixels).data)
     file = folder / f"{split}-{key.hexdigest()[:20]}.npy"
     if file.exists():
@@ -42,9 +43,7 @@ def cached(folder: Path, encoder: ResNet, encoder_file: Path, pixels: np.ndarray
         return np.load(file)
     features = extract(encoder, pixels, batch_size, f"features, {split}")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{file.name}.{os.getpid()}"
-    with temporary.open("wb") as stream:
+    with written_whole(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, features)
-    os.replace(temporary, file)
     logger.info("features of %d %s images computed and kept in %s", len(pixels), split, file)
     return features

@@ -4,6 +4,7 @@ A script's flags are the fields of a frozen dataclass, which is also the type of
 fills it in. README's tables are checked against this file.
 """
 import dataclasses
+import os
 from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional
 
 from src.errors import UserError
@@ -73,19 +74,29 @@ def flag(default: Any, kind: Kind, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"kind": kind, "help": text})
 
 
+def with_default(config_class: type, name: str, default: Any) -> Any:
+    """Return the flag ``name`` of ``config_class`` with another default."""
+    (field,) = (field for field in dataclasses.fields(config_class) if field.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Common ground of the three scripts."""
+    """Common ground of the three scripts.
+
+    What describes the network has no default here: linear_eval.py and export.py take it from the
+    checkpoint.
+    """
 
     config: Optional[str] = flag(None, PATH, "recipe: a YAML file of flags; the command line wins")
     device_target: Optional[str] = flag(
         None, choice("Ascend", "GPU", "CPU"), "where to run; by default Ascend where one is present, else CPU")
     device_id: int = flag(0, integer(0), "which of the machine's devices")
-    dataset_name: str = flag("cifar10", choice("cifar10", "shapes"),
-                             "data set; `shapes` is generated and needs no files")
-    encoder: str = flag("resnet50", choice("resnet18", "resnet34", "resnet50", "resnet101"), "base encoder")
-    width_multiplier: float = flag(1.0, number(0, 16, above=True),
-                                   "factor on every width of the encoder; 0.25 is laptop-sized")
+    dataset_name: Optional[str] = flag(
+        None, choice("cifar10", "shapes"), "data set; `shapes` is generated and needs no files")
+    encoder: Optional[str] = flag(None, choice("resnet18", "resnet34", "resnet50", "resnet101"), "base encoder")
+    width_multiplier: Optional[float] = flag(
+        None, number(0, 16, above=True), "factor on every width of the encoder; 0.25 is laptop-sized")
     given: FrozenSet[str] = frozenset()
 
     def check(self) -> None:
@@ -108,12 +119,16 @@ class RunFlags(Flags):
     train_output_path: str = flag("./outputs", PATH, "folder of the run")
     batch_size: int = flag(128, integer(2), "images per step and device")
     epoch_size: int = flag(100, integer(1), "number of epochs")
-    learning_rate: Optional[float] = flag(None, number(0, above=True), "peak learning rate")
     save_checkpoint_epochs: int = flag(1, integer(1), "epochs from one checkpoint to the next")
     keep_checkpoint_max: int = flag(5, integer(1), "how many of the newest checkpoints to keep")
-    projection_dimension: int = flag(128, integer(1), "width of the embedding z")
+    projection_dimension: Optional[int] = flag(None, integer(1), "width of the embedding z")
     seed: int = flag(0, integer(0, 2**32 - 1), "seed of weights, order and augmentation")
     save_graphs: bool = flag(False, BOOLEAN, "write MindSpore's compiled graphs into the run's folder")
+
+    @property
+    def graphs_folder(self) -> Optional[str]:
+        """Where MindSpore writes its compiled graphs, if it is to."""
+        return os.path.join(self.train_output_path, "graphs") if self.save_graphs else None
 
     def check(self) -> None:
         if self.run_distribute or self.device_num != 1:
@@ -128,14 +143,18 @@ class RunFlags(Flags):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(RunFlags):
-    """Settings of train.py. The defaults are the model zoo's recipe."""
+    """Settings of train.py."""
 
+    dataset_name: str = with_default(Flags, "dataset_name", "cifar10")
+    encoder: str = with_default(Flags, "encoder", "resnet50")
+    width_multiplier: float = with_default(Flags, "width_multiplier", 1.0)
+    projection_dimension: int = with_default(RunFlags, "projection_dimension", 128)
     learning_rate: Optional[float] = flag(
         None, number(0, above=True),
         "peak learning rate; by default 9e-4 x sqrt(B / 1024) for Adam and 0.06 x B / 256 for SGD, B the global batch")
     lr_schedule: str = flag("linear", choice("linear", "cosine", "step", "polynomial"), "decay after the warm-up")
-    warmup_epochs: Optional[float] = flag(
-        None, number(0), "epochs of linear warm-up; by default 15, or 15% of epoch_size where that is less")
+    warmup_epochs: float = flag(15.0, number(0), "epochs of linear warm-up; where none are given, at most 15% of "
+                                "epoch_size")
     optimizer: str = flag("Adam", choice("Adam", "SGD"), "optimizer")
     weight_decay: float = flag(3e-4, number(0), "L2 penalty on weights, not on biases and batch norm")
     temperature: float = flag(0.5, number(0, above=True), "temperature of the contrastive loss")
@@ -155,21 +174,18 @@ class TrainConfig(RunFlags):
 
     def check(self) -> None:
         super().check()
-        for name in ("warmup_epochs", "pretrain_epoch_size"):
-            if (getattr(self, name) or 0) >= self.epoch_size:
+        for name in {"warmup_epochs", "pretrain_epoch_size"} & self.given:
+            if getattr(self, name) >= self.epoch_size and not self.resume:
                 raise UserError(f"--{name}: got {getattr(self, name)}, takes less than epoch_size, "
                                 f"which is {self.epoch_size}")
-        if self.pretrain_epoch_size and not self.pre_trained_path:
+        if self.pretrain_epoch_size and not self.pre_trained_path and not self.resume:
             raise UserError(f"--pretrain_epoch_size: got {self.pretrain_epoch_size} without --pre_trained_path; "
                             "name the checkpoint that has these epochs behind it")
-        if self.resume and self.pre_trained_path:
-            raise UserError("--resume: got True together with --pre_trained_path; resuming takes everything from "
-                            "the run's own latest checkpoint, so leave one of the two out")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig(RunFlags):
-    """Settings of linear_eval.py. Encoder, width and head are the checkpoint's."""
+    """Settings of linear_eval.py."""
 
     encoder_checkpoint_path: Optional[str] = flag(
         None, PATH, "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)")
@@ -179,7 +195,7 @@ class EvalConfig(RunFlags):
     pre_classifier_checkpoint_path: Optional[str] = flag(
         None, PATH, "classifier to evaluate; no training then")
     print_iter: int = flag(100, integer(1), "steps from one logged loss to the next")
-    learning_rate: Optional[float] = flag(1e-3, number(0, above=True), "peak learning rate of the classifier (Adam)")
+    learning_rate: float = flag(1e-3, number(0, above=True), "peak learning rate of the classifier (Adam)")
 
     def check(self) -> None:
         super().check()

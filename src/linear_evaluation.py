@@ -1,6 +1,6 @@
 """Linear evaluation: a linear classifier on the frozen encoder's representations (paper, section 4.1)."""
 import time
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -12,7 +12,7 @@ from src.cifar10 import Images
 from src.config import adopt
 from src.errors import UserError
 from src.flags import EvalConfig
-from src.logs import logger
+from src.logs import log_epoch, logger
 from src.lr_generator import learning_rates
 from src.metrics import classification_metrics
 from src.optimizer import build_optimizer
@@ -59,7 +59,8 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarra
 
 def train_classifier(classifier: LinearClassifier, train: Split, config: EvalConfig, folder: RunFolder,
                      info: Dict[str, Any]) -> None:
-    """Train ``classifier`` for ``epoch_size`` epochs and save its checkpoints."""
+    """Train ``classifier`` for ``epoch_size`` epochs and save its checkpoints in place of earlier ones."""
+    checkpoint.remove_epochs(folder.classifiers, PREFIX)
     steps = -(-len(train.labels) // config.batch_size)
     rates = learning_rates("cosine", config.learning_rate, config.epoch_size, steps)
     optimizer = build_optimizer("Adam", classifier.trainable_params(), rates, weight_decay=0.0)
@@ -74,8 +75,7 @@ def train_classifier(classifier: LinearClassifier, train: Split, config: EvalCon
                 logger.info("epoch: %d step: %d, loss is %s", epoch, index, loss.asnumpy())
         last_loss = loss.asnumpy()
         seconds = time.perf_counter() - begin
-        logger.info("epoch: %d step: %d, loss is %s", epoch, steps, last_loss)
-        logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
+        log_epoch(epoch, steps, last_loss, seconds)
         folder.add_metrics({"kind": "linear_classifier", "epoch": epoch, "loss": float(last_loss),
                             "seconds": round(seconds, 3)})
         if epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size:
@@ -83,14 +83,15 @@ def train_classifier(classifier: LinearClassifier, train: Split, config: EvalCon
                                   config.keep_checkpoint_max)
 
 
-def resolve(config: EvalConfig, encoder: Checkpoint) -> EvalConfig:
-    """Fill in what the encoder's checkpoint knows; a flag that contradicts it is an error."""
-    source = str(encoder.path)
-    config = adopt(config, encoder.info["settings"], ("encoder", "width_multiplier", "projection_dimension"), source)
-    if "dataset_name" not in config.given:
-        config = adopt(config, encoder.info["settings"], ("dataset_name",), source)
-    trained, evaluated = (dataset.DATA_SETS[name] for name in (encoder.info["settings"]["dataset_name"],
-                                                               config.dataset_name))
+def resolve(config: EvalConfig, encoder: Checkpoint, classifier: Optional[Checkpoint]) -> EvalConfig:
+    """Fill in what the checkpoints know; a flag that contradicts them is an error."""
+    settings, source = encoder.info["settings"], str(encoder.path)
+    config = adopt(config, settings, ("encoder", "width_multiplier", "projection_dimension"), source)
+    if config.dataset_name is None:
+        config = adopt(config, settings, ("dataset_name",), source)
+    if classifier:
+        config = adopt(config, classifier.info, ("class_num",), str(classifier.path))
+    trained, evaluated = dataset.DATA_SETS[settings["dataset_name"]], dataset.DATA_SETS[config.dataset_name]
     if trained.side != evaluated.side:
         raise UserError(f"--dataset_name: got {config.dataset_name} ({evaluated.side} pixels), but {source} was "
                         f"trained on images of {trained.side} pixels")
@@ -100,50 +101,69 @@ def resolve(config: EvalConfig, encoder: Checkpoint) -> EvalConfig:
     return config
 
 
-def load_images(config: EvalConfig) -> Tuple[Images, Images]:
-    """Return training and test images; without training of a classifier the former are empty."""
-    test_path, test_flag = config.eval_dataset_path, "eval_dataset_path"
-    if test_path is None:
-        test_path, test_flag = config.train_dataset_path, "train_dataset_path"
-    if config.pre_classifier_checkpoint_path:
-        train = Images(np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int32))
-    else:
+def load_classifier(path: str, flag: str, encoder: Checkpoint) -> Checkpoint:
+    """Load a checkpoint of linear_eval.py that was trained on ``encoder``.
+
+    Raises:
+        UserError: it was trained on another encoder.
+    """
+    found = checkpoint.load(path, "linear_classifier", flag)
+    if found.info["encoder_digest"] != checkpoint.digest(encoder.path):
+        raise UserError(f"--{flag}: {path} was trained on another encoder (after epoch {found.info['encoder_epoch']}) "
+                        f"than {encoder.path}; name the encoder that it was trained on")
+    return found
+
+
+def build_classifier(found: Checkpoint) -> LinearClassifier:
+    """Build the classifier that a checkpoint holds."""
+    classifier = LinearClassifier(found.info["features"], found.info["class_num"])
+    checkpoint.load_into(classifier.get_parameters(), found.parameters, str(found.path))
+    return classifier
+
+
+def load_images(config: EvalConfig) -> Tuple[Optional[Images], Images]:
+    """Return training and test images; without training of a classifier there are no former ones."""
+    train = None
+    if not config.pre_classifier_checkpoint_path:
         train = dataset.load(config.dataset_name, config.train_dataset_path, "train",
                              num_samples=config.num_samples, download=config.download)
-    return train, dataset.load(config.dataset_name, test_path, "test", test_flag)
+    if config.eval_dataset_path:
+        return train, dataset.load(config.dataset_name, config.eval_dataset_path, "test", "eval_dataset_path")
+    return train, dataset.load(config.dataset_name, config.train_dataset_path, "test", download=config.download)
 
 
 def evaluate(config: EvalConfig, device_target: str) -> None:
-    """Evaluate an encoder and write accuracy and confusion matrix into the run's folder."""
+    """Evaluate an encoder and write accuracy and confusion matrix into the run's folder.
+
+    Raises:
+        UserError: data, checkpoints or folder are not what the settings say.
+    """
     source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
-    config = resolve(config, source)
+    given = None
+    if config.pre_classifier_checkpoint_path:
+        given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source)
+    config = resolve(config, source, given)
     train, test = load_images(config)
     encoder = encoder_of(source.info["settings"])
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
-    classifier = LinearClassifier(encoder.features, config.class_num)
-    if config.pre_classifier_checkpoint_path:
-        load_classifier(classifier, config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path")
     folder = RunFolder(config, device_target, "eval_")
     logger.info("encoder: %s, width x %g, %d features, after epoch %d, from %s", config.encoder,
                 config.width_multiplier, encoder.features, source.info["epoch"], source.path)
+    digest = checkpoint.digest(source.path)
 
     def represent(images: Images, split: str) -> Split:
-        rows = features.cached(folder.path / "features", encoder, source.path, images.pixels, config.batch_size, split)
+        rows = features.cached(folder.path / "features", encoder, digest, images.pixels, config.batch_size, split)
         return Split(rows, images.labels)
 
-    if not config.pre_classifier_checkpoint_path:
+    if given:
+        classifier = build_classifier(given)
+    else:
+        classifier = LinearClassifier(encoder.features, config.class_num)
         info = {"kind": "linear_classifier", "class_num": config.class_num, "features": encoder.features,
-                "dataset_name": config.dataset_name, "encoder_settings": source.info["settings"],
+                "dataset_name": config.dataset_name, "encoder_digest": digest,
                 "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
         train_classifier(classifier, represent(train, "train"), config, folder, info)
     report(classifier, represent(test, "test"), config, source, folder)
-
-
-def load_classifier(classifier: LinearClassifier, path: str, flag: str) -> Checkpoint:
-    """Load a checkpoint of linear_eval.py into ``classifier``."""
-    found = checkpoint.load(path, "linear_classifier", flag)
-    checkpoint.load_into(classifier.get_parameters(), found.parameters, f"--{flag}: {path}")
-    return found
 
 
 def report(classifier: LinearClassifier, test: Split, config: EvalConfig, source: Checkpoint,

@@ -1,10 +1,11 @@
-"""The one logger, and what a script does with an error."""
+"""The one logger, its lines that people grep for, and what a script does with an error."""
 import logging
+import os
+import signal
 import sys
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Callable, Optional
-
-from tqdm import tqdm
+from typing import Any, Callable
 
 from src.errors import UserError
 
@@ -15,12 +16,13 @@ class _Console(logging.StreamHandler):
     """Standard output, above the progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm  # not at the top: its absence is reported through this module
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 
 
-def log_to(path: Optional[Path] = None) -> None:
-    """Send the log lines to the console and, appended, to ``path``.
+def log_to_console() -> None:
+    """Send the log lines to the console, and remember them until there is a file for them.
 
     The lines stand alone, without time or level, because people grep for them.
     """
@@ -30,19 +32,50 @@ def log_to(path: Optional[Path] = None) -> None:
         logger.removeHandler(handler)
         handler.close()
     logger.addHandler(_Console(sys.stdout))
-    if path is not None:
-        logger.addHandler(logging.FileHandler(path, encoding="utf-8"))
+    logger.addHandler(MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
+
+
+def log_to_file(path: Path) -> None:
+    """Send the log lines, those so far included, to ``path`` as well (appended)."""
+    if path.exists() and os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno())):
+        return  # a launcher has sent standard output there already
+    file = logging.FileHandler(path, encoding="utf-8")
+    for handler in list(logger.handlers):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            handler.close()
+            logger.removeHandler(handler)
+    logger.addHandler(file)
+
+
+def log_epoch(epoch: int, steps: int, last_loss: Any, seconds: float) -> None:
+    """Log the two lines of an epoch, in the model zoo's format; ``last_loss`` as NumPy prints a float32."""
+    logger.info("epoch: %d step: %d, loss is %s", epoch, steps, last_loss)
+    logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
 
 
 def status_of(main: Callable[[], None]) -> int:
     """Run a script's ``main`` and return its exit status: a user's error is one line and 2."""
-    log_to()
+    script = Path(sys.argv[0]).name
+    # MindSpore's data engine turns Ctrl-C into SIGTERM, whose default is to die without a word.
+    signal.signal(signal.SIGTERM, _interrupt)
+    log_to_console()
     try:
         main()
     except UserError as error:
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
+        sys.stderr.write(f"{script}: {error}\n")
+        return error.status
+    except ModuleNotFoundError as error:
+        if (error.name or "src").startswith("src"):
+            raise
+        sys.stderr.write(f"{script}: the package {error.name} is not installed here; pip install -r requirements.txt, "
+                         "or activate the environment that has it\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: interrupted\n")
+        sys.stderr.write(f"{script}: interrupted\n")
         return 130
     return 0
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt

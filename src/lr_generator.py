@@ -5,9 +5,9 @@ STEP_DECAYS = {0.6: 0.1, 0.8: 0.01}  # share of the epochs after the warm-up -> 
 POLYNOMIAL_POWER = 2
 
 
-def default_warmup(epochs: int) -> float:
-    """Return the epochs of warm-up of a run of ``epochs``: 15, or 15 % where that is less."""
-    return min(15.0, 0.15 * epochs)
+def default_warmup(warmup_epochs: float, epochs: int) -> float:
+    """Return the warm-up of a run that was given none: ``warmup_epochs``, or 15 % of a short run."""
+    return min(warmup_epochs, 0.15 * epochs)
 
 
 def learning_rates(schedule: str, peak: float, epochs: int, steps_per_epoch: int,

@@ -1,6 +1,8 @@
 """Pretraining, from settings to checkpoints."""
 import dataclasses
+import hashlib
 import os
+from pathlib import Path
 from typing import List, NamedTuple, Optional
 
 import mindspore as ms
@@ -23,6 +25,8 @@ from src.simclr_model import SimCLR, simclr_of
 from src.train_step import TrainStep
 
 PREFIX = "checkpoint_simclr"
+WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
+NETWORK = ("encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize")
 
 
 class Learner(NamedTuple):
@@ -51,23 +55,28 @@ def build_learner(config: TrainConfig, steps_per_epoch: int) -> Learner:
     return Learner(model, optimizer, step, rates)
 
 
-def resolve(config: TrainConfig, resumed: Optional[Checkpoint]) -> TrainConfig:
-    """Fill in what follows from other settings, or from the checkpoint of a resumed run."""
-    if resumed is not None:
+def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional[Checkpoint]) -> TrainConfig:
+    """Fill in what follows from other settings, or from the checkpoint of a resumed run or of given weights."""
+    if resumed:
         names = [name for name in settings_of(config) if name not in CIRCUMSTANCES]
         config = adopt(config, resumed.info["settings"], names, str(resumed.path))
+    elif source:
+        config = adopt(config, source.info["settings"], NETWORK, str(source.path))
+        if config.normalize and config.dataset_name != source.info["settings"]["dataset_name"]:
+            raise UserError(f"--dataset_name: got {config.dataset_name}, but {source.path} has the normalisation of "
+                            f"{source.info['settings']['dataset_name']} in it")
     cores = os.cpu_count() or 1
     if config.num_parallel_workers > cores:
         if "num_parallel_workers" in config.given:
             raise UserError(f"--num_parallel_workers: got {config.num_parallel_workers}, takes at most the {cores} "
                             "cores of this machine")
-        logger.warning("warning: %d input threads instead of %d on %d cores: the augmentations are others than on a "
+        logger.warning("warning: %d input threads instead of %d, on %d cores: the augmentations are others than on a "
                        "larger machine", cores, config.num_parallel_workers, cores)
         config = dataclasses.replace(config, num_parallel_workers=cores)
     if config.learning_rate is None:
         config = dataclasses.replace(config, learning_rate=default_learning_rate(config.optimizer, config.batch_size))
-    if config.warmup_epochs is None:
-        config = dataclasses.replace(config, warmup_epochs=default_warmup(config.epoch_size))
+    if not resumed and "warmup_epochs" not in config.given:
+        config = dataclasses.replace(config, warmup_epochs=default_warmup(config.warmup_epochs, config.epoch_size))
     return config
 
 
@@ -77,11 +86,10 @@ def find_resumed(config: TrainConfig) -> Optional[Checkpoint]:
     Raises:
         UserError: the folder holds a run that would be overwritten.
     """
-    folder = os.path.join(config.train_output_path, "checkpoint")
-    begun = os.path.lexists(os.path.join(folder, checkpoint.LATEST))
-    if config.resume and begun:
-        return checkpoint.load(folder, "simclr", "resume")
-    if begun:
+    folder = Path(config.train_output_path) / "checkpoint"
+    if config.resume and os.path.lexists(folder / checkpoint.LATEST):
+        return checkpoint.load(str(folder), "simclr", "resume")
+    if checkpoint.of_epochs(folder, PREFIX):
         raise UserError(f"--train_output_path: {config.train_output_path} already holds a run; go on with it with "
                         "--resume True, or name another folder")
     if config.resume:
@@ -94,38 +102,54 @@ def pretrain(config: TrainConfig, device_target: str) -> None:
 
     Raises:
         UserError: data, checkpoint or folder are not what the settings say.
+        DivergedError: the loss is not finite any more.
     """
     resumed = find_resumed(config)
-    config = resolve(config, resumed)
+    source = None
+    if config.pre_trained_path and not resumed:
+        source = checkpoint.load(config.pre_trained_path, "simclr", "pre_trained_path")
+    config = resolve(config, resumed, source)
     start = resumed.info["epoch"] if resumed else config.pretrain_epoch_size
     views = load_views(config, start)
+    info = {"kind": "simclr", "mindspore": ms.__version__, "data": fingerprint(views.pixels),
+            "settings": {name: value for name, value in settings_of(config).items() if name not in CIRCUMSTANCES}}
     learner = build_learner(config, len(views))
     if resumed:
+        if resumed.info["data"] != info["data"]:
+            raise UserError(f"--train_dataset_path: its training images ({info['data']}) are not those that "
+                            f"{resumed.path} was trained on ({resumed.info['data']}); a run resumes on the same data")
         checkpoint.load_into(learner.state(), resumed.parameters, str(resumed.path))
-    elif config.pre_trained_path:
-        load_weights(learner.model, config)
+    elif source:
+        weights = {name: value for name, value in source.parameters.items() if name.startswith(WEIGHTS)}
+        checkpoint.load_into(learner.model.get_parameters(), weights, f"--pre_trained_path: {source.path}")
     folder = RunFolder(config, device_target)
-    info = {"kind": "simclr", "settings": {name: value for name, value in settings_of(config).items()
-                                           if name not in CIRCUMSTANCES}, "mindspore": ms.__version__}
 
     def save(epoch: int) -> None:
         checkpoint.save_epoch(folder.checkpoints, PREFIX, epoch, learner.state(), info, config.keep_checkpoint_max)
 
     if resumed:
+        logger.info("resumed after epoch %d of %d from %s", start, config.epoch_size, resumed.path)
         checkpoint.clear_leftovers(folder.checkpoints)
         folder.keep_metrics(lambda record: record["kind"] != "pretrain" or record["epoch"] <= start)
-        logger.info("resumed after epoch %d of %d from %s", start, config.epoch_size, resumed.path)
     else:
+        if source:
+            logger.info("weights of epoch %d from %s; the optimizer begins anew", source.info["epoch"], source.path)
         save(start)
     describe(config, learner, len(views))
     if start < config.epoch_size:
+        sinking = device_target != "CPU"  # the CPU back end has no data sinking
         Model(learner.step).train(
-            config.epoch_size - start, to_dataset(views),
+            config.epoch_size - start, to_dataset(views, sinking),
             callbacks=[Progress(start, config.epoch_size, config.batch_size),
                        EpochReport(learner.step.totals, learner.rates, start, config.batch_size, folder.add_metrics),
                        SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)],
-            dataset_sink_mode=device_target != "CPU")  # the CPU back end has no data sinking
+            dataset_sink_mode=sinking)
     logger.info("done: %s", folder.checkpoints / checkpoint.LATEST)
+
+
+def fingerprint(pixels: np.ndarray) -> str:
+    """Tell one set of training images from another: how many, and the beginning of their SHA-256."""
+    return f"{len(pixels)} images, {hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:16]}"
 
 
 def load_views(config: TrainConfig, first_epoch: int) -> Views:
@@ -137,15 +161,6 @@ def load_views(config: TrainConfig, first_epoch: int) -> Views:
                         "to train on")
     augmentation = Augmentation(**{name: getattr(config, name) for name in Augmentation._fields})
     return Views(images.pixels, config.batch_size, augmentation, config.seed, config.num_parallel_workers, first_epoch)
-
-
-def load_weights(model: SimCLR, config: TrainConfig) -> None:
-    """Load the weights of ``--pre_trained_path``, and nothing of its optimizer, into ``model``."""
-    found = checkpoint.load(config.pre_trained_path, "simclr", "pre_trained_path")
-    weights = {name: value for name, value in found.parameters.items()
-               if name.startswith(("encoder.", "projection_head."))}
-    checkpoint.load_into(model.get_parameters(), weights, f"--pre_trained_path: {config.pre_trained_path}")
-    logger.info("weights of epoch %d from %s; the optimizer begins anew", found.info["epoch"], found.path)
 
 
 def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> None:

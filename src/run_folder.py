@@ -1,6 +1,5 @@
 """A run on disk: config.yaml, log, metrics.jsonl and the checkpoint folder."""
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,15 +11,9 @@ import numpy
 import yaml
 
 from src.errors import UserError
+from src.files import write_text
 from src.flags import Flags, settings_of
-from src.logs import log_to, logger
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+from src.logs import log_to_file, logger
 
 
 class RunFolder:
@@ -42,11 +35,10 @@ class RunFolder:
         self.classifiers = self.path / "linear_classifier"
         self.metrics = self.path / "metrics.jsonl"
         try:
-            for folder in (self.checkpoints, self.classifiers)[bool(prefix):]:
-                folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / f"{prefix}config.yaml", yaml.safe_dump(
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / f"{prefix}config.yaml", yaml.safe_dump(
                 {"settings": settings_of(config), **_circumstances(device_target)}, sort_keys=False))
-            log_to(self.path / f"{prefix}log")
+            log_to_file(self.path / f"{prefix}log")
         except OSError as error:
             raise UserError(f"--train_output_path: cannot write to {self.path} ({error.strerror}); "
                             "name a folder that can be written") from None
@@ -57,13 +49,13 @@ class RunFolder:
     def add_metrics(self, record: Dict[str, Any]) -> None:
         """Append one JSON object to metrics.jsonl."""
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def keep_metrics(self, wanted: Callable[[Dict[str, Any]], bool]) -> None:
         """Drop the records that are not ``wanted``, and a last line that was cut short."""
         if self.metrics.exists():
             records = [record for record in read_metrics(self.metrics) if wanted(record)]
-            write_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
+            write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_metrics(path: Path) -> List[Dict[str, Any]]:

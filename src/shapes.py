@@ -9,7 +9,8 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from src.cifar10 import SIDE, Images, write_file
+from src.cifar10 import NAMES, SIDE, Images, write_file
+from src.files import write_text
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -52,6 +53,8 @@ def draw(count: int, seed: int) -> Images:
 
 
 def write(folder: Path) -> None:
-    """Generate the data set into ``folder``: the training files, then the test file."""
+    """Generate the data set into ``folder``. Each file is written whole, and always the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / NAMES, "\n".join(CLASSES) + "\n")
     for seed, (split, name) in enumerate({"train": "data_batch_1.bin", "test": "test_batch.bin"}.items()):
         write_file(folder / name, draw(IMAGES[split], seed))

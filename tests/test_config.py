@@ -67,7 +67,6 @@ def test_numbers_have_both_ends(value):
     (["--data_url", "s3://x"], "--data_url: got s3://x"),
     (["--epoch_size", "5", "--warmup_epochs", "5"], "--warmup_epochs: got 5.0, takes less than epoch_size, which is 5"),
     (["--pretrain_epoch_size", "5"], "--pretrain_epoch_size: got 5 without --pre_trained_path"),
-    (["--resume", "--pre_trained_path", "x"], "--resume: got True together with --pre_trained_path"),
 ])
 def test_bad_flags_are_named(argv, message):
     with pytest.raises(UserError) as error:

@@ -78,9 +78,8 @@ def test_the_first_n_images(cifar_folder):
         dataset.load("cifar10", str(cifar_folder), "train", num_samples=101)
 
 
-def test_missing_files_are_said(cifar_folder, caplog):
-    from src.logs import logger
-    logger.propagate = True
+def test_missing_files_are_said(cifar_folder, caplog, monkeypatch):
+    monkeypatch.setattr(dataset.logger, "propagate", True)
     (cifar_folder / "data_batch_3.bin").unlink()
     dataset.load("cifar10", str(cifar_folder), "train")
     assert "has 4 of CIFAR-10's 5 training files" in caplog.text
@@ -100,9 +99,9 @@ def test_damaged_files_are_named(cifar_folder, damage, message):
 
 
 def test_wrong_folders(tmp_path):
-    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; .*--download"):
+    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; .*--download fetches"):
         dataset.load("cifar10", str(tmp_path / "nowhere"), "train")
-    with pytest.raises(UserError, match="no train files .* give the folder with the CIFAR-10 binary files"):
+    with pytest.raises(UserError, match="no train files .*; give the folder with the CIFAR-10 binary files"):
         dataset.load("cifar10", str(tmp_path), "train")
     (tmp_path / "data_batch_1").write_bytes(b"pickle")
     with pytest.raises(UserError, match="Python version of CIFAR-10"):
@@ -147,7 +146,28 @@ def test_shapes_are_generated_once_where_they_are_missing(tmp_path):
     written = (folder / "data_batch_1.bin").stat().st_mtime_ns
     assert len(dataset.load("shapes", str(folder), "test").labels) == shapes.IMAGES["test"]
     assert (folder / "data_batch_1.bin").stat().st_mtime_ns == written
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["shapes"]
+    assert sorted(path.name for path in folder.iterdir()) == ["batches.meta.txt", "data_batch_1.bin", "test_batch.bin"]
+
+
+def test_shapes_are_generated_into_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "IMAGES", {"train": 20, "test": 10})
+    assert len(dataset.load("shapes", str(tmp_path), "test").labels) == 10
+
+
+def test_one_data_set_is_not_taken_for_the_other(cifar_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "IMAGES", {"train": 20, "test": 10})
+    with pytest.raises(UserError, match="does not hold shapes, by its batches.meta.txt"):
+        dataset.load("shapes", str(cifar_folder), "train")
+    dataset.load("shapes", str(tmp_path / "shapes"), "train")
+    with pytest.raises(UserError, match="does not hold cifar10, by its batches.meta.txt"):
+        dataset.load("cifar10", str(tmp_path / "shapes"), "train")
+
+
+@pytest.mark.parametrize("name, download", [("shapes", False), ("cifar10", True)])
+def test_a_place_that_cannot_be_written(tmp_path, name, download):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--train_dataset_path: cannot write to .*file/data"):
+        dataset.load(name, str(tmp_path / "file" / "data"), "train", download=download)
 
 
 # --- download ---
@@ -185,10 +205,13 @@ def server(tmp_path, archive):
         httpd.shutdown()
 
 
-def test_download_lays_the_files_out(tmp_path, server, archive):
+def test_download_lays_the_files_out(tmp_path, server, archive, monkeypatch):
+    fetch = functools.partial(download_cifar10, url=f"{server}/cifar.tar.gz", md5=hashlib.md5(archive).hexdigest())
+    monkeypatch.setattr(dataset, "download_cifar10", fetch)
     target = tmp_path / "new" / "place"
-    download_cifar10(target, f"{server}/cifar.tar.gz", hashlib.md5(archive).hexdigest())
     assert len(dataset.load("cifar10", str(target), "train", download=True).labels) == 100
+    monkeypatch.setattr(dataset, "download_cifar10", None)  # the files are there now
+    assert len(dataset.load("cifar10", str(target), "test", download=True).labels) == 30
     assert os.listdir(target) == ["cifar-10-batches-bin"]
     assert not (tmp_path / "new" / "escaped.bin").exists()
     assert not (target / "cifar-10-batches-bin" / "link.bin").exists()

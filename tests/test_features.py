@@ -31,9 +31,6 @@ def test_fewer_images_than_a_batch(encoder, random_images):
 
 
 def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path, monkeypatch):
-    file, other_file = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
-    file.write_bytes(b"weights")
-    other_file.write_bytes(b"other weights")
     pixels = random_images(5).pixels
     calls = []
 
@@ -43,16 +40,16 @@ def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path,
 
     monkeypatch.setattr(features, "extract", extract)
 
-    def value(checkpoint, images):
-        return features.cached(tmp_path / "features", encoder, checkpoint, images, 8, "train")[0, 0]
+    def value(digest, images):
+        return features.cached(tmp_path / "features", encoder, digest, images, 8, "train")[0, 0]
 
-    assert [value(file, pixels), value(file, pixels)] == [1, 1]
-    assert value(other_file, pixels) == 2
-    assert value(file, pixels[:4]) == 3
+    assert [value("weights", pixels), value("weights", pixels)] == [1, 1]
+    assert value("other weights", pixels) == 2
+    assert value("weights", pixels[:4]) == 3
     changed = pixels.copy()
     changed[0, 0, 0, 0] ^= 1
-    assert value(file, changed) == 4
-    assert value(file, pixels) == 1
+    assert value("weights", changed) == 4
+    assert value("weights", pixels) == 1
     assert not [path for path in (tmp_path / "features").iterdir() if path.name.startswith(".")]
 
 

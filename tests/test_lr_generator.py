@@ -48,4 +48,4 @@ def test_every_schedule_rises_to_the_peak_and_falls(schedule, epochs, steps, war
 
 @pytest.mark.parametrize("epochs, warmup", [(100, 15), (1000, 15), (10, 1.5), (1, 0.15)])
 def test_default_warmup(epochs, warmup):
-    assert np.isclose(default_warmup(epochs), warmup)
+    assert np.isclose(default_warmup(15, epochs), warmup)
