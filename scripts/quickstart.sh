@@ -32,6 +32,7 @@ evaluate() { # TITLE CHECKPOINT OUTPUT_FOLDER
         --encoder_checkpoint_path "$2" --train_output_path "$3"
 }
 
+step "the data" scripts/check_data.py "$dataset" "$data"
 step "1 of 5: pretrain a small encoder, without labels" train.py --device_target CPU --config configs/quickstart.yaml \
     --dataset_name "$dataset" --train_dataset_path "$data" --train_output_path "$run"
 evaluate "2 of 5: what a linear classifier reads from it" "$run/checkpoint/latest" "$run"

@@ -47,7 +47,8 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
         raise UserError(f"--num_samples: got {num_samples}, but {files[0].parent} has {total} {split} images; "
                         "leave the flag out to take all")
     share = "" if num_samples is None else f"the first {num_samples} of "
-    logger.info("%s, %s: %s%d images from %s", name, split, share, total, ", ".join(str(file) for file in files))
+    logger.info("%s, %s: %s%d images from %s (%s)", name, split, share, total, files[0].parent,
+                ", ".join(file.name for file in files))
     if name == "cifar10" and split == "train" and len(files) < cifar10.OFFICIAL_TRAIN_FILES:
         logger.warning("warning: %s has %d of CIFAR-10's %d training files", files[0].parent, len(files),
                        cifar10.OFFICIAL_TRAIN_FILES)
@@ -69,7 +70,8 @@ def _provide_files(name: str, folder: Path, split: str, flag: str, download: boo
     files = files or cifar10.find_files(folder, split)
     if not files:
         raise UserError(f"--{flag}: {cifar10.why_nothing(folder, split)}; give the folder with the CIFAR-10 binary "
-                        "files or its parent (train.py --download fetches them, --dataset_name shapes needs none)")
+                        "files, or the parent of both folders (train.py --download fetches them, --dataset_name shapes "
+                        "needs none)")
     names = cifar10.class_names(files)
     if names != DATA_SETS[name].classes and (names or name == "shapes"):  # CIFAR-10 often comes without the names
         raise UserError(f"--{flag}: {files[0].parent} does not hold {name}, by its {cifar10.NAMES}; name another "
