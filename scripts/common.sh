@@ -54,6 +54,7 @@ launch() {
     shift 2
     python=${PYTHON:-$(command -v python || command -v python3)} || fail "there is no python on the PATH"
     export PYTHONUNBUFFERED=1
+    [ ! -s "$log" ] || mv -f "$log" "$log.1" # of an earlier run
     (: >"$log") 2>/dev/null || fail "log: cannot write $log; call the launcher from a folder that can be written"
     echo "log: $log"
     if [ "${FOREGROUND:-0}" = 1 ]; then

@@ -33,7 +33,8 @@ def _unknown(name: str, known: Iterable[str], prefix: str, where: str) -> UserEr
 
 def _command_line(config_class: type, argv: Optional[List[str]], description: str) -> Dict[str, Any]:
     fields = {field.name: field for field in flags_of(config_class)}
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+    parser = argparse.ArgumentParser(usage="%(prog)s [--flag value ...]", description=description, allow_abbrev=False,
+                                     argument_default=argparse.SUPPRESS,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields.values():
         default = "" if field.default is None else f" (default: {field.default})"

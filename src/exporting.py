@@ -85,7 +85,7 @@ def load_model(config: ExportConfig) -> Tuple[nn.Cell, int]:
 
 def _write(path: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:
     if file_format == "ONNX" and hasattr(ms, "onnx"):  # 2.7 has no such module, and 2.10 warns of the other way
-        ms.onnx.export(model, Tensor(images), file_name=str(path))
+        ms.onnx.export(model, Tensor(images), file_name=str(path), input_names=["images"], output_names=["output"])
     else:
         ms.export(model, Tensor(images), file_name=str(path), file_format=file_format)
 

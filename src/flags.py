@@ -109,13 +109,13 @@ class RunFlags(Flags):
 
     run_cloudbrain: bool = flag(False, BOOLEAN, "stage data and outputs through a cloud's storage (not there yet)")
     run_distribute: bool = flag(False, BOOLEAN, "train on several devices (not there yet)")
-    device_num: int = flag(1, integer(1), "number of devices of a distributed run")
-    data_url: Optional[str] = flag(None, URL, "cloud storage to take the data from")
-    train_url: Optional[str] = flag(None, URL, "cloud storage to put the outputs in")
+    device_num: int = flag(1, integer(1), "number of devices of a distributed run (not there yet)")
+    data_url: Optional[str] = flag(None, URL, "cloud storage to take the data from (not there yet)")
+    train_url: Optional[str] = flag(None, URL, "cloud storage to put the outputs in (not there yet)")
     train_dataset_path: Optional[str] = flag(
         None, PATH, "folder with the data files, or its parent; by default data/<dataset_name>")
     download: bool = flag(False, BOOLEAN, "fetch the data set into train_dataset_path first, if it is not there")
-    num_samples: Optional[int] = flag(None, integer(1), "train on the first N images only; by default on all")
+    num_samples: Optional[int] = flag(None, integer(1), "train on the first N training images only; by default on all")
     train_output_path: str = flag("./outputs", PATH, "folder of the run")
     batch_size: int = flag(128, integer(2), "images per step and device")
     epoch_size: int = flag(100, integer(1), "number of epochs")
@@ -191,7 +191,7 @@ class EvalConfig(RunFlags):
         None, PATH, "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)")
     eval_dataset_path: Optional[str] = flag(
         None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
-    class_num: int = flag(10, integer(2), "number of classes")
+    class_num: int = flag(10, integer(2), "number of classes; more than the data set has are allowed")
     pre_classifier_checkpoint_path: Optional[str] = flag(
         None, PATH, "classifier to evaluate; no training then")
     print_iter: int = flag(100, integer(1), "steps from one logged loss to the next")

@@ -1,5 +1,6 @@
 """Linear evaluation: a linear classifier on the frozen encoder's representations (paper, section 4.1)."""
 import time
+from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import mindspore as ms
@@ -114,6 +115,14 @@ def load_classifier(path: str, flag: str, encoder: Checkpoint) -> Checkpoint:
     return found
 
 
+def check_place(folder: Path, encoder_digest: str) -> None:
+    """Raise UserError where a new classifier would replace one of another encoder."""
+    there = checkpoint.of_epochs(folder, PREFIX)
+    if there and checkpoint.load(str(there[-1]), PREFIX, "train_output_path").info["encoder_digest"] != encoder_digest:
+        raise UserError(f"--train_output_path: {folder} holds the classifier of another encoder; name another folder "
+                        "for this evaluation")
+
+
 def build_classifier(found: Checkpoint) -> LinearClassifier:
     """Build the classifier that a checkpoint holds."""
     classifier = LinearClassifier(found.info["features"], found.info["class_num"])
@@ -143,13 +152,15 @@ def evaluate(config: EvalConfig, device_target: str) -> None:
     if config.pre_classifier_checkpoint_path:
         given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source)
     config = resolve(config, source, given)
+    digest = checkpoint.digest(source.path)
+    if not given:
+        check_place(Path(config.train_output_path) / PREFIX, digest)
     train, test = load_images(config)
     encoder = encoder_of(source.info["settings"])
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
     folder = RunFolder(config, device_target, "eval_")
     logger.info("encoder: %s, width x %g, %d features, after epoch %d, from %s", config.encoder,
                 config.width_multiplier, encoder.features, source.info["epoch"], source.path)
-    digest = checkpoint.digest(source.path)
 
     def represent(images: Images, split: str) -> Split:
         rows = features.cached(folder.path / "features", encoder, digest, images.pixels, config.batch_size, split)

@@ -135,8 +135,8 @@ def pretrain(config: TrainConfig, device_target: str) -> None:
         if source:
             logger.info("weights of epoch %d from %s; the optimizer begins anew", source.info["epoch"], source.path)
         save(start)
-    describe(config, learner, len(views))
     if start < config.epoch_size:
+        describe(config, learner, len(views))
         sinking = device_target != "CPU"  # the CPU back end has no data sinking
         Model(learner.step).train(
             config.epoch_size - start, to_dataset(views, sinking),
@@ -144,7 +144,7 @@ def pretrain(config: TrainConfig, device_target: str) -> None:
                        EpochReport(learner.step.totals, learner.rates, start, config.batch_size, folder.add_metrics),
                        SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)],
             dataset_sink_mode=sinking)
-    logger.info("done: %s", folder.checkpoints / checkpoint.LATEST)
+    logger.info("done, %d epochs: %s", config.epoch_size, folder.checkpoints / checkpoint.LATEST)
 
 
 def fingerprint(pixels: np.ndarray) -> str:

@@ -32,7 +32,7 @@ class RunFolder:
     def __init__(self, config: Flags, device_target: str, prefix: str = ""):
         self.path = Path(config.train_output_path)
         self.checkpoints = self.path / "checkpoint"
-        self.classifiers = self.path / "linear_classifier"
+        self.classifiers = self.path / "linear_classifier"  # of linear_eval.py
         self.metrics = self.path / "metrics.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)

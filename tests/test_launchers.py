@@ -77,6 +77,13 @@ def test_arguments_arrive_in_the_background(place, name):
         time.sleep(0.01)
 
 
+def test_the_log_of_an_earlier_run_is_kept(place):
+    (place / "log").write_text("earlier")
+    launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, FOREGROUND="1")
+    assert (place / "log.1").read_text() == "earlier"
+    assert (place / "log").read_text() == "from the stand-in\n"
+
+
 def test_the_users_own_tunables_win(place):
     launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, GLIBC_TUNABLES="glibc.malloc.check=0")
     assert recorded(place)[-1] == "tunables=glibc.malloc.check=0"

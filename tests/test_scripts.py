@@ -313,6 +313,14 @@ def test_more_classes_than_the_data_set_has(evaluated):
     assert record["class_accuracy"]["class 11"] is None
 
 
+def test_the_classifier_of_another_encoder_is_not_replaced(evaluated):
+    work, _ = evaluated
+    before = sorted(work.rglob("*"))
+    refused(evaluate(work, "run", "--encoder_checkpoint_path", "run/checkpoint/checkpoint_simclr-1.ckpt"),
+            "--train_output_path: run/linear_classifier holds the classifier of another encoder")
+    assert sorted(work.rglob("*")) == before
+
+
 def test_a_shorter_evaluation_replaces_the_longer_one(evaluated):
     work, _ = evaluated
     for epochs in (3, 1):
