@@ -12,6 +12,7 @@ from mindspore import Parameter
 from src.errors import UserError
 from src.files import written_whole
 
+FOLDER = "checkpoint"  # of a run, in its folder
 LATEST = "latest"
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
@@ -84,7 +85,7 @@ def load(path: str, kind: str, flag: str) -> Checkpoint:
     """
     file = Path(path)
     if file.is_dir():
-        file = next((folder / LATEST for folder in (file, file / "checkpoint") if (folder / LATEST).exists()), file)
+        file = next((folder / LATEST for folder in (file, file / FOLDER) if (folder / LATEST).exists()), file)
     file = file.resolve()
     if not file.is_file():
         raise UserError(f"--{flag}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")

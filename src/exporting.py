@@ -79,7 +79,8 @@ def load_model(config: ExportConfig) -> Tuple[nn.Cell, int]:
     side = DATA_SETS[settings["dataset_name"]].side
     if not config.ckpt_linear_classifier:
         return encoder, side
-    found = load_classifier(config.ckpt_linear_classifier, "ckpt_linear_classifier", source)
+    digest = checkpoint.digest(source.path)
+    found = load_classifier(config.ckpt_linear_classifier, "ckpt_linear_classifier", source, digest)
     return ImageClassifier(encoder, build_classifier(found)), side
 
 

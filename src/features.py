@@ -31,9 +31,8 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: np.ndarra
            split: str) -> np.ndarray:
     """Return ``extract``'s result from ``folder``, where it lies under a key of checkpoint and images.
 
-    ``encoder_digest`` is the checkpoint's (``checkpoint.digest``).
-
-    What is not there yet is computed and written, under a temporary name first.
+    ``encoder_digest`` is the checkpoint's (``checkpoint.digest``). What is not there yet is computed
+    and written whole.
     """
     key = hashlib.sha256(f"{encoder_digest} {pixels.shape}".encode())
     key.update(np.ascontiguousarray(pixels).data)

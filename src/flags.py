@@ -62,6 +62,7 @@ BOOLEAN = Kind(_boolean, "True or False")
 PATH = Kind(_text, "a path")
 URL = Kind(_text, "a URL")
 
+ENCODER = "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)"
 
 # Flags that say where and how to run, not what is learned; a run may be resumed with others.
 CIRCUMSTANCES = frozenset((
@@ -101,6 +102,12 @@ class Flags:
 
     def check(self) -> None:
         """Raise UserError where values that are fine alone do not go together."""
+
+    def require_encoder(self, name: str, purpose: str) -> None:
+        """Raise UserError where the flag ``name``, which has no default, was not given."""
+        if not getattr(self, name):
+            raise UserError(f"--{name}: got nothing, takes the checkpoint of the encoder to {purpose}, "
+                            "such as outputs/checkpoint/latest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +194,7 @@ class TrainConfig(RunFlags):
 class EvalConfig(RunFlags):
     """Settings of linear_eval.py."""
 
-    encoder_checkpoint_path: Optional[str] = flag(
-        None, PATH, "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)")
+    encoder_checkpoint_path: Optional[str] = flag(None, PATH, ENCODER)
     eval_dataset_path: Optional[str] = flag(
         None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
     class_num: int = flag(10, integer(2), "number of classes; more than the data set has are allowed")
@@ -199,17 +205,14 @@ class EvalConfig(RunFlags):
 
     def check(self) -> None:
         super().check()
-        if not self.encoder_checkpoint_path:
-            raise UserError("--encoder_checkpoint_path: got nothing, takes the checkpoint of the encoder to "
-                            "evaluate, such as outputs/checkpoint/latest")
+        self.require_encoder("encoder_checkpoint_path", "evaluate")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig(Flags):
     """Settings of export.py."""
 
-    ckpt_simclr_encoder: Optional[str] = flag(
-        None, PATH, "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)")
+    ckpt_simclr_encoder: Optional[str] = flag(None, PATH, ENCODER)
     ckpt_linear_classifier: Optional[str] = flag(
         None, PATH, "checkpoint of linear_eval.py; without it the encoder alone is exported (features)")
     file_name: str = flag("simclr", PATH, "file to write; the format's suffix is added")
@@ -217,9 +220,7 @@ class ExportConfig(Flags):
     batch_size: int = flag(1, integer(1), "images per call of the exported model")
 
     def check(self) -> None:
-        if not self.ckpt_simclr_encoder:
-            raise UserError("--ckpt_simclr_encoder: got nothing, takes the checkpoint of the encoder to export, "
-                            "such as outputs/checkpoint/latest")
+        self.require_encoder("ckpt_simclr_encoder", "export")
 
 
 def flags_of(config_class: type) -> List[dataclasses.Field]:

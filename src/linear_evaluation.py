@@ -17,7 +17,7 @@ from src.logs import log_epoch, logger
 from src.lr_generator import learning_rates
 from src.metrics import classification_metrics
 from src.optimizer import build_optimizer
-from src.run_folder import RunFolder
+from src.run_folder import CLASSIFIERS, RunFolder
 from src.simclr_model import LinearClassifier, encoder_of
 
 PREFIX = "linear_classifier"
@@ -102,14 +102,14 @@ def resolve(config: EvalConfig, encoder: Checkpoint, classifier: Optional[Checkp
     return config
 
 
-def load_classifier(path: str, flag: str, encoder: Checkpoint) -> Checkpoint:
-    """Load a checkpoint of linear_eval.py that was trained on ``encoder``.
+def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:
+    """Load a checkpoint of linear_eval.py that was trained on ``encoder``, whose digest is given.
 
     Raises:
         UserError: it was trained on another encoder.
     """
     found = checkpoint.load(path, "linear_classifier", flag)
-    if found.info["encoder_digest"] != checkpoint.digest(encoder.path):
+    if found.info["encoder_digest"] != encoder_digest:
         raise UserError(f"--{flag}: {path} was trained on another encoder (after epoch {found.info['encoder_epoch']}) "
                         f"than {encoder.path}; name the encoder that it was trained on")
     return found
@@ -148,13 +148,12 @@ def evaluate(config: EvalConfig, device_target: str) -> None:
         UserError: data, checkpoints or folder are not what the settings say.
     """
     source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
-    given = None
+    digest, given = checkpoint.digest(source.path), None
     if config.pre_classifier_checkpoint_path:
-        given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source)
+        given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source, digest)
     config = resolve(config, source, given)
-    digest = checkpoint.digest(source.path)
     if not given:
-        check_place(Path(config.train_output_path) / PREFIX, digest)
+        check_place(Path(config.train_output_path) / CLASSIFIERS, digest)
     train, test = load_images(config)
     encoder = encoder_of(source.info["settings"])
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))

@@ -86,7 +86,7 @@ def find_resumed(config: TrainConfig) -> Optional[Checkpoint]:
     Raises:
         UserError: the folder holds a run that would be overwritten.
     """
-    folder = Path(config.train_output_path) / "checkpoint"
+    folder = Path(config.train_output_path) / checkpoint.FOLDER
     if config.resume and os.path.lexists(folder / checkpoint.LATEST):
         return checkpoint.load(str(folder), "simclr", "resume")
     if checkpoint.of_epochs(folder, PREFIX):

@@ -10,10 +10,13 @@ import mindspore
 import numpy
 import yaml
 
+from src import checkpoint
 from src.errors import UserError
 from src.files import write_text
 from src.flags import Flags, settings_of
 from src.logs import log_to_file, logger
+
+CLASSIFIERS = "linear_classifier"  # the folder of linear_eval.py's checkpoints
 
 
 class RunFolder:
@@ -31,8 +34,8 @@ class RunFolder:
 
     def __init__(self, config: Flags, device_target: str, prefix: str = ""):
         self.path = Path(config.train_output_path)
-        self.checkpoints = self.path / "checkpoint"
-        self.classifiers = self.path / "linear_classifier"  # of linear_eval.py
+        self.checkpoints = self.path / checkpoint.FOLDER
+        self.classifiers = self.path / CLASSIFIERS
         self.metrics = self.path / "metrics.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,18 @@ def train(folder, output, *more):
                       "--train_output_path", output, *more, cwd=folder)
 
 
+def begin(folder, output, epochs):
+    """Start a run and return its process as soon as its first epoch is saved."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *SMALL, "--epoch_size", str(epochs), "--train_dataset_path", "data",
+         "--train_output_path", output], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / output / "checkpoint" / "checkpoint_simclr-1.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
 def refused(result, message):
     assert result.returncode == 2, result.stdout + result.stderr
     assert re.search(message, result.stderr), result.stderr
@@ -103,17 +115,10 @@ def test_a_seed_repeats_the_run(work):
 
 
 def test_a_killed_run_resumes_to_the_same_weights(work):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *SMALL, "--epoch_size", str(EPOCHS), "--train_dataset_path", "data",
-         "--train_output_path", "killed"], cwd=work, stdout=subprocess.DEVNULL)
-    one = work / "killed" / "checkpoint" / "checkpoint_simclr-1.ckpt"
-    deadline = time.monotonic() + 120
-    while not one.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    process = begin(work, "killed", EPOCHS)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    left = {path.name for path in one.parent.glob("checkpoint*")}
+    process.communicate()
+    left = {path.name for path in (work / "killed" / "checkpoint").glob("checkpoint*")}
     assert "checkpoint_simclr-3.ckpt" not in left
     with (work / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "pretrain", "epoch": 3, "lo')  # as a process leaves it that is killed while it writes
@@ -156,14 +161,7 @@ def test_a_finished_run_resumes_to_nothing(work):
 
 
 def test_an_interrupted_run_says_so(work):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *SMALL, "--epoch_size", "1000", "--train_dataset_path", "data",
-         "--train_output_path", "interrupted"], cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    one = work / "interrupted" / "checkpoint" / "checkpoint_simclr-1.ckpt"
-    deadline = time.monotonic() + 120
-    while not one.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    process = begin(work, "interrupted", 1000)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert process.stderr.read() == "train.py: interrupted\n"
