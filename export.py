@@ -13,10 +13,10 @@ def main() -> None:
     from src.config import parse
     from src.flags import ExportConfig
     config = parse(ExportConfig, description=__doc__)
-    device_target = environment.prepare(config.device_target, config.device_id)
+    process = environment.prepare(config.device_target, config.device_id)
 
     from src.exporting import export  # imports MindSpore, so only when the environment is set
-    export(config, device_target)
+    export(config, process.device_target)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ def main() -> None:
     from src.config import parse
     from src.flags import TrainConfig
     config = parse(TrainConfig, description=__doc__)
-    device_target = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder)
+    process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
+                                  config.run_distribute, config.promised_devices)
 
     from src.pretraining import pretrain  # imports MindSpore, so only when the environment is set
-    pretrain(config, device_target)
+    pretrain(config, process)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -103,6 +104,20 @@ def alternate(workers: Sequence[Worker], rounds: int, **command: Any) -> Tuple[L
             its_answers.append(worker.ask(**command))
         sys.stderr.write(f"round {number} of {rounds}\n")
     return answers
+
+
+def msrun(processes: int, log_folder: Path) -> List[str]:
+    """Return the beginning of a command that starts a script in several processes on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [str(Path(sys.executable).with_name("msrun")), f"--worker_num={processes}",
+            f"--local_worker_num={processes}", "--join=True", f"--log_dir={log_folder}", f"--master_port={port}"]
+
+
+def own_path() -> str:
+    """Return a PATH whose `python` is this one: msrun takes it from there."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def speed_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Dict[str, float]:

@@ -46,13 +46,19 @@ tune() { # DEVICE_TARGET
     fi
 }
 
+# chosen_python: print the place of the Python to run: PYTHON, or what the PATH has.
+chosen_python() {
+    command -v "${PYTHON:-python}" || command -v "${PYTHON:-python3}" ||
+        fail "there is no ${PYTHON:-python} on the PATH; name one: PYTHON=/path/to/python sh $0"
+}
+
 # launch LOG SCRIPT ARGUMENT...: run a script of the project with its output in LOG, in the caller's
 # folder; in the background, or with FOREGROUND=1 in front, on the screen too and with its exit status.
 launch() {
     log=$(absolute "$1")
     script=$ROOT/$2
     shift 2
-    python=${PYTHON:-$(command -v python || command -v python3)} || fail "there is no python on the PATH"
+    python=$(chosen_python) || exit 2
     export PYTHONUNBUFFERED=1
     [ ! -s "$log" ] || mv -f "$log" "$log.1" # of an earlier run
     (: >"$log") 2>/dev/null || fail "log: cannot write $log; call the launcher from a folder that can be written"

@@ -3,7 +3,7 @@
 The augmentation is that of the paper (appendix A) and runs in MindSpore's C++ operations. Two traps
 shape this file. Two seeded ``map`` calls draw the same random numbers, so they would make two equal
 views; here the image goes through one ``map`` twice in a row. And a seeded pipeline that is iterated
-again repeats its epoch; here every epoch is a pipeline of its own, seeded with (seed, epoch), which
+again repeats its epoch; here every epoch is a pipeline of its own, seeded with (seed, epoch, rank), which
 is also what lets a resumed run see the same views as one that was never interrupted.
 """
 from typing import Iterator, List, NamedTuple, Tuple
@@ -63,20 +63,24 @@ class Views:
     """The views of every epoch, each time it is iterated the next one.
 
     Yields uint8 (2 * batch_size, 3, side, side): the first views of a batch, then the second views
-    in the same order. Images that do not fill a batch are left out of that epoch.
+    in the same order. The order of the images is new in every epoch and common to all ranks, and every
+    step takes the next ``world_size * batch_size`` of them, each rank its own. Images that do not fill
+    such a global batch are left out of that epoch.
     """
 
     def __init__(self, pixels: np.ndarray, batch_size: int, augmentation: Augmentation, seed: int,
-                 workers: int, first_epoch: int = 0):
+                 workers: int, first_epoch: int = 0, rank: int = 0, world_size: int = 1):
         self.pixels = pixels
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.seed = seed
         self.workers = workers
         self.next_epoch = first_epoch
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
-        return len(self.pixels) // self.batch_size
+        return len(self.pixels) // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[Tuple[np.ndarray]]:
         epoch = self.next_epoch
@@ -86,8 +90,9 @@ class Views:
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray]]:
         """Yield the batches of one epoch; the same epoch gives the same batches."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pixels))
+        order = order[self.rank::self.world_size][:len(self) * self.batch_size]
         side = self.pixels.shape[1]
-        ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
+        ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch, self.rank)).generate_state(1)[0]))
         rows = ds.GeneratorDataset(_Twins(self.pixels, order), ["view"], shuffle=False, num_parallel_workers=1)
         rows = rows.map(self.augmentation.operations(side), ["view"], num_parallel_workers=self.workers)
         batches = rows.batch(2 * self.batch_size, drop_remainder=True, num_parallel_workers=1)

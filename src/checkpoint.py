@@ -4,13 +4,15 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 import mindspore as ms
 from mindspore import Parameter
 
+from src.collective import share
 from src.errors import UserError
 from src.files import written_whole
+from src.process_group import Process
 
 FOLDER = "checkpoint"  # of a run, in its folder
 LATEST = "latest"
@@ -102,6 +104,14 @@ def load(path: str, kind: str, flag: str) -> Checkpoint:
     if info["kind"] != kind:
         raise UserError(f"--{flag}: {path} holds a {info['kind']}, takes a {kind} checkpoint")
     return Checkpoint(file, parameters, info)
+
+
+def shared(found: Optional[Checkpoint], process: Process) -> Optional[Checkpoint]:
+    """Tell every rank of the checkpoint that rank 0 has read; the others get it without its parameters."""
+    told = share(found and {"path": str(found.path), "info": found.info}, process)
+    if process.is_first or told is None:
+        return found
+    return Checkpoint(Path(told["path"]), {}, told["info"])
 
 
 def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], source: str) -> None:

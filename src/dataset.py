@@ -6,6 +6,7 @@ from src import cifar10, shapes
 from src.cifar10 import Images
 from src.download import download_cifar10
 from src.errors import UserError
+from src.files import one_at_a_time
 from src.logs import logger
 
 
@@ -25,6 +26,11 @@ DATA_SETS: Dict[str, DataSet] = {
 }
 
 
+def folder_of(name: str, path: Optional[str]) -> Path:
+    """Return where the files of a data set are looked for: ``path``, or ``data/<name>`` where it is None."""
+    return Path(path or f"data/{name}")
+
+
 def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_path",
          num_samples: Optional[int] = None, download: bool = False) -> Images:
     """Load a split of a data set into memory; `shapes` is generated where it is not there yet.
@@ -40,7 +46,7 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     Raises:
         UserError: files are missing or damaged, or there are fewer than ``num_samples`` images.
     """
-    files = _provide_files(name, Path(path or f"data/{name}"), split, flag, download)
+    files = _provide_files(name, folder_of(name, path), split, flag, download)
     images = cifar10.read_files(files)
     total = len(images.labels)
     if num_samples is not None and num_samples > total:
@@ -55,19 +61,26 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     return Images(images.pixels[:num_samples], images.labels[:num_samples])
 
 
-def _provide_files(name: str, folder: Path, split: str, flag: str, download: bool) -> List[Path]:
-    """Find the files of a split; generate or fetch them where they are missing and can be had."""
-    files = cifar10.find_files(folder, split)
+def _make_files(name: str, folder: Path, split: str, flag: str) -> None:
+    if cifar10.find_files(folder, split):
+        return
     try:
-        if not files and name == "shapes":
+        if name == "shapes":
             logger.info("generating %s into %s", ", ".join(shapes.CLASSES), folder)
             shapes.write(folder)
-        elif not files and download:
+        else:
             download_cifar10(folder)
     except OSError as error:
         raise UserError(f"--{flag}: cannot write to {folder} ({error.strerror}); name a folder that can be "
                         "written") from None
-    files = files or cifar10.find_files(folder, split)
+
+
+def _provide_files(name: str, folder: Path, split: str, flag: str, download: bool) -> List[Path]:
+    """Find the files of a split; generate or fetch them where they are missing and can be had."""
+    if name == "shapes" or download:
+        with one_at_a_time(folder):
+            _make_files(name, folder, split, flag)
+    files = cifar10.find_files(folder, split)
     if not files:
         raise UserError(f"--{flag}: {cifar10.why_nothing(folder, split)}; give the folder with the CIFAR-10 binary "
                         "files, or the parent of both folders (train.py --download fetches them, --dataset_name shapes "

@@ -5,7 +5,9 @@ import os
 import warnings
 from typing import Optional
 
+from src import process_group
 from src.errors import UserError
+from src.process_group import Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.
 # A user's own value always wins. README, Performance, has what they are worth.
@@ -27,20 +29,26 @@ def is_there(device_target: str) -> bool:
     return device_target == "CPU" or any(glob.glob(pattern) for pattern in DEVICE_FILES[device_target])
 
 
-def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
-            save_graphs_to: Optional[str] = None) -> str:
-    """Import MindSpore for a device, in graph mode, seed it and return the device target.
+def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_graphs_to: Optional[str] = None,
+            distributed: bool = False, promised_devices: Optional[int] = None) -> Process:
+    """Import MindSpore for a device, in graph mode, seed it and join the processes of a distributed run.
 
     Args:
         device_target: Ascend, GPU or CPU; None takes Ascend where one is present, else CPU.
-        device_id: which of the machine's devices.
+        device_id: which of the machine's devices; in a distributed run the launcher decides.
         seed: of the weights and of everything else that MindSpore draws.
         save_graphs_to: folder for MindSpore's compiled graphs; None writes none.
+        distributed: whether this process is one of several.
+        promised_devices: how many they must be; None takes any number.
 
     Raises:
-        UserError: the device is not there, or cannot be used.
+        UserError: the device is not there, or cannot be used; the processes are not what was promised.
     """
     target = device_target or ("Ascend" if is_there("Ascend") else "CPU")
+    if distributed:
+        process_group.check_start(target, promised_devices)
+    else:
+        process_group.check_alone()
     if not is_there(target):
         raise UserError(f"--device_target: got {target}, but this machine has no such device (no file "
                         f"{' or '.join(DEVICE_FILES[target])}); check its driver, or take --device_target CPU")
@@ -49,37 +57,34 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0,
             os.environ.setdefault(name, value)
     if save_graphs_to is not None:
         os.environ.update(MS_DEV_SAVE_GRAPHS="1", MS_DEV_SAVE_GRAPHS_PATH=save_graphs_to)
-    _quieten()
-    _check_alone()
+    _quieten(distributed)
     import mindspore
     try:
-        mindspore.set_device(target, device_id)
         mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        if distributed:
+            process = process_group.join(target)
+        else:
+            mindspore.set_device(target, device_id)
+            process = Process(target)
         mindspore.ops.ones(1).asnumpy()  # only the first kernel finds out that a device is missing
     except ImportError as error:
         raise UserError(f"MindSpore {mindspore.__version__} does not work with the packages installed here ({error}); "
                         "it needs NumPy below 2: pip install -r requirements.txt") from None
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"--device_target: got {target} (device {device_id}), which MindSpore "
-                        f"{mindspore.__version__} cannot use here ({reason}); check its driver, or take "
-                        "--device_target CPU") from None
+        device = "in a distributed run" if distributed else f"device {device_id}"
+        raise UserError(f"--device_target: got {target} ({device}), which MindSpore {mindspore.__version__} cannot use "
+                        f"here ({reason}); check its driver, or take --device_target CPU") from None
     mindspore.set_seed(seed)
-    return target
+    return process
 
 
-def _check_alone() -> None:
-    """Several processes would all train the same and write the same files."""
-    for name in ("RANK_SIZE", "MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE"):
-        if os.environ.get(name, "1") not in ("", "0", "1"):
-            raise UserError(f"{name}={os.environ[name]}: this was started as one of several processes, but training on "
-                            "several devices is not there yet; start one process")
-
-
-def _quieten() -> None:
+def _quieten(distributed: bool) -> None:
     """Hide MindSpore's warnings about its own use of itself; every other warning still shows."""
-    # "CommManager instance for CPU not found", at every start: logged by COMMON (2.10) or UTILS (2.7).
-    os.environ.setdefault("MS_SUBMODULE_LOG_v", "{COMMON:3,UTILS:3}")
+    # "CommManager instance for CPU not found", at every start: logged by COMMON (2.10) or UTILS (2.7). In a
+    # distributed run DISTRIBUTED, DEVICE and ME log every connection that is made, as a warning.
+    modules = ("COMMON", "UTILS", "DISTRIBUTED", "DEVICE", "ME") if distributed else ("COMMON", "UTILS")
+    os.environ.setdefault("MS_SUBMODULE_LOG_v", "{" + ",".join(f"{module}:3" for module in modules) + "}")
     for category in (DeprecationWarning, FutureWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", category=category, module=r"mindspore(\..*)?")
     logging.getLogger(f"ME.mindspore.log.{os.getpid()}").addFilter(

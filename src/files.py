@@ -1,5 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and by one process at a time."""
+import fcntl
+import hashlib
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -21,6 +24,18 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this user and machine is in here with the same ``folder``.
+
+    The ranks of a distributed run use it where each would otherwise fill the same folder.
+    """
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"simclr-{os.getuid()}-{name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # not flock, which the children of a killed process would go on holding
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -114,11 +114,11 @@ class Flags:
 class RunFlags(Flags):
     """What pretraining and evaluation share."""
 
-    run_cloudbrain: bool = flag(False, BOOLEAN, "stage data and outputs through a cloud's storage (not there yet)")
-    run_distribute: bool = flag(False, BOOLEAN, "train on several devices (not there yet)")
-    device_num: int = flag(1, integer(1), "number of devices of a distributed run (not there yet)")
-    data_url: Optional[str] = flag(None, URL, "cloud storage to take the data from (not there yet)")
-    train_url: Optional[str] = flag(None, URL, "cloud storage to put the outputs in (not there yet)")
+    run_distribute: bool = flag(False, BOOLEAN, "this process is one of several, one per device; the launchers set it")
+    device_num: int = flag(1, integer(1), "devices of the whole run, checked against what was started")
+    run_cloudbrain: bool = flag(False, BOOLEAN, "take the data from data_url and put the run into train_url")
+    data_url: Optional[str] = flag(None, URL, "cloud storage with the data, copied to train_dataset_path")
+    train_url: Optional[str] = flag(None, URL, "cloud storage for the run, copied from train_output_path")
     train_dataset_path: Optional[str] = flag(
         None, PATH, "folder with the data files, or its parent; by default data/<dataset_name>")
     download: bool = flag(False, BOOLEAN, "fetch the data set into train_dataset_path first, if it is not there")
@@ -137,15 +137,24 @@ class RunFlags(Flags):
         """Where MindSpore writes its compiled graphs, if it is to."""
         return os.path.join(self.train_output_path, "graphs") if self.save_graphs else None
 
+    @property
+    def promised_devices(self) -> Optional[int]:
+        """The devices that a distributed run must have; None where any number will do."""
+        return self.device_num if "device_num" in self.given else None
+
     def check(self) -> None:
-        if self.run_distribute or self.device_num != 1:
-            name, value = ("run_distribute", True) if self.run_distribute else ("device_num", self.device_num)
-            raise UserError(f"--{name}: got {value}, but training on several devices is not there yet; "
-                            "leave the flag out to train on one")
-        for name in ("run_cloudbrain", "data_url", "train_url"):
-            if getattr(self, name):
-                raise UserError(f"--{name}: got {getattr(self, name)}, but staging through cloud storage is not "
-                                "there yet; leave the flag out and give local paths")
+        if self.device_num != 1 and not self.run_distribute:
+            raise UserError(f"--device_num: got {self.device_num} without --run_distribute True; start a run on "
+                            "several devices with scripts/run_distribution_train_msrun.sh or ..._ascend.sh")
+        if self.run_distribute and "device_id" in self.given:
+            raise UserError(f"--device_id: got {self.device_id} with --run_distribute True, where every rank has a "
+                            "device of its own; leave the flag out")
+        for name in ("data_url", "train_url"):
+            if self.run_cloudbrain and not getattr(self, name):
+                raise UserError(f"--{name}: got nothing with --run_cloudbrain True, takes a URL of the cloud's storage")
+            if getattr(self, name) and not self.run_cloudbrain:
+                raise UserError(f"--{name}: got {getattr(self, name)} without --run_cloudbrain True; add it, or leave "
+                                "the flag out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +179,9 @@ class TrainConfig(RunFlags):
     pretrain_epoch_size: int = flag(
         0, integer(0), "epochs that pre_trained_path has behind it: the schedule goes on from there")
     resume: bool = flag(False, BOOLEAN, "go on with the run in train_output_path from its latest checkpoint")
+    cross_device_negatives: bool = flag(
+        True, BOOLEAN, "take negatives from all devices instead of each device's own batch")
+    sync_bn: bool = flag(True, BOOLEAN, "batch-norm statistics over all devices, as in the paper")
     num_parallel_workers: int = flag(
         2, integer(1), "threads of the input pipeline; the random augmentations depend on it")
     crop_min_scale: float = flag(0.08, number(0, 1, above=True), "smallest share of the area that a crop keeps")

@@ -1,4 +1,5 @@
 """Linear evaluation: a linear classifier on the frozen encoder's representations (paper, section 4.1)."""
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple
@@ -7,9 +8,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src import checkpoint, dataset, features
+from src import checkpoint, cloud, dataset, features
 from src.checkpoint import Checkpoint
 from src.cifar10 import Images
+from src.collective import broadcast, share, together
 from src.config import adopt
 from src.errors import UserError
 from src.flags import EvalConfig
@@ -17,6 +19,7 @@ from src.logs import log_epoch, logger
 from src.lr_generator import learning_rates
 from src.metrics import classification_metrics
 from src.optimizer import build_optimizer
+from src.process_group import Process
 from src.run_folder import CLASSIFIERS, RunFolder
 from src.simclr_model import LinearClassifier, encoder_of
 
@@ -141,39 +144,69 @@ def load_images(config: EvalConfig) -> Tuple[Optional[Images], Images]:
     return train, dataset.load(config.dataset_name, config.train_dataset_path, "test", download=config.download)
 
 
-def evaluate(config: EvalConfig, device_target: str) -> None:
+def find_start(config: EvalConfig, process: Process) -> Tuple[Checkpoint, str, Optional[Checkpoint]]:
+    """Return the encoder's checkpoint, its digest, and the given classifier; rank 0 alone reads them.
+
+    Raises:
+        UserError: there are none, they do not belong together, or the folder is another encoder's.
+    """
+    source = digest = given = None
+    with together(process):
+        if process.is_first:
+            if config.run_cloudbrain:
+                cloud.fetch_run(config.train_url, Path(config.train_output_path))
+            source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
+            digest = checkpoint.digest(source.path)
+            if config.pre_classifier_checkpoint_path:
+                given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source,
+                                        digest)
+            else:
+                check_place(Path(config.train_output_path) / CLASSIFIERS, digest)
+    return checkpoint.shared(source, process), share(digest, process), checkpoint.shared(given, process)
+
+
+def evaluate(config: EvalConfig, process: Process) -> None:
     """Evaluate an encoder and write accuracy and confusion matrix into the run's folder.
+
+    All ranks encode their share of the images; rank 0 trains and evaluates the classifier.
 
     Raises:
         UserError: data, checkpoints or folder are not what the settings say.
     """
-    source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
-    digest, given = checkpoint.digest(source.path), None
-    if config.pre_classifier_checkpoint_path:
-        given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source, digest)
-    config = resolve(config, source, given)
-    if not given:
-        check_place(Path(config.train_output_path) / CLASSIFIERS, digest)
-    train, test = load_images(config)
-    encoder = encoder_of(source.info["settings"])
-    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
-    folder = RunFolder(config, device_target, "eval_")
+    source, digest, given = find_start(config, process)
+    with together(process):
+        config = dataclasses.replace(resolve(config, source, given), device_num=process.world_size)
+        if config.run_cloudbrain:
+            cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
+        train, test = load_images(config)
+        encoder = encoder_of(source.info["settings"])
+        if process.is_first:
+            checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),
+                                 str(source.path))
+        folder = RunFolder(config, process, "eval_")
+    broadcast(encoder.get_parameters(), process)
     logger.info("encoder: %s, width x %g, %d features, after epoch %d, from %s", config.encoder,
                 config.width_multiplier, encoder.features, source.info["epoch"], source.path)
 
     def represent(images: Images, split: str) -> Split:
-        rows = features.cached(folder.path / "features", encoder, digest, images.pixels, config.batch_size, split)
+        rows = features.cached(folder.path / "features", encoder, digest, images.pixels, config.batch_size, split,
+                               process)
         return Split(rows, images.labels)
 
-    if given:
-        classifier = build_classifier(given)
-    else:
-        classifier = LinearClassifier(encoder.features, config.class_num)
-        info = {"kind": "linear_classifier", "class_num": config.class_num, "features": encoder.features,
-                "dataset_name": config.dataset_name, "encoder_digest": digest,
-                "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
-        train_classifier(classifier, represent(train, "train"), config, folder, info)
-    report(classifier, represent(test, "test"), config, source, folder)
+    with cloud.synced(folder.path, config.train_url if process.is_first else None):
+        train_split = None if given else represent(train, "train")
+        test_split = represent(test, "test")
+        with together(process):  # the other ranks wait for rank 0
+            if process.is_first:
+                if given:
+                    classifier = build_classifier(given)
+                else:
+                    classifier = LinearClassifier(encoder.features, config.class_num)
+                    info = {"kind": "linear_classifier", "class_num": config.class_num, "features": encoder.features,
+                            "dataset_name": config.dataset_name, "encoder_digest": digest,
+                            "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
+                    train_classifier(classifier, train_split, config, folder, info)
+                report(classifier, test_split, config, source, folder)
 
 
 def report(classifier: LinearClassifier, test: Split, config: EvalConfig, source: Checkpoint,

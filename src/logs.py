@@ -74,6 +74,8 @@ def status_of(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{script}: interrupted\n")
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is near, and has nothing to interrupt any more
     return 0
 
 

@@ -5,51 +5,60 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.collective import Gather
+
 # The loss of an anchor whose own similarity is masked with this is exact in float32: exp gives 0.
 MASKED = -1e9
 
 
 class NTXent(nn.Cell):
-    """Normalised temperature-scaled cross entropy over the 2B views of a batch.
+    """Normalised temperature-scaled cross entropy over the views of a batch.
 
-    Every view is an anchor once; its positive is the other view of its image and its negatives are
-    the 2B - 2 views of the other images. The value is the mean over the first views plus the mean
-    over the second views, as in the original implementation (github.com/google-research/simclr,
-    tf2/objective.py) and in the model zoo's reference log: twice the mean that the paper's equation
-    writes. An untrained network starts near 2 ln(2B - 1).
+    Every view is an anchor once; its positive is the other view of its image and its negatives are the
+    views of all other images, on one device 2B - 2 and on N devices 2NB - 2. The value is the mean over
+    the first views plus the mean over the second views, as in the original implementation
+    (github.com/google-research/simclr, tf2/objective.py) and in the model zoo's reference log: twice the
+    mean that the paper's equation writes. An untrained network starts near 2 ln(2NB - 1).
+
+    On several devices each has the rows of its own 2B anchors alone, against the gathered views of all:
+    the similarity matrix is (2B, 2NB). The loss of the global batch is the mean of the ranks' losses.
 
     Inputs:
-        z (Tensor): embeddings (2B, dimension), float16 or float32: the first views of the B images,
-            then their second views in the same order. All arithmetic is in float32.
+        z (Tensor): embeddings (2B, dimension), float16 or float32: the first views of this rank's B
+            images, then their second views in the same order. All arithmetic is in float32.
 
     Outputs:
         tuple (loss, accuracy) of float32 scalars: accuracy is the share of anchors whose positive is
         more similar to them than every negative (contrastive top-1).
 
     Args:
-        batch_size (int): B, images per step; the mask and the targets are built once from it.
+        batch_size (int): B, images per step and device; mask and targets are built once from it.
         temperature (float): divides the cosine similarities.
+        rank (int): which of the devices this is.
+        world_size (int): N, the devices whose views are negatives.
 
     Raises:
         ValueError: the temperature is not above 0, or (when compiled) z has not 2B rows.
     """
 
-    def __init__(self, batch_size: int, temperature: float = 0.5):
+    def __init__(self, batch_size: int, temperature: float = 0.5, rank: int = 0, world_size: int = 1):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.anchors = 2 * batch_size
         self.inverse_temperature = 1 / temperature
-        positives = (np.arange(self.anchors) + batch_size) % self.anchors
+        self.gather = Gather(rank, world_size) if world_size > 1 else nn.Identity()
+        own = rank * self.anchors  # the column of this rank's first view
+        positives = own + (np.arange(self.anchors) + batch_size) % self.anchors
         self.positives = Tensor(positives, mstype.int32)
-        self.itself = Tensor(np.eye(self.anchors, dtype=bool))
+        self.itself = Tensor(np.eye(self.anchors, world_size * self.anchors, own, dtype=bool))
 
     def construct(self, z) -> Tuple[Tensor, Tensor]:
         if z.shape[0] != self.anchors:
             raise ValueError(f"NTXent was built for {self.anchors} views and got {z.shape[0]}")
         z = z.astype(mstype.float32)
         z = z / ops.sqrt(ops.maximum((z * z).sum(1, keepdims=True), 1e-12))
-        similarity = ops.matmul(z, z.T) * self.inverse_temperature
+        similarity = ops.matmul(z, self.gather(z).T) * self.inverse_temperature
         similarity = ops.masked_fill(similarity, self.itself, MASKED)
         loss = 2 * ops.cross_entropy(similarity, self.positives)
         hits = ops.equal(similarity.argmax(1).astype(mstype.int32), self.positives)

@@ -3,13 +3,14 @@
 Strides, symmetric padding and the place of the stride (the 3x3 convolution of a bottleneck) are those
 of torchvision's ResNets, so that parameters correspond one to one.
 """
-from typing import List, Optional, Tuple, Type
+from typing import Callable, List, Optional, Tuple, Type
 
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal
 
 CIFAR_STEM_MAX_SIDE = 32
+Norm = Callable[..., nn.Cell]
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -22,13 +23,13 @@ class BasicBlock(nn.Cell):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int):
+    def __init__(self, inputs: int, width: int, stride: int, norm: Norm):
         super().__init__()
         self.conv1 = conv(inputs, width, 3, stride)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = norm(width)
         self.conv2 = conv(width, width, 3)
-        self.bn2 = nn.BatchNorm2d(width, gamma_init="zeros")
-        self.downsample = _shortcut(inputs, width, stride)
+        self.bn2 = norm(width, gamma_init="zeros")
+        self.downsample = _shortcut(inputs, width, stride, norm)
 
     def construct(self, x):
         out = ops.relu(self.bn1(self.conv1(x)))
@@ -41,16 +42,16 @@ class Bottleneck(nn.Cell):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int):
+    def __init__(self, inputs: int, width: int, stride: int, norm: Norm):
         super().__init__()
         outputs = width * self.expansion
         self.conv1 = conv(inputs, width, 1)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = norm(width)
         self.conv2 = conv(width, width, 3, stride)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = norm(width)
         self.conv3 = conv(width, outputs, 1)
-        self.bn3 = nn.BatchNorm2d(outputs, gamma_init="zeros")
-        self.downsample = _shortcut(inputs, outputs, stride)
+        self.bn3 = norm(outputs, gamma_init="zeros")
+        self.downsample = _shortcut(inputs, outputs, stride, norm)
 
     def construct(self, x):
         out = ops.relu(self.bn1(self.conv1(x)))
@@ -59,10 +60,10 @@ class Bottleneck(nn.Cell):
         return ops.relu(out + self.downsample(x))
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Cell:
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Cell:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.SequentialCell(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.SequentialCell(conv(inputs, outputs, 1, stride), norm(outputs))
 
 
 class Pixels(nn.Cell):
@@ -92,10 +93,11 @@ class ResNet(nn.Cell):
         side: of the images; up to 32 takes the CIFAR stem (3x3, stride 1, no pooling; paper, B.9),
             above that the ImageNet stem (7x7, stride 2, max-pooling).
         pixels: what turns the images into floats.
+        norm: makes a batch norm from its channels and ``gamma_init``.
     """
 
     def __init__(self, block: Type[nn.Cell], depths: List[int], width_multiplier: float = 1.0, side: int = 32,
-                 pixels: Optional[Pixels] = None):
+                 pixels: Optional[Pixels] = None, norm: Norm = nn.BatchNorm2d):
         super().__init__()
         widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
         self.features = widths[-1] * block.expansion
@@ -108,12 +110,12 @@ class ResNet(nn.Cell):
             self.pool = nn.SequentialCell(
                 nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros, below every input: the input comes out of a ReLU
                 nn.MaxPool2d(3, 2))
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.bn1 = norm(widths[0])
         stages, inputs = [], widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths)):
             blocks = []
             for index in range(depth):
-                blocks.append(block(inputs, width, stride=2 if stage and not index else 1))
+                blocks.append(block(inputs, width, stride=2 if stage and not index else 1, norm=norm))
                 inputs = width * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
@@ -132,7 +134,8 @@ ENCODERS = {
 }
 
 
-def build_encoder(name: str, width_multiplier: float = 1.0, side: int = 32, pixels: Optional[Pixels] = None) -> ResNet:
+def build_encoder(name: str, width_multiplier: float = 1.0, side: int = 32, pixels: Optional[Pixels] = None,
+                  norm: Norm = nn.BatchNorm2d) -> ResNet:
     """Return the encoder ``name``, a key of ``ENCODERS``."""
     block, depths = ENCODERS[name]
-    return ResNet(block, depths, width_multiplier, side, pixels)
+    return ResNet(block, depths, width_multiplier, side, pixels, norm)

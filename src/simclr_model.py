@@ -1,25 +1,30 @@
 """The networks: encoder + projection head for pretraining, encoder + classifier for use."""
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.dataset import DATA_SETS
-from src.resnet import Pixels, ResNet, build_encoder
+from src.resnet import Norm, Pixels, ResNet, build_encoder
 
 
 class ProjectionHead(nn.Cell):
-    """Representations h (N, features) -> embeddings z (N, dimension): two layers, the paper's g(h)."""
+    """Representations h (N, features) -> embeddings z (N, dimension): two layers, the paper's g(h).
 
-    def __init__(self, features: int, dimension: int, batch_norm: bool = False):
+    ``norm`` makes a batch norm between them; None leaves it out.
+    """
+
+    def __init__(self, features: int, dimension: int, norm: Optional[Norm] = None):
         super().__init__()
         # A bias before batch norm would be subtracted again, so that layer has none.
-        self.dense1 = nn.Dense(features, features, has_bias=not batch_norm)
-        self.bn1 = nn.BatchNorm1d(features) if batch_norm else nn.Identity()
+        self.dense1 = nn.Dense(features, features, has_bias=norm is None)
+        self.bn1 = norm(features) if norm else nn.Identity()
         self.dense2 = nn.Dense(features, dimension)
 
     def construct(self, h):
-        return self.dense2(ops.relu(self.bn1(self.dense1(h))))
+        h = self.dense1(h)
+        h = self.bn1(h.reshape(*h.shape, 1, 1)).reshape(h.shape)  # the batch norms are made for images
+        return self.dense2(ops.relu(h))
 
 
 class SimCLR(nn.Cell):
@@ -71,15 +76,16 @@ class ImageClassifier(nn.Cell):
         return ops.softmax(self.linear_classifier(self.encoder(images)), -1)
 
 
-def encoder_of(settings: Dict[str, Any]) -> ResNet:
-    """Build the encoder that ``settings``, a run's or a checkpoint's, describe."""
+def encoder_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> ResNet:
+    """Build the encoder that ``settings``, a run's or a checkpoint's, describe; ``norm`` as for ``ResNet``."""
     data_set = DATA_SETS[settings["dataset_name"]]
     pixels = Pixels(data_set.mean, data_set.std) if settings["normalize"] else Pixels()
-    return build_encoder(settings["encoder"], settings["width_multiplier"], data_set.side, pixels)
+    return build_encoder(settings["encoder"], settings["width_multiplier"], data_set.side, pixels,
+                         norm)
 
 
-def simclr_of(settings: Dict[str, Any]) -> SimCLR:
-    """Build the whole network that ``settings`` describe."""
-    encoder = encoder_of(settings)
+def simclr_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> SimCLR:
+    """Build the whole network that ``settings`` describe; ``norm`` as for ``ResNet``."""
+    encoder = encoder_of(settings, norm)
     return SimCLR(encoder, ProjectionHead(encoder.features, settings["projection_dimension"],
-                                          settings["head_batch_norm"]))
+                                          norm if settings["head_batch_norm"] else None))

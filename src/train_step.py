@@ -2,28 +2,36 @@
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from src.collective import Mean
 from src.nt_xent import NTXent
 from src.simclr_model import SimCLR
 
 
 class TrainStep(nn.Cell):
-    """Views (2B, 3, side, side), uint8 -> loss; one update of the weights.
+    """Views (2B, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
-    ``totals`` sums loss and contrastive accuracy up on the device until somebody sets it to zero.
+    ``totals`` sums loss and contrastive accuracy up on the device until somebody sets it to zero. On
+    several devices (``world_size``) the gradients are averaged, by all-reduces that are fused into one
+    where the back end can, and loss and totals are those of the global batch on every rank.
     """
 
-    def __init__(self, model: SimCLR, loss: NTXent, optimizer: nn.Optimizer):
+    def __init__(self, model: SimCLR, loss: NTXent, optimizer: nn.Optimizer, world_size: int = 1):
         super().__init__(auto_prefix=False)  # parameter names stay the model's own
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.totals = Parameter(Tensor(np.zeros(2, np.float32)), name="totals", requires_grad=False)
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
+        self.average = self.average_gradients = nn.Identity()
+        if world_size > 1:
+            self.average = Mean(world_size)
+            self.average_gradients = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=world_size)
 
     def forward(self, views):
         return self.loss(self.model(views))
 
     def construct(self, views):
         (loss, accuracy), gradients = self.value_and_grad(views)
-        loss = ops.depend(loss, self.optimizer(gradients))
-        return ops.depend(loss, ops.assign_add(self.totals, ops.stack([loss, accuracy])))
+        measured = self.average(ops.stack([loss, accuracy]))
+        loss = ops.depend(measured[0], self.optimizer(self.average_gradients(gradients)))
+        return ops.depend(loss, ops.assign_add(self.totals, measured))

@@ -117,3 +117,27 @@ def test_jitter_strength_and_probability():
 def test_blur_smoothes(images):
     sharp, blurred = (first_views(images[:640], blur_probability=probability) for probability in (0, 1))
     assert np.abs(np.diff(blurred, axis=-1)).mean() < 0.9 * np.abs(np.diff(sharp, axis=-1)).mean()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_ranks_share_the_images(world_size):
+    """Every step takes the images of one process with the whole batch; nothing twice; equal shards."""
+    pixels, colours = plain_images(200)
+
+    def steps(batch_size, rank, ranks):
+        views = Views(pixels, batch_size, STILL, seed=1, workers=WORKERS, first_epoch=4, rank=rank, world_size=ranks)
+        return [{tuple(view[:, 0, 0]) for view in batch} for (batch,) in views]
+
+    whole = steps(24, 0, 1)
+    parts = [steps(24 // world_size, rank, world_size) for rank in range(world_size)]
+    assert [len(part) for part in parts] == [200 // 24] * world_size
+    for step, images_of_step in enumerate(whole):
+        assert sum(len(part[step]) for part in parts) == 24  # no image on two ranks
+        assert set.union(*(part[step] for part in parts)) == images_of_step
+
+
+def test_the_ranks_draw_different_augmentations(images):
+    same = np.repeat(images[:1], 2 * BATCH, 0)
+    first, second = (epoch(Views(same, BATCH, Augmentation(), seed=1, workers=WORKERS, rank=rank, world_size=2))
+                     for rank in (0, 1))
+    assert not (first == second).all((1, 2, 3)).any()

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from src import environment
+from src import environment, process_group
 from src.errors import UserError
 
 REPORT = """
@@ -21,7 +21,7 @@ stub.ops = types.SimpleNamespace(ones=lambda n: types.SimpleNamespace(asnumpy=la
 sys.modules["mindspore"] = stub
 from src import environment
 environment.DEVICE_FILES = {{"Ascend": ({ascend!r},), "GPU": ("/dev/null",)}}
-print("target", environment.prepare({target!r}, 3, 7))
+print("target", environment.prepare({target!r}, 3, 7).device_target)
 for name in environment.CPU_SETTINGS:
     print(name, os.environ.get(name))
 """
@@ -55,3 +55,58 @@ def test_a_missing_device_is_said(monkeypatch):
     monkeypatch.setattr(environment, "DEVICE_FILES", {"GPU": ("/nowhere/nvidia*",)})
     with pytest.raises(UserError, match="--device_target: got GPU, but this machine has no such device"):
         environment.prepare("GPU", 0)
+
+
+# --- the processes of a distributed run ---
+
+TABLE = str(ROOT / "tests" / "rank_tables" / "8p.json")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Set what a launcher tells a process, and nothing else."""
+    def call(**variables):
+        for name in (*process_group.WORLD_SIZE_VARIABLES, "RANK_TABLE_FILE", "RANK_ID", "DEVICE_ID", "MS_ROLE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+    return call
+
+
+@pytest.mark.parametrize("name", process_group.WORLD_SIZE_VARIABLES)
+def test_one_of_several_processes_must_be_told_so(started, name):
+    started(**{name: "8"})
+    with pytest.raises(UserError, match=f"{name}=8: this was started as one of several processes, .*--run_distribute"):
+        environment.prepare("CPU", 0)
+
+
+@pytest.mark.parametrize("target, promised, variables", [
+    ("Ascend", 8, {"RANK_TABLE_FILE": TABLE, "RANK_SIZE": "8", "RANK_ID": "5", "DEVICE_ID": "5"}),
+    ("Ascend", None, {"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "4", "RANK_SIZE": "4"}),
+    ("CPU", 4, {"MS_ROLE": "MS_SCHED", "MS_WORKER_NUM": "4"}),
+    ("GPU", 2, {"OMPI_COMM_WORLD_SIZE": "2"}),
+])
+def test_right_starts(started, target, promised, variables):
+    started(**variables)
+    process_group.check_start(target, promised)
+
+
+@pytest.mark.parametrize("target, promised, variables, message", [
+    ("Ascend", None, {}, "--run_distribute: got True, but nothing says how many processes"),
+    ("Ascend", None, {"RANK_TABLE_FILE": TABLE, "RANK_SIZE": "4", "RANK_ID": "0", "DEVICE_ID": "0"},
+     "RANK_TABLE_FILE: .*8p.json has 8 devices, but 4 processes were started .RANK_SIZE=4"),
+    ("Ascend", None, {"RANK_TABLE_FILE": TABLE, "RANK_SIZE": "8", "DEVICE_ID": "0"},
+     "RANK_ID: got nothing, takes .* 0 to 7"),
+    ("Ascend", None, {"RANK_TABLE_FILE": TABLE, "RANK_SIZE": "8", "RANK_ID": "8", "DEVICE_ID": "0"}, "RANK_ID: got 8"),
+    ("Ascend", None, {"RANK_TABLE_FILE": TABLE, "RANK_SIZE": "8", "RANK_ID": "3", "DEVICE_ID": "0"},
+     "DEVICE_ID: got 0 for rank 3, takes 3"),
+    ("Ascend", None, {"RANK_TABLE_FILE": "nowhere.json", "RANK_SIZE": "8"}, "RANK_TABLE_FILE: nowhere.json"),
+    ("CPU", None, {"RANK_SIZE": "2"}, "--device_target: got CPU for processes that were not started by msrun"),
+    ("CPU", 8, {"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "4"},
+     "--device_num: got 8, but 4 processes were started .MS_WORKER_NUM=4"),
+])
+def test_wrong_starts_are_named_before_anybody_waits(started, target, promised, variables, message):
+    started(**variables)
+    with pytest.raises(UserError, match=message) as error:
+        environment.prepare(target, 0, distributed=True, promised_devices=promised)
+    assert "\n" not in str(error.value)

@@ -5,7 +5,10 @@ from mindspore import Tensor
 
 from src import features
 from src.linear_evaluation import epoch_order
+from src.process_group import Process
 from src.resnet import build_encoder
+
+ALONE = Process("CPU")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def encoder():
 def test_every_image_once_and_in_order(encoder, random_images):
     pixels = random_images(19).pixels
     before = {p.name: p.asnumpy().copy() for p in encoder.get_parameters()}
-    rows = features.extract(encoder, pixels, batch_size=8)
+    rows = features.extract(encoder, pixels, 8, ALONE)
     assert rows.shape == (19, encoder.features)
     whole = encoder(Tensor(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))).asnumpy()
     assert np.allclose(rows, whole, atol=1e-6)
@@ -27,7 +30,8 @@ def test_every_image_once_and_in_order(encoder, random_images):
 
 def test_fewer_images_than_a_batch(encoder, random_images):
     pixels = random_images(19).pixels
-    assert np.allclose(features.extract(encoder, pixels[:3], 8), features.extract(encoder, pixels, 8)[:3], atol=1e-6)
+    few, all_rows = (features.extract(encoder, images, 8, ALONE) for images in (pixels[:3], pixels))
+    assert np.allclose(few, all_rows[:3], atol=1e-6)
 
 
 def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path, monkeypatch):
@@ -41,7 +45,7 @@ def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path,
     monkeypatch.setattr(features, "extract", extract)
 
     def value(digest, images):
-        return features.cached(tmp_path / "features", encoder, digest, images, 8, "train")[0, 0]
+        return features.cached(tmp_path / "features", encoder, digest, images, 8, "train", ALONE)[0, 0]
 
     assert [value("weights", pixels), value("weights", pixels)] == [1, 1]
     assert value("other weights", pixels) == 2

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 from src.nt_xent import NTXent
 
@@ -98,3 +98,33 @@ def test_wrong_arguments(losses):
         NTXent(BATCH, 0)
     with pytest.raises(ValueError, match="built for 10 views and got 8"):
         losses[0.5](Tensor(np.ones((8, DIMENSION), np.float32)))
+
+
+class Given(nn.Cell):
+    """In place of the gather: what all ranks have sent, as seen by one of them."""
+
+    def __init__(self, rank, everything):
+        super().__init__()
+        self.rank = rank
+        self.everything = everything
+
+    def construct(self, z):
+        rows = z.shape[0]
+        before, after = self.everything[:self.rank * rows], self.everything[(self.rank + 1) * rows:]
+        return ops.concat([before, z, after])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_ranks_have_the_loss_of_the_global_batch(world_size):
+    """The rows of every rank's own anchors: the mean over the ranks is the loss over all."""
+    views = np.random.default_rng(5).normal(size=(2, world_size * BATCH, DIMENSION)).astype(np.float32)
+    expected, expected_accuracy, _ = reference(views.reshape(-1, DIMENSION), 0.5)
+    local = [views[:, rank::world_size].reshape(-1, DIMENSION) for rank in range(world_size)]
+    unit = np.concatenate([z / np.linalg.norm(z, axis=1, keepdims=True) for z in local])
+    found = []
+    for rank, z in enumerate(local):
+        loss = NTXent(BATCH, 0.5, rank, world_size)
+        assert loss.itself.shape == (2 * BATCH, 2 * BATCH * world_size)
+        loss.gather = Given(rank, Tensor(unit))
+        found.append([float(value.asnumpy()) for value in loss(Tensor(z))])
+    assert np.allclose(np.mean(found, 0), [expected, expected_accuracy], rtol=1e-6)

@@ -110,7 +110,7 @@ def test_pixels_become_normalised_floats():
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_projection_head(batch_norm):
-    head = ProjectionHead(6, 4, batch_norm)
+    head = ProjectionHead(6, 4, nn.BatchNorm2d if batch_norm else None)
     head.set_train()
     h = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
     hidden = h @ head.dense1.weight.asnumpy().T

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
 from src import callbacks
 from src.callbacks import EpochReport, Progress
@@ -22,7 +22,7 @@ BATCH = 8
 def trained():
     """Losses and accuracies of a network without optimizer, then of 30 steps on one batch, and the step itself."""
     encoder = build_encoder("resnet18", 0.0625)
-    model = SimCLR(encoder, ProjectionHead(encoder.features, 16, batch_norm=True))
+    model = SimCLR(encoder, ProjectionHead(encoder.features, 16, nn.BatchNorm2d))
     loss = NTXent(BATCH, 0.5)
     views = Tensor(np.random.default_rng(0).integers(0, 256, (2 * BATCH, 3, 32, 32), dtype=np.uint8))
     model.set_train()

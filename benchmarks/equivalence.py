@@ -1,0 +1,147 @@
+"""How far N processes with batch B are from one process with batch N x B, on the CPU.
+
+Each side starts from the same weights and takes the same views for --steps steps of pretraining, with
+batch norm and negatives across devices, once for every seed. Compared are the losses, the gradients of the
+first step, the batch-norm statistics and the weights at the end; a difference is the norm of the difference
+of two tensors, relative to the norm of the tensor. ``REACH`` has the figures to reach, for every tensor.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+import common
+import numpy as np
+
+REACH = {"loss": 1e-5, "gradients": 1e-4, "statistics": 1e-4, "weights": 1e-4}
+CHOICES = ("encoder", "width_multiplier", "global_batch", "steps", "optimizer", "seeds")
+
+
+def views_of_step(seed: int, step: int, global_batch: int) -> np.ndarray:
+    """Return (2, global_batch, 3, 32, 32): both views of the images of a step."""
+    return np.random.default_rng((seed, step)).integers(0, 256, (2, global_batch, 3, 32, 32), np.uint8)
+
+
+def train(options: argparse.Namespace, processes: int) -> None:
+    """Be one of ``processes`` ranks; rank 0 writes what is compared."""
+    from src import environment
+    process = environment.prepare("CPU", 0, distributed=processes > 1)
+    from mindspore import Tensor
+
+    from src.batch_norm import batch_norm
+    from src.collective import broadcast
+    from src.nt_xent import NTXent
+    from src.optimizer import build_optimizer
+    from src.simclr_model import simclr_of
+    from src.train_step import TrainStep
+
+    batch_size = options.global_batch // processes
+    model = simclr_of({"dataset_name": "shapes", "normalize": True, "encoder": options.encoder,
+                       "width_multiplier": options.width_multiplier, "projection_dimension": 128,
+                       "head_batch_norm": True}, batch_norm(True, process))
+    optimizer = build_optimizer(options.optimizer, model.trainable_params(), np.full(options.steps, 1e-3), 3e-4)
+    step = TrainStep(model, NTXent(batch_size, 0.5, process.rank, process.world_size), optimizer, process.world_size)
+    step.set_train()
+    state = {parameter.name: parameter for parameter in [*model.get_parameters(), *optimizer.get_parameters()]}
+    begin = {name: parameter.asnumpy().copy() for name, parameter in state.items()}
+    for seed in options.seeds:
+        for name, parameter in state.items():
+            parameter.set_data(Tensor(begin[name]))
+        randomise(model, seed + 1000 * process.rank)  # on purpose another start on every rank
+        broadcast(model.get_parameters(), process)
+        found = steps(step, seed, process, options)
+        if process.is_first:
+            np.savez(f"{options.results}-{seed}.npz", **found)
+
+
+def steps(step: Any, seed: int, process: Any, options: argparse.Namespace) -> Dict[str, np.ndarray]:
+    """Take the steps and return what is compared, under names that begin with its kind."""
+    from mindspore import Tensor
+    found: Dict[str, np.ndarray] = {}
+
+    def local_views(index: int) -> Tensor:
+        mine = views_of_step(seed, index, options.global_batch)[:, process.rank::process.world_size]
+        return Tensor(np.ascontiguousarray(mine.reshape(-1, 3, 32, 32)))
+
+    gradients = step.average_gradients(step.value_and_grad(local_views(0))[1])
+    for parameter, gradient in zip(step.optimizer.parameters, gradients):
+        found[f"gradients {parameter.name}"] = gradient.asnumpy()
+    for index in range(options.steps):
+        found[f"loss {index}"] = step(local_views(index)).asnumpy()
+    for parameter in step.model.get_parameters():
+        kind = "weights" if parameter.requires_grad else "statistics"
+        found[f"{kind} {parameter.name}"] = parameter.asnumpy()
+    return found
+
+
+def randomise(model: Any, seed: int) -> None:
+    """Draw every parameter anew; biases and scales too, which begin as zeros or ones and would hide a fault."""
+    from mindspore import Tensor
+    rng = np.random.default_rng(seed)
+    for parameter in model.trainable_params():
+        noise = rng.normal(size=parameter.shape)
+        fan_in = parameter.size // parameter.shape[0]
+        value = noise * (2 / fan_in) ** 0.5 if parameter.ndim > 1 else parameter.asnumpy() + 0.1 * noise
+        parameter.set_data(Tensor(value.astype(np.float32)))
+
+
+def run_processes(options: argparse.Namespace, processes: int, folder: Path) -> List[Dict[str, np.ndarray]]:
+    """Train in ``processes`` processes and return what rank 0 found, for every seed."""
+    results = folder / str(processes)
+    chosen = [text for name in CHOICES for text in (f"--{name}", *map(str, np.ravel(getattr(options, name))))]
+    command = [str(Path(__file__).resolve()), "--train", str(processes), "--results", str(results), *chosen]
+    if processes > 1:
+        command = common.msrun(processes, folder / f"logs{processes}") + command
+    else:
+        command = [sys.executable, *command]
+    environment = {**common.LAUNCHER_ENVIRONMENT, **os.environ, "PATH": common.own_path()}
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    if outcome.returncode:
+        logs = "".join(file.read_text() for file in sorted(folder.glob("logs*/worker_*.log")))
+        sys.exit(f"{processes} processes ended with status {outcome.returncode}:\n{outcome.stderr}{logs}")
+    return [dict(np.load(f"{results}-{seed}.npz")) for seed in options.seeds]
+
+
+def differences(found: Dict[str, np.ndarray], expected: Dict[str, np.ndarray]) -> Dict[str, float]:
+    """Return the largest relative difference of every kind in ``REACH``."""
+    largest = dict.fromkeys(REACH, 0.0)
+    if found.keys() != expected.keys():
+        sys.exit("the two sides have not found the same things")
+    for name, value in expected.items():
+        kind = name.split(" ")[0]
+        difference = float(np.linalg.norm(found[name] - value) / max(np.linalg.norm(value), 1e-30))
+        largest[kind] = max(largest[kind], difference)
+    return largest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--width_multiplier", type=float, default=0.25)
+    parser.add_argument("--global_batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--optimizer", default="SGD", choices=("Adam", "SGD"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--results", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        train(options, options.train)
+        return
+    result = {"options": {name: getattr(options, name) for name in CHOICES}, "machine": common.machine(), "reach": REACH}
+    with tempfile.TemporaryDirectory() as folder:
+        one = run_processes(options, 1, Path(folder))
+        for processes in options.processes:
+            pairs = zip(run_processes(options, processes, Path(folder)), one)
+            seeds = [differences(found, expected) for found, expected in pairs]
+            result[f"{processes} processes"] = {kind: max(seed[kind] for seed in seeds) for kind in REACH}
+            result[f"{processes} processes"]["by seed"] = seeds
+    common.save(f"equivalence-{options.optimizer.lower()}", result)
+
+
+if __name__ == "__main__":
+    main()

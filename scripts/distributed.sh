@@ -1,0 +1,118 @@
+# What the distributed launchers share; they source it after common.sh. Every rank runs under rank.sh, in
+# a process group of its own, and `watch_ranks` reads in $EVENTS what becomes of it.
+# A launcher defines `log_of RANK`, and `supervisor` as the process id of msrun where there is one.
+# shellcheck shell=sh
+
+GRACE=5 # seconds from TERM to KILL
+
+# prepare_ranks: the events' folder, and what a signal to the launcher does.
+prepare_ranks() {
+    command -v setsid >/dev/null || fail "there is no setsid on the PATH; install util-linux"
+    state=$(mktemp -d) || fail "cannot make a temporary folder; name one that can be written: TMPDIR=/folder"
+    trap 'rm -rf "$state"' EXIT
+    trap 'interrupted 129' HUP
+    trap 'interrupted 130' INT
+    trap 'interrupted 143' TERM
+    export EVENTS="$state/events" PYTHONUNBUFFERED=1
+    : >"$EVENTS"
+    supervisor=
+}
+
+# keep_log LOG: what an earlier run wrote there becomes LOG.1.
+keep_log() {
+    [ ! -s "$1" ] || mv -f "$1" "$1.1"
+    { mkdir -p "$(dirname -- "$1")" && : >"$1"; } 2>/dev/null ||
+        fail "log: cannot write $1; call the launcher from a folder that can be written"
+}
+
+# read_stat STAT_FILE: set `state_letter` and `group` of a process; false if it is gone or a zombie.
+read_stat() {
+    { read -r line <"$1"; } 2>/dev/null || return
+    line=${line##*) } # the name before it may hold anything
+    state_letter=${line%% *} line=${line#* * }
+    group=${line%% *}
+    [ "$state_letter" != Z ]
+}
+
+# any_left: whether a process of `groups` is left. (ps may be missing, and kill -0 takes zombies for alive.)
+any_left() {
+    for stat in /proc/[0-9]*/stat; do
+        if read_stat "$stat"; then
+            case " $groups " in *" $group "*) return 0 ;; esac
+        fi
+    done
+    return 1
+}
+
+# end_ranks: end every process of the run: politely, and after GRACE seconds not.
+end_ranks() {
+    trap '' HUP INT TERM
+    : >"$state/stop"
+    groups="$(sed -n 's/^start [^ ]* //p' "$EVENTS" | tr '\n' ' ')$supervisor"
+    for signal in TERM KILL; do
+        for group in $groups; do
+            kill -s "$signal" -- "-$group" 2>/dev/null
+        done
+        tick=0
+        while [ "$tick" -lt $((GRACE * 5)) ]; do
+            any_left || return 0
+            sleep 0.2
+            tick=$((tick + 1))
+        done
+    done
+}
+
+interrupted() { # STATUS
+    end_ranks
+    echo "$(basename -- "$0"): interrupted; all ranks were ended" >&2
+    exit "$1"
+}
+
+# failed NAME STATUS LOG: end the others, say which failed first, and exit with its status.
+failed() {
+    end_ranks
+    how="ended with status $2"
+    [ "$2" -le 128 ] || how="was killed by signal $(($2 - 128))"
+    echo "$(basename -- "$0"): $1 $how and was the first to fail; all others were ended; the end of its log $3:" >&2
+    tail -n 20 "$3" >&2
+    exit "$2"
+}
+
+# look: set `gone`, the ranks without a process; `ended`, those that said how they ended; `bad` and
+# `status`, the first that did not end well, rather a rank than the scheduler. In this order: rank.sh says
+# how it ends before it does.
+look() {
+    gone='' ended='' bad=''
+    while read -r what rank value; do
+        [ "$what" != start ] || read_stat "/proc/$value/stat" || gone="$gone $rank"
+    done <"$EVENTS"
+    [ -z "$supervisor" ] || read_stat "/proc/$supervisor/stat" || gone="$gone msrun"
+    while read -r what rank value; do
+        [ "$what" = end ] || continue
+        [ "$value" = 0 ] || [ -n "${bad#scheduler}" ] || bad=$rank status=$value
+        [ "$rank" = scheduler ] || ended="$ended $rank"
+    done <"$EVENTS"
+}
+
+# watch_ranks COUNT: return when COUNT ranks have ended well; as soon as one fails, do not.
+watch_ranks() {
+    while :; do
+        look
+        case $bad in
+            '') ;;
+            scheduler) failed "the scheduler" "$status" "$(log_of scheduler)" ;;
+            *) failed "rank $bad" "$status" "$(log_of "$bad")" ;;
+        esac
+        [ "$(echo "$ended" | wc -w)" -lt "$1" ] || return 0
+        for rank in $gone; do
+            case " $ended " in *" $rank "*) continue ;; esac
+            if [ "$rank" = msrun ]; then
+                wait "$supervisor"
+                status=$?
+                failed msrun $((status > 0 ? status : 1)) "$(log_of msrun)"
+            fi
+            failed "rank $rank" 137 "$(log_of "$rank")" # rank.sh itself was killed
+        done
+        sleep 0.2
+    done
+}

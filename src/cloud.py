@@ -1,0 +1,182 @@
+"""Staging through the object storage of ModelArts and CloudBrain, with their package moxing."""
+import glob
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable, Dict, Iterator, Tuple
+
+from src.errors import UserError
+from src.files import one_at_a_time
+from src.logs import logger
+
+MARKER = ".staged-from"  # in a folder that was staged: the URL
+LATEST = "checkpoint/latest"  # what makes a folder a run
+
+
+def stage_in(url: str, folder: Path) -> None:
+    """Copy the data set at ``url`` to ``folder``, once per machine however many processes ask for it.
+
+    The folder is either not there or whole. A copy of the same URL is kept, one of another URL replaced.
+
+    Args:
+        url: a folder in the storage, from ``--data_url``.
+        folder: where it goes; new, empty, or staged earlier.
+
+    Raises:
+        UserError: the copy failed, ``folder`` holds files of another origin, or moxing is missing.
+    """
+    url, folder = url.rstrip("/"), folder.resolve()
+    with _alone(folder, "data_url") as scratch:
+        marker = folder / MARKER
+        if marker.is_file() and marker.read_text(encoding="utf-8") == url:
+            logger.info("%s is in %s already", url, folder)
+            return
+        if folder.exists() and not marker.is_file() and any(folder.iterdir()):
+            raise UserError(f"--data_url: {folder} holds files that did not come from {url}; name an empty folder, "
+                            "or leave --data_url out")
+        new = scratch / "new"
+        _download(url, new, "data_url")
+        (new / MARKER).write_text(url, encoding="utf-8")
+        if folder.exists():
+            folder.rename(scratch / "old")
+        new.rename(folder)
+
+
+def fetch_run(url: str, folder: Path) -> None:
+    """Bring an earlier run at ``url`` into ``folder``, once per machine, where there is none yet.
+
+    Nothing happens where ``folder`` has a run already or the storage has none.
+
+    Args:
+        url: the folder of the run in the storage, from ``--train_url``.
+        folder: the local folder of the run.
+
+    Raises:
+        UserError: the storage has a run and copying it failed, or moxing is missing.
+    """
+    url, folder = url.rstrip("/"), folder.resolve()
+    with _alone(folder, "train_url") as scratch:
+        if os.path.lexists(folder / LATEST):
+            logger.info("%s has a run already, nothing is fetched", folder)
+            return
+        if not holds_run(url):
+            logger.info("no earlier run at %s", url)
+            return
+        new = scratch / "new"
+        _download(url, new, "train_url")
+        # `latest` moves last: a process killed before that leaves no run, and the next one fetches anew.
+        for file in sorted(new.rglob("*"), key=lambda file: file == new / LATEST):
+            target = folder / file.relative_to(new)
+            if file.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+
+
+def holds_run(url: str) -> bool:
+    """Tell whether there is a run at ``url`` in the storage.
+
+    Raises:
+        UserError: the storage does not answer, or moxing is missing.
+    """
+    return _call("exists", f"{url.rstrip('/')}/{LATEST}", flag="train_url")
+
+
+@contextmanager
+def synced(folder: Path, url: str) -> Iterator[Callable[[], None]]:
+    """Keep a copy of a run's ``folder`` at ``url``: at every call of what is given, and at the end.
+
+    A call in between that fails is a warning. So is the last one after an error, which then goes on; an
+    interruption counts as an error. An empty ``url`` gives a function that does nothing.
+
+    Args:
+        folder: the run's folder, opened for this run already: it is copied out after any error.
+        url: its place in the storage, from ``--train_url``; only one process may write there.
+
+    Raises:
+        UserError: the last copy failed, or moxing is missing (then at the start).
+    """
+    if not url:
+        yield lambda: None
+        return
+    _moxing_file()
+    sent: Dict[Path, Tuple[int, ...]] = {}
+
+    def sync() -> None:
+        try:
+            _upload(folder, url.rstrip("/"), sent)
+        except (UserError, OSError) as error:
+            logger.warning("warning: %s", error)
+
+    try:
+        yield sync
+    except BaseException:
+        sync()
+        raise
+    _upload(folder, url.rstrip("/"), sent)
+
+
+def _upload(folder: Path, url: str, sent: Dict[Path, Tuple[int, ...]]) -> None:
+    """Copy out what is not in ``sent`` as it is now, without temporary files."""
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        if not file.is_file() or any(part.startswith(".") for part in name.parts):
+            continue
+        status = file.stat()
+        state = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if sent.get(name) != state:
+            # Resolved, because the storage has no links: `latest` becomes a file there.
+            _call("copy_parallel", str(file.resolve()), f"{url}/{name.as_posix()}", flag="train_url")
+            sent[name] = state
+
+
+def _download(url: str, folder: Path, flag: str) -> None:
+    folder.mkdir()
+    _call("copy_parallel", url, str(folder), flag=flag)
+    if not any(folder.iterdir()):
+        raise UserError(f"--{flag}: there are no files at {url}; give a folder that has some")
+
+
+def _call(function: str, *arguments: str, flag: str) -> Any:
+    files = _moxing_file()
+    try:
+        return getattr(files, function)(*arguments)
+    except Exception as error:  # of many kinds: the storage's, the network's, the disk's
+        raise UserError(f"--{flag}: {function} of {' to '.join(arguments)} failed ({_reason(error)}); check the URL, "
+                        "the access to it and the space on the disk") from None
+
+
+def _moxing_file() -> ModuleType:
+    try:
+        import moxing
+    except ModuleNotFoundError as error:
+        if error.name != "moxing":
+            raise
+        raise UserError("--run_cloudbrain: got True, but there is no package moxing, which exists only on ModelArts "
+                        "and CloudBrain; leave --run_cloudbrain out elsewhere") from None
+    return moxing.file
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _alone(folder: Path, flag: str) -> Iterator[Path]:
+    """Wait until no other process of this machine stages to ``folder``; give an empty folder beside it."""
+    _moxing_file()  # its absence is reported before anything is written
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.staging")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder):
+            for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.staging"):  # of killed processes
+                shutil.rmtree(leftover, ignore_errors=True)
+            scratch.mkdir()
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"--{flag}: cannot stage to {folder} ({_reason(error)}); name a folder that can be "
+                        "written") from None

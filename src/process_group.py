@@ -1,0 +1,91 @@
+"""The processes of a distributed run, one per device, and how one of them finds the others.
+
+A launcher starts them and says in their environment how many there are: a rank table (RANK_TABLE_FILE,
+RANK_ID, RANK_SIZE, DEVICE_ID; Ascend only), msrun (MS_ROLE, MS_WORKER_NUM) or mpirun (OMPI_COMM_WORLD_SIZE;
+Ascend and GPU).
+What they say is checked before anything is joined: a process that waits for others who never come would hang.
+"""
+import os
+from typing import NamedTuple, Optional
+
+from src import rank_table
+from src.errors import UserError
+
+WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
+
+
+class Process(NamedTuple):
+    """Where this process computes, and its place among the processes of the run."""
+
+    device_target: str
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which alone reads checkpoints and writes the run's folder."""
+        return self.rank == 0
+
+
+def check_alone() -> None:
+    """Raise UserError where this is one of several processes that would all write the same files."""
+    for name in WORLD_SIZE_VARIABLES:
+        if os.environ.get(name, "1") not in ("", "0", "1"):
+            raise UserError(f"{name}={os.environ[name]}: this was started as one of several processes, which train.py "
+                            "and linear_eval.py take with --run_distribute True; add it, or start one process")
+
+
+def check_start(device_target: str, promised_devices: Optional[int]) -> None:
+    """Check what the launcher says against the rank table, the device target and ``promised_devices``.
+
+    Raises:
+        UserError: they contradict each other, or this process was started alone.
+    """
+    table_file = os.environ.get("RANK_TABLE_FILE")
+    name = next((name for name in WORLD_SIZE_VARIABLES if os.environ.get(name, "").isdigit()), None)
+    if name is None:
+        raise UserError("--run_distribute: got True, but nothing says how many processes there are (no "
+                        f"{' or '.join(WORLD_SIZE_VARIABLES)}); start them with run_distribution_train_ascend.sh or "
+                        "run_distribution_train_msrun.sh of scripts/")
+    started = int(os.environ[name])
+    if table_file:
+        _check_table(table_file, started, name)
+    if device_target == "CPU" and "MS_ROLE" not in os.environ:
+        raise UserError("--device_target: got CPU for processes that were not started by msrun; take "
+                        "scripts/run_distribution_train_msrun.sh with DEVICE_TARGET=CPU")
+    if promised_devices not in (None, started):
+        raise UserError(f"--device_num: got {promised_devices}, but {started} processes were started "
+                        f"({name}={started}); give both the same number")
+
+
+def _check_table(file: str, started: int, name: str) -> None:
+    """Check this process's place against the rank table's."""
+    table = rank_table.read(file, "RANK_TABLE_FILE")
+    if table.size != started:
+        raise UserError(f"RANK_TABLE_FILE: {file} has {table.size} devices, but {started} processes were started "
+                        f"({name}={started}); start one per device, or take a table of {started}")
+    if "MS_ROLE" in os.environ:
+        return  # msrun numbers the ranks itself
+    rank, device = os.environ.get("RANK_ID", ""), os.environ.get("DEVICE_ID", "")
+    if not rank.isdigit() or int(rank) >= table.size:
+        raise UserError(f"RANK_ID: got {rank or 'nothing'}, takes a rank of {file}, 0 to {table.size - 1}")
+    expected = table.devices[int(rank)].device_id
+    if device != str(expected):
+        raise UserError(f"DEVICE_ID: got {device or 'nothing'} for rank {rank}, takes {expected}, as {file} has it")
+
+
+def join(device_target: str) -> Process:
+    """Set this process's device and join the others through the back end's own library (HCCL, NCCL or MCCL).
+
+    Raises:
+        RuntimeError: the others cannot be reached.
+    """
+    import mindspore
+    from mindspore import communication
+    if "RANK_TABLE_FILE" in os.environ and "MS_ROLE" not in os.environ:
+        mindspore.set_device(device_target, int(os.environ["DEVICE_ID"]))
+    else:
+        mindspore.set_device(device_target)  # MindSpore gives every process of a machine a device of its own
+    communication.init()
+    mindspore.set_auto_parallel_context(parallel_mode=mindspore.ParallelMode.DATA_PARALLEL, gradients_mean=True)
+    return Process(device_target, communication.get_rank(), communication.get_group_size())

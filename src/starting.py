@@ -1,0 +1,104 @@
+"""How a run begins: anew, resumed, or with given weights; and the settings that follow from that."""
+import dataclasses
+import os
+from pathlib import Path
+from typing import Optional, Tuple
+
+from src import checkpoint, cloud
+from src.checkpoint import Checkpoint
+from src.collective import together
+from src.config import adopt
+from src.errors import UserError
+from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
+from src.logs import logger
+from src.lr_generator import default_warmup
+from src.optimizer import default_learning_rate
+from src.process_group import Process
+
+PREFIX = "checkpoint_simclr"
+NETWORK = ("encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize")
+
+
+def find_resumed(config: TrainConfig) -> Optional[Checkpoint]:
+    """Return the checkpoint to resume from, or None for a run that begins.
+
+    Raises:
+        UserError: the folder, or its place in a cloud, holds a run that would be overwritten.
+    """
+    folder = Path(config.train_output_path) / checkpoint.FOLDER
+    if config.run_cloudbrain:
+        if config.resume:
+            cloud.fetch_run(config.train_url, Path(config.train_output_path))
+        elif cloud.holds_run(config.train_url):
+            raise UserError(f"--train_url: {config.train_url} already holds a run; go on with it with --resume True, "
+                            "or name another place")
+    if config.resume and os.path.lexists(folder / checkpoint.LATEST):
+        return checkpoint.load(str(folder), "simclr", "resume")
+    if checkpoint.of_epochs(folder, PREFIX):
+        raise UserError(f"--train_output_path: {config.train_output_path} already holds a run; go on with it with "
+                        "--resume True, or name another folder")
+    if config.resume:
+        logger.info("no checkpoint in %s yet: the run begins", folder)
+    return None
+
+
+def find_start(config: TrainConfig, process: Process) -> Tuple[Optional[Checkpoint], Optional[Checkpoint]]:
+    """Return the checkpoint to resume from, and that of given weights; rank 0 alone reads them.
+
+    Raises:
+        UserError: as ``find_resumed``, or the given weights are no checkpoint.
+    """
+    resumed = source = None
+    with together(process):
+        if process.is_first:
+            resumed = find_resumed(config)
+            if config.pre_trained_path and not resumed:
+                source = checkpoint.load(config.pre_trained_path, "simclr", "pre_trained_path")
+    return checkpoint.shared(resumed, process), checkpoint.shared(source, process)
+
+
+def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional[Checkpoint],
+            world_size: int) -> TrainConfig:
+    """Fill in what follows from other settings, or from the checkpoint of a resumed run or of given weights."""
+    config = dataclasses.replace(config, device_num=world_size)
+    if resumed:
+        names = [name for name in settings_of(config) if name not in CIRCUMSTANCES and name != "batch_size"]
+        config = adopt(config, resumed.info["settings"], names, str(resumed.path))
+        config = keep_global_batch(config, resumed)
+    elif source:
+        config = adopt(config, source.info["settings"], NETWORK, str(source.path))
+        if config.normalize and config.dataset_name != source.info["settings"]["dataset_name"]:
+            raise UserError(f"--dataset_name: got {config.dataset_name}, but {source.path} has the normalisation of "
+                            f"{source.info['settings']['dataset_name']} in it")
+    cores = os.cpu_count() or 1
+    if config.num_parallel_workers > cores:
+        if "num_parallel_workers" in config.given:
+            raise UserError(f"--num_parallel_workers: got {config.num_parallel_workers}, takes at most the {cores} "
+                            "cores of this machine")
+        logger.warning("warning: %d input threads instead of %d, on %d cores: the augmentations are others than on a "
+                       "larger machine", cores, config.num_parallel_workers, cores)
+        config = dataclasses.replace(config, num_parallel_workers=cores)
+    if config.learning_rate is None:
+        rate = default_learning_rate(config.optimizer, config.batch_size * world_size)
+        config = dataclasses.replace(config, learning_rate=rate)
+    if not resumed and "warmup_epochs" not in config.given:
+        config = dataclasses.replace(config, warmup_epochs=default_warmup(config.warmup_epochs, config.epoch_size))
+    return config
+
+
+def keep_global_batch(config: TrainConfig, resumed: Checkpoint) -> TrainConfig:
+    """Share a resumed run's images per step among the devices of now, for its schedule counts these steps.
+
+    Raises:
+        UserError: the devices do not divide them, or the user wants other ones.
+    """
+    # Checkpoints of before distributed training do not say it.
+    global_batch = resumed.info.get("global_batch", resumed.info["settings"]["batch_size"])
+    batch_size = global_batch // config.device_num
+    if batch_size * config.device_num != global_batch or batch_size < 2:
+        raise UserError(f"--device_num: got {config.device_num}, but {resumed.path} was trained with {global_batch} "
+                        "images per step; take a number of devices that divides them")
+    if "batch_size" in config.given and config.batch_size != batch_size:
+        raise UserError(f"--batch_size: got {config.batch_size}, but {resumed.path} was trained with {global_batch} "
+                        f"images per step, {batch_size} on each of {config.device_num} devices; leave the flag out")
+    return dataclasses.replace(config, batch_size=batch_size)
