@@ -66,19 +66,24 @@ class Worker:
         self.role = role
         self.process = subprocess.Popen([sys.executable, *sys.argv, "--role", role], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, env={**(environment or {}), **os.environ})
-        self.facts = self._answer()
+        self.facts = self.answer()
 
     def ask(self, **command: Any) -> Dict[str, Any]:
         """Send a command and wait for its answer."""
+        self.send(**command)
+        return self.answer()
+
+    def send(self, **command: Any) -> None:
+        """Send a command."""
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
-        return self._answer()
 
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
 
-    def _answer(self) -> Dict[str, Any]:
+    def answer(self) -> Dict[str, Any]:
+        """Wait for the next answer."""
         line = self.process.stdout.readline()
         if not line:
             sys.exit(f"the worker {self.role} has ended without an answer; its messages stand above")

@@ -2,7 +2,7 @@
 from functools import partial
 from typing import Callable
 
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 
 from src.collective import Mean
 from src.process_group import Process
@@ -11,34 +11,48 @@ EPSILON = 1e-5  # MindSpore's and torchvision's
 KEPT = 0.9      # share of the running statistics that a step keeps
 
 
+def channel_sums(x: Tensor) -> Tensor:
+    """x (N, C, H, W) -> (C,): a product with ones, which is four times as fast on the CPU as a reduction."""
+    images, channels, height, width = x.shape
+    rows = x.reshape(images * channels, height * width)
+    return ops.matmul(rows, ops.ones((height * width, 1), x.dtype)).reshape(images, channels).sum(0)
+
+
 class Normalise(nn.Cell):
     """x (N, C, H, W), gamma and beta (C,) -> normalised x, global mean and biased variance (C,).
 
-    The gradient is written out (Ioffe and Szegedy 2015, section 3), for it needs the two sums over the
-    global batch once, where differentiating the statistics would need more traffic and memory.
+    The variance is the mean of squares less the square of the mean, as in the original implementation. The
+    gradient is written out (Ioffe and Szegedy 2015, section 3): it needs two sums over the global batch, where
+    differentiating the statistics would need more traffic and memory.
     """
 
     def __init__(self, world_size: int):
         super().__init__()
         self.mean = Mean(world_size)
-        self.apply_statistics = ops.BatchNorm(is_training=False, epsilon=EPSILON)
+        self.batch_norm = ops.BatchNorm(is_training=False, epsilon=EPSILON)
+
+    def scale_and_shift(self, x, scale, shift):
+        """Return scale * x + shift per channel, in the one pass over memory of a batch norm in inference."""
+        return self.batch_norm(x, scale, shift, ops.zeros_like(shift), ops.ones_like(scale) - EPSILON)[0]
 
     def construct(self, x, gamma, beta):
-        mean = self.mean(x.mean((0, 2, 3)))
-        centred = x - mean.reshape(1, -1, 1, 1)
-        variance = self.mean((centred * centred).mean((0, 2, 3)))
-        return self.apply_statistics(x, gamma, beta, mean, variance)[0], mean, variance
+        count = x.shape[0] * x.shape[2] * x.shape[3]
+        moments = self.mean(ops.stack([channel_sums(x), channel_sums(x * x)])) / count
+        mean, variance = moments[0], ops.relu(moments[1] - moments[0] * moments[0])
+        return self.batch_norm(x, gamma, beta, mean, variance)[0], mean, variance
 
     def bprop(self, x, gamma, beta, out, gradients):
-        gradient = gradients[0]
-        scale = ops.rsqrt(out[2] + EPSILON)
-        normalised = (x - out[1].reshape(1, -1, 1, 1)) * scale.reshape(1, -1, 1, 1)
-        products = gradient * normalised
+        gradient, mean, scale = gradients[0], out[1], ops.rsqrt(out[2] + EPSILON)
         count = x.shape[0] * x.shape[2] * x.shape[3]
-        sums = ops.stack([gradient.sum((0, 2, 3)), products.sum((0, 2, 3))])
-        means = self.mean(sums) / count
-        inner = gradient - means[0].reshape(1, -1, 1, 1) - normalised * means[1].reshape(1, -1, 1, 1)
-        return inner * (gamma * scale).reshape(1, -1, 1, 1), sums[1], sums[0]
+        d_beta = channel_sums(gradient)
+        d_gamma = (channel_sums(gradient * x) - mean * d_beta) * scale
+        means = self.mean(ops.stack([d_beta, d_gamma])) / count
+        # dx = gamma scale (gradient - means[0] - means[1] (x - mean) scale)
+        slope = -means[1] * scale * scale * gamma
+        constant = -means[0] * scale * gamma - slope * mean
+        d_x = self.scale_and_shift(gradient, gamma * scale, constant) + self.scale_and_shift(
+            x, slope, ops.zeros_like(slope))
+        return d_x, d_gamma, d_beta
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):

@@ -12,7 +12,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import yaml
 
 from src.errors import UserError
-from src.flags import BOOLEAN, Flags, flags_of
+from src.flags import Flags, flags_of
+from src.kinds import BOOLEAN
 
 
 def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from src.config import adopt, parse
 from src.errors import UserError
-from src.flags import BOOLEAN, EvalConfig, ExportConfig, TrainConfig, flags_of, settings_of
+from src.flags import EvalConfig, ExportConfig, TrainConfig, flags_of, settings_of
+from src.kinds import BOOLEAN
 
 EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
 EXPORT = ["--ckpt_simclr_encoder", "x.ckpt"]
