@@ -53,6 +53,8 @@ def train(options: argparse.Namespace, processes: int) -> None:
     optimizer = build_optimizer(options.optimizer, model.trainable_params(), np.full(options.steps, 1e-3), 3e-4)
     step = TrainStep(model, NTXent(batch_size, 0.5, process.rank, process.world_size), optimizer, process.world_size)
     step.set_train()
+    gradients = gradients_of(step)
+    gradients.set_train()
     state = {parameter.name: parameter for parameter in [*model.get_parameters(), *optimizer.get_parameters()]}
     begin = {name: parameter.asnumpy().copy() for name, parameter in state.items()}
     for seed in options.seeds:
@@ -60,12 +62,28 @@ def train(options: argparse.Namespace, processes: int) -> None:
             parameter.set_data(Tensor(begin[name]))
         randomise(model, seed + 1000 * process.rank)  # on purpose another start on every rank
         broadcast(model.get_parameters(), process)
-        found = steps(step, seed, process, options)
+        found = steps(step, gradients, seed, process, options)
         if process.is_first:
             np.savez(f"{options.results}-{seed}.npz", **found)
 
 
-def steps(step: Any, seed: int, process: Any, options: argparse.Namespace) -> Dict[str, np.ndarray]:
+def gradients_of(step: Any) -> Any:
+    """Return a cell, views -> averaged gradients. (Called outside one, MindSpore keeps the first weights.)"""
+    from mindspore import nn
+
+    class Gradients(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__(auto_prefix=False)
+            self.step = step
+
+        def construct(self, views):
+            return self.step.average_gradients(self.step.value_and_grad(views)[1])
+
+    return Gradients()
+
+
+def steps(step: Any, gradients: Any, seed: int, process: Any,
+          options: argparse.Namespace) -> Dict[str, np.ndarray]:
     """Take the steps and return what is compared, under names that begin with its kind."""
     from mindspore import Tensor
     found: Dict[str, np.ndarray] = {}
@@ -75,8 +93,7 @@ def steps(step: Any, seed: int, process: Any, options: argparse.Namespace) -> Di
         mine = mine[:, ::-1] if options.reverse else mine
         return Tensor(np.ascontiguousarray(mine.reshape(-1, 3, 32, 32)))
 
-    gradients = step.average_gradients(step.value_and_grad(local_views(0))[1])
-    for parameter, gradient in zip(step.optimizer.parameters, gradients):
+    for parameter, gradient in zip(step.optimizer.parameters, gradients(local_views(0))):
         found[f"gradients {parameter.name}"] = gradient.asnumpy()
     for index in range(options.steps):
         found[f"loss {index}"] = step(local_views(index)).asnumpy()

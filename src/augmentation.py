@@ -27,22 +27,21 @@ class Augmentation(NamedTuple):
 
     def operations(self, side: int) -> List:
         """Return the operations for views of ``side`` pixels, uint8 HWC in and out."""
+        s = self.jitter_strength
+        to_gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
+        to_rgb = vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB)
+        kernel = max(3, side // 10 | 1)
+        blurs = [vision.GaussianBlur(kernel, sigma) for sigma in BLUR_SIGMAS]
+        choices = [
+            (vision.HorizontalFlip(), self.flip_probability),
+            (vision.RandomColorAdjust(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s), JITTER_PROBABILITY if s else 0),
+            (transforms.Compose([to_gray, to_rgb]), self.grayscale_probability),
+            (transforms.RandomChoice(blurs), self.blur_probability)]
         operations = [vision.RandomResizedCrop(side, scale=(self.crop_min_scale, 1.0))]
-        if self.flip_probability:
-            operations.append(vision.RandomHorizontalFlip(self.flip_probability))
-        if self.jitter_strength:
-            s = self.jitter_strength
-            jitter = vision.RandomColorAdjust(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
-            operations.append(transforms.RandomApply([jitter], JITTER_PROBABILITY))
-        if self.grayscale_probability:
-            to_gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
-            to_rgb = vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB)
-            operations.append(transforms.RandomApply([to_gray, to_rgb], self.grayscale_probability))
-        if self.blur_probability:
-            kernel = max(3, side // 10 | 1)
-            blurs = [vision.GaussianBlur(kernel, sigma) for sigma in BLUR_SIGMAS]
-            operations.append(transforms.RandomApply([transforms.RandomChoice(blurs)], self.blur_probability))
-        return operations
+        chosen = [(operation, probability) for operation, probability in choices if probability]
+        # One operation that draws for all. On their own, seeded operations that draw once per image all draw
+        # the same number: every view without colour would be a flipped one.
+        return operations + ([vision.RandomSelectSubpolicy([chosen])] if chosen else [])
 
 
 class _Twins:

@@ -1,4 +1,5 @@
 """Staging through the object storage of ModelArts and CloudBrain, with their package moxing."""
+import filecmp
 import glob
 import os
 import shutil
@@ -67,11 +68,22 @@ def fetch_run(url: str, folder: Path) -> None:
         new = scratch / "new"
         _download(url, new, "train_url")
         # `latest` moves last: a process killed before that leaves no run, and the next one fetches anew.
-        for file in sorted(new.rglob("*"), key=lambda file: file == new / LATEST):
+        for file in sorted(new.rglob("*"), key=lambda file: (file.name == "latest", file == new / LATEST)):
             target = folder / file.relative_to(new)
             if file.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
+                _restore_link(file, target.parent)
                 os.replace(file, target)
+
+
+def _restore_link(file: Path, folder: Path) -> None:
+    """Make a `latest` that came as a file the link again that it was, to the file of ``folder`` that it equals."""
+    if file.name == "latest":
+        for twin in folder.iterdir():
+            if twin.is_file() and not twin.is_symlink() and filecmp.cmp(file, twin, shallow=False):
+                file.unlink()
+                file.symlink_to(twin.name)
+                return
 
 
 def holds_run(url: str) -> bool:

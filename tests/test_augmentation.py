@@ -141,3 +141,20 @@ def test_the_ranks_draw_different_augmentations(images):
     first, second = (epoch(Views(same, BATCH, Augmentation(), seed=1, workers=WORKERS, rank=rank, world_size=2))
                      for rank in (0, 1))
     assert not (first == second).all((1, 2, 3)).any()
+
+
+def test_the_transformations_are_drawn_independently():
+    """Light left halves and dark right ones: a view tells whether it was flipped, jittered and made gray."""
+    image = np.empty((32, 32, 3), np.uint8)
+    image[:, :16], image[:, 16:] = (220, 100, 100), (100, 40, 40)
+    augmentation = Augmentation(crop_min_scale=1.0, jitter_strength=0.1, grayscale_probability=0.4)
+    views = epoch(Views(np.repeat(image[None], 2048, 0), BATCH, augmentation, seed=0, workers=WORKERS)).astype(int)
+    left, right = views[:, :, 16, 2], views[:, :, 16, -3]
+    flipped = left.sum(1) < right.sum(1)
+    gray = (left == left[:, :1]).all(1)
+    jittered = (np.minimum(left, right) != (100, 40, 40)).any(1) | (np.maximum(left, right) != (220, 100, 100)).any(1)
+    for event, given, probability in ((flipped, gray, 0.5), (flipped, ~gray, 0.5), (gray, flipped, 0.4),
+                                      (gray, ~flipped, 0.4), (jittered, flipped & ~gray, 0.8),
+                                      (jittered, ~flipped & ~gray, 0.8)):
+        drawn = event[given]
+        assert abs(drawn.mean() - probability) < 4 * (0.25 / len(drawn)) ** 0.5
