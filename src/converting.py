@@ -28,13 +28,14 @@ def convert(config: ConvertConfig) -> Path:
     target = Path(config.target_path)
     if os.path.realpath(config.source_path) == os.path.realpath(target):
         raise UserError(f"--target_path: {target} is the source itself; name another file")
+    to_checkpoint = target.suffix == ".ckpt"
+    content = from_torch(config) if to_checkpoint else to_torch(config)
     try:
-        if target.suffix == ".ckpt":
-            parameters, info = from_torch(config)
+        if to_checkpoint:
             target.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(target, parameters, info)
+            checkpoint.save(target, *content)
         else:
-            torch_weights.write(target, to_torch(config), "target_path")
+            torch_weights.write(target, content, "target_path")
     except (OSError, RuntimeError) as error:  # MindSpore has RuntimeErrors for files
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise UserError(f"--target_path: cannot write {target} ({reason}); name a place that can be written") from None
@@ -131,7 +132,6 @@ def _report(settings: Dict[str, Any], source: str, kernel: int) -> None:
 
 def _warn_of_padding(found: Found) -> None:
     """Weights do not tell the padding either, and solo-learn's CIFAR encoders have another one."""
-    is_solo = found.prefix == "backbone." and any(name.startswith("projector.") for name in found.left_out)
-    if is_solo and found.weights["conv1.weight"].shape[2] == 3:
+    if found.is_solo_learn and found.weights["conv1.weight"].shape[2] == 3:
         logger.warning("warning: solo-learn's CIFAR encoders pad their first convolution by 2, the encoders here by 1: "
                        "the features are not quite those of solo-learn")

@@ -43,7 +43,7 @@ class Found(NamedTuple):
     weights: Weights          # torchvision's names, and projection_head.{dense1,bn1,dense2}
     left_out: List[str]       # in the file's names
     counters: int             # of num_batches_tracked
-    prefix: str               # one of PREFIXES
+    is_solo_learn: bool
 
 
 def torch_name(name: str) -> str:
@@ -180,6 +180,7 @@ def recognise(weights: Weights, source: str) -> Found:
     classifier = {name: inside.pop(name) for name in list(inside) if name.startswith(CLASSIFIERS)}
     name, width, features = _architecture(inside, source)
     settings: Dict[str, Any] = {"encoder": name, "width_multiplier": width}
+    is_solo_learn = prefix == "backbone." and any(key.startswith("projector.") for key in outside)
     for start, candidates in ((HEADS, outside), (CLASSIFIERS[:1], classifier)):
         head, used = _head(start, candidates, features)
         if head:
@@ -188,7 +189,8 @@ def recognise(weights: Weights, source: str) -> Found:
             for key in used:
                 del candidates[key]
             break
-    return Found(settings, inside, [*(prefix + key for key in classifier), *outside], len(counted), prefix)
+    left_out = [*(prefix + key for key in classifier), *outside]
+    return Found(settings, inside, left_out, len(counted), is_solo_learn)
 
 
 def _encoder_prefix(weights: Weights, source: str) -> str:

@@ -19,12 +19,6 @@ from src.simclr_model import encoder_of
 
 
 @pytest.fixture
-def large_images(monkeypatch):
-    """Make cifar10 a data set of 64 pixels, with the ImageNet stem."""
-    monkeypatch.setitem(dataset.DATA_SETS, "cifar10", dataset.DATA_SETS["cifar10"]._replace(side=64))
-
-
-@pytest.fixture
 def torch():
     return pytest.importorskip("torch")
 
@@ -106,14 +100,15 @@ def work(tmp_path_factory):
     write_file(folder / "data_batch_1.bin", draw(40, 1))
     write_file(folder / "test_batch.bin", draw(20, 9))
     safetensors.save_file(filled(RESNET18), str(folder / "weights.safetensors"))
-    result = run_script("convert.py", "--source_path", "weights.safetensors", "--target_path", "weights.ckpt", cwd=folder)
+    result = run_script("convert.py", "--source_path", "weights.safetensors", "--target_path", "weights.ckpt",
+                        cwd=folder)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert result.stdout.splitlines() == [
         "weights.safetensors: resnet18, width x 0.0625, CIFAR stem (3x3)",
         "no projection head: enough for linear_eval.py and export.py",
         "pixels: red, green, blue, from 0 to 1, less (0.4914, 0.4822, 0.4465), divided by (0.247, 0.2435, 0.2616)",
-        "left out: fc.weight, fc.bias",
+        "left out: fc.bias, fc.weight",
         "left out: 20 num_batches_tracked, PyTorch's counts of batches, on which nothing here depends",
         "written: weights.ckpt"]
     return folder
