@@ -119,9 +119,11 @@ def _read_pickle(path: str, flag: str) -> Weights:
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files end in errors of many kinds
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
-        raise UserError(f"--{flag}: {path} is not a file of tensors that PyTorch can read safely, with weights_only "
-                        f"({reason}); save the state dict alone: torch.save(model.state_dict(), ...)") from None
+        lines = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
+        reason = lines[0].split(". ")[0] if lines else type(error).__name__
+        hint = " (a checkpoint of this project goes to a target for PyTorch)" if path.endswith(".ckpt") else ""
+        raise UserError(f"--{flag}: {path} is no file of tensors alone that PyTorch can read ({reason}); save the "
+                        f"state dict: torch.save(model.state_dict(), ...){hint}") from None
     while isinstance(entries, Mapping):
         inner = next((key for key in NESTED if isinstance(entries.get(key), Mapping)), None)
         if inner is None:
@@ -155,6 +157,7 @@ def write(path: Path, weights: Weights, flag: str) -> None:
     with written_whole(path) as temporary:
         if is_safe:
             package.save_file(weights, str(temporary), metadata={"format": "pt"})
+            temporary.chmod(0o644)  # safetensors' own files are for their owner alone
         else:
             package.save({name: package.from_numpy(value.copy()) for name, value in weights.items()}, temporary)
 

@@ -80,9 +80,14 @@ def test_pickles_round_trip_to_the_bit(tmp_path, torch, model_of, caplog, nest, 
 def test_pickles_that_are_refused(tmp_path, torch):
     source, target = tmp_path / "in.pth", tmp_path / "new" / "out.ckpt"
     source.write_bytes(b"no pickle")
-    assert "in.pth is not a file of tensors that PyTorch can read safely" in fails(source, target)
+    assert "in.pth is no file of tensors alone that PyTorch can read (Unsupported operand" in fails(source, target)
+    source.write_bytes(b"")
+    assert "that PyTorch can read (EOFError)" in fails(source, target)
     torch.save(torch.nn.Linear(2, 2), source)
-    assert "is not a file of tensors that PyTorch can read safely" in fails(source, target)
+    assert re.search(r"\(Unsupported (global|class).*Linear.*\); save the state dict", fails(source, target))
+    ours = tmp_path / "ours.ckpt"
+    checkpoint.save(ours, [], {"kind": "simclr"})
+    assert fails(ours, target).endswith("(a checkpoint of this project goes to a target for PyTorch)")
     torch.save({"net": {"a": torch.zeros(1)}, "epoch": 3}, source)
     assert "no state dict of tensors, alone or under state_dict or model, but net, epoch;" in fails(source, target)
     torch.save([1, 2], source)
