@@ -240,7 +240,6 @@ def _head(starts: Tuple[str, ...], weights: Weights, features: int) -> Tuple[Wei
         there = {name[len(start):].replace("layers.", "", 1): weights[name] for name in used}
         for layout in (PLAIN_HEAD, NORMED_HEAD):
             head = {layout.get(name, name): value for name, value in there.items()}
-            if (set(head) == set(layout.values()) and head["dense1.weight"].shape == (features, features)
-                    and head["dense2.weight"].shape[1:] == (features,)):
+            if set(head) == set(layout.values()) and head["dense2.weight"].shape[1:] == (features,):
                 return head, used
     return {}, []
