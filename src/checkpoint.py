@@ -4,7 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 import mindspore as ms
 from mindspore import Parameter
@@ -114,6 +114,23 @@ def shared(found: Optional[Checkpoint], process: Process) -> Optional[Checkpoint
     return Checkpoint(Path(told["path"]), {}, told["info"])
 
 
+def check_fit(wanted: Dict[str, Tuple[Tuple[int, ...], str]], there: Dict[str, Tuple[Tuple[int, ...], str]],
+              source: str) -> None:
+    """Compare names, shapes and types of a network's parameters with those that ``source`` has.
+
+    Raises:
+        UserError: there are differences; the message lists the first ones.
+    """
+    differences = [f"{name} is missing" for name in wanted if name not in there]
+    differences += [f"{name} is unknown" for name in there if name not in wanted]
+    differences += [f"{name} is {there[name]} instead of {wanted[name]}" for name in wanted
+                    if name in there and there[name] != wanted[name]]
+    if differences:
+        more = len(differences) - _SHOWN_DIFFERENCES
+        shown = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(f"{source} does not fit the network: {shown}")
+
+
 def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], source: str) -> None:
     """Copy ``parameters`` into ``targets``, all of them and nothing else.
 
@@ -124,18 +141,15 @@ def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], so
         UserError: there are differences; the message lists the first ones.
     """
     targets = list(targets)
-    wanted = {target.name: (tuple(target.shape), str(target.dtype)) for target in targets}
-    there = {name: (tuple(value.shape), str(value.dtype)) for name, value in parameters.items()}
-    differences = [f"{name} is missing" for name in wanted if name not in there]
-    differences += [f"{name} is unknown" for name in there if name not in wanted]
-    differences += [f"{name} is {there[name]} instead of {wanted[name]}" for name in wanted
-                    if name in there and there[name] != wanted[name]]
-    if differences:
-        more = len(differences) - _SHOWN_DIFFERENCES
-        shown = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise UserError(f"{source} does not fit the network: {shown}")
+    check_fit({target.name: (tuple(target.shape), str(target.dtype)) for target in targets},
+              {name: (tuple(value.shape), str(value.dtype)) for name, value in parameters.items()}, source)
     for target in targets:
         target.set_data(parameters[target.name])
+
+
+def after(epoch: Optional[int]) -> str:
+    """Say how long weights were trained, which those of PyTorch may not tell."""
+    return "after an unknown number of epochs" if epoch is None else f"after epoch {epoch}"
 
 
 def digest(path: Path) -> str:

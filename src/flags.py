@@ -31,7 +31,7 @@ def with_default(config_class: type, name: str, default: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Common ground of the three scripts.
+    """Common ground of the scripts.
 
     What describes the network has no default here: linear_eval.py and export.py take it from the
     checkpoint.
@@ -181,6 +181,31 @@ class ExportConfig(Flags):
 
     def check(self) -> None:
         self.require_encoder("ckpt_simclr_encoder", "export")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertConfig(Flags):
+    """Settings of convert.py."""
+
+    dataset_name: str = with_default(Flags, "dataset_name", "cifar10")
+    source_path: Optional[str] = flag(
+        None, PATH, "weights of PyTorch (.safetensors, .pth, .pt, .ckpt, .tar), or a checkpoint of train.py (required)")
+    target_path: Optional[str] = flag(
+        None, PATH, "file to write: .ckpt for this project, .safetensors, .pth or .pt for PyTorch (required)")
+    normalize: bool = flag(True, BOOLEAN, "the weights were trained on pixels less the data set's mean colour, divided "
+                           "by its deviation, as is usual in PyTorch")
+    pretrain_epoch_size: Optional[int] = flag(
+        None, integer(0), "epochs that the weights have behind them, for the records; by default unknown")
+
+    def check(self) -> None:
+        for name, takes in (("source_path", "resnet50.pth or outputs/checkpoint/latest"),
+                            ("target_path", "resnet50.ckpt or resnet50.safetensors")):
+            if not getattr(self, name):
+                raise UserError(f"--{name}: got nothing, takes a file such as {takes}")
+        suffixes = (".ckpt", ".safetensors", ".pth", ".pt")
+        if not self.target_path.endswith(suffixes):
+            raise UserError(f"--target_path: got {self.target_path}, takes a file that ends in one of "
+                            f"{', '.join(suffixes)}")
 
 
 def flags_of(config_class: type) -> List[dataclasses.Field]:

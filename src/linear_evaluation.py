@@ -113,8 +113,9 @@ def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: s
     """
     found = checkpoint.load(path, "linear_classifier", flag)
     if found.info["encoder_digest"] != encoder_digest:
-        raise UserError(f"--{flag}: {path} was trained on another encoder (after epoch {found.info['encoder_epoch']}) "
-                        f"than {encoder.path}; name the encoder that it was trained on")
+        age = checkpoint.after(found.info["encoder_epoch"])
+        raise UserError(f"--{flag}: {path} was trained on another encoder ({age}) than {encoder.path}; name the "
+                        "encoder that it was trained on")
     return found
 
 
@@ -185,8 +186,8 @@ def evaluate(config: EvalConfig, process: Process) -> None:
                                  str(source.path))
         folder = RunFolder(config, process, "eval_")
     broadcast(encoder.get_parameters(), process)
-    logger.info("encoder: %s, width x %g, %d features, after epoch %d, from %s", config.encoder,
-                config.width_multiplier, encoder.features, source.info["epoch"], source.path)
+    logger.info("encoder: %s, width x %g, %d features, %s, from %s", config.encoder,
+                config.width_multiplier, encoder.features, checkpoint.after(source.info["epoch"]), source.path)
 
     def represent(images: Images, split: str) -> Split:
         rows = features.cached(folder.path / "features", encoder, digest, images.pixels, config.batch_size, split,

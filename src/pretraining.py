@@ -88,7 +88,8 @@ def pretrain(config: TrainConfig, process: Process) -> None:
             logger.info("resumed after epoch %d of %d from %s", start, config.epoch_size, resumed.path)
             folder.keep_metrics(lambda record: record["kind"] != "pretrain" or record["epoch"] <= start)
         elif source:
-            logger.info("weights of epoch %d from %s; the optimizer begins anew", source.info["epoch"], source.path)
+            logger.info("weights from %s, %s; %s anew", source.path, checkpoint.after(source.info["epoch"]),
+                        "the optimizer begins" if has_head(source) else "projection head and optimizer begin")
         if process.is_first and not resumed:
             save(start)
         if start < config.epoch_size:
@@ -121,7 +122,13 @@ def load_start(learner: Learner, resumed: Optional[Checkpoint], source: Optional
         checkpoint.clear_leftovers(resumed.path.parent)
     elif source:
         weights = {name: value for name, value in source.parameters.items() if name.startswith(WEIGHTS)}
-        checkpoint.load_into(learner.model.get_parameters(), weights, f"--pre_trained_path: {source.path}")
+        given = learner.model if has_head(source) else learner.model.encoder
+        checkpoint.load_into(given.get_parameters(), weights, f"--pre_trained_path: {source.path}")
+
+
+def has_head(source: Checkpoint) -> bool:
+    """Whether a checkpoint has a projection head; one that was converted from PyTorch may have none."""
+    return "projection_dimension" in source.info["settings"]
 
 
 def fingerprint(pixels: np.ndarray) -> str:

@@ -33,7 +33,11 @@ def find_resumed(config: TrainConfig) -> Optional[Checkpoint]:
             raise UserError(f"--train_url: {config.train_url} already holds a run; go on with it with --resume True, "
                             "or name another place")
     if config.resume and os.path.lexists(folder / checkpoint.LATEST):
-        return checkpoint.load(str(folder), "simclr", "resume")
+        found = checkpoint.load(str(folder), "simclr", "resume")
+        if "converted_from" in found.info:
+            raise UserError(f"--resume: {found.path} was converted from {found.info['converted_from']} and is no run; "
+                            "begin one with its weights: --pre_trained_path, and another --train_output_path")
+        return found
     if checkpoint.of_epochs(folder, PREFIX):
         raise UserError(f"--train_output_path: {config.train_output_path} already holds a run; go on with it with "
                         "--resume True, or name another folder")

@@ -16,10 +16,11 @@ environment.prepare("CPU", 0, seed=0)
 import numpy as np  # noqa: E402
 
 from src.cifar10 import Images, write_file  # noqa: E402
+from src.dataset import DATA_SETS  # noqa: E402
 
 # Fast files first: pytest otherwise goes by name, and the scripts' tests take most of the time.
-SLOW = ("test_augmentation", "test_resnet", "test_launchers", "test_distributed_launchers", "test_scripts",
-        "test_quickstart", "test_distributed")
+SLOW = ("test_augmentation", "test_resnet", "test_launchers", "test_distributed_launchers", "test_converting",
+        "test_scripts", "test_quickstart", "test_distributed")
 
 
 def pytest_collection_modifyitems(items):
@@ -53,6 +54,12 @@ def cifar_folder(tmp_path, random_images):
         write_file(folder / f"data_batch_{index}.bin", random_images(20, index))
     write_file(folder / "test_batch.bin", random_images(30, 6))
     return folder
+
+
+@pytest.fixture
+def large_images(monkeypatch):
+    """Make cifar10 a data set of 64 pixels, with the ImageNet stem."""
+    monkeypatch.setitem(DATA_SETS, "cifar10", DATA_SETS["cifar10"]._replace(side=64))
 
 
 def run_script(script, *arguments, cwd, timeout=300, env=None):

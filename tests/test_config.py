@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.config import adopt, parse
 from src.errors import UserError
-from src.flags import EvalConfig, ExportConfig, TrainConfig, flags_of, settings_of
+from src.flags import ConvertConfig, EvalConfig, ExportConfig, TrainConfig, flags_of, settings_of
 from src.kinds import BOOLEAN
 
 EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
@@ -84,6 +84,16 @@ def test_required_flags(config_class, message):
         parse(config_class, [])
 
 
+@pytest.mark.parametrize("argv, message", [
+    ([], "--source_path: got nothing, takes a file such as resnet50.pth"),
+    (["--source_path", "a.pth"], "--target_path: got nothing, takes a file such as"),
+    (["--source_path", "a.pth", "--target_path", "a"], "--target_path: got a, takes a file that ends in one of .ckpt"),
+])
+def test_required_flags_of_the_converter(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse(ConvertConfig, argv)
+
+
 def test_recipe_gives_way_to_the_command_line(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("batch_size: 64\nlearning_rate: 1e-3\nnormalize: true\n")
@@ -139,7 +149,8 @@ def test_scripts_end_with_status_2_and_one_line(run, tmp_path, script):
 
 
 @pytest.mark.parametrize("script, config_class", [
-    ("train.py", TrainConfig), ("linear_eval.py", EvalConfig), ("export.py", ExportConfig)])
+    ("train.py", TrainConfig), ("linear_eval.py", EvalConfig), ("export.py", ExportConfig),
+    ("convert.py", ConvertConfig)])
 def test_readme_tables_match_the_flags(script, config_class):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.split(f"#### `{script}`", 1)[1].split("####", 1)[0].split("\n## ", 1)[0]

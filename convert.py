@@ -1,0 +1,23 @@
+"""Convert weights of PyTorch's ResNets to a checkpoint of this project, or an encoder back.
+
+    python convert.py --source_path resnet50.safetensors --target_path resnet50.ckpt
+    python convert.py --source_path outputs/checkpoint/latest --target_path encoder.pth
+"""
+import sys
+
+from src.logs import status_of
+
+
+def main() -> None:
+    from src import environment
+    from src.config import parse
+    from src.flags import ConvertConfig
+    config = parse(ConvertConfig, description=__doc__)
+    environment.prepare(config.device_target, config.device_id)
+
+    from src.converting import convert  # imports MindSpore, so only when the environment is set
+    convert(config)
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))

@@ -1,0 +1,137 @@
+"""PyTorch's weights -> a checkpoint that linear_eval.py and export.py take, and an encoder back, bit by bit."""
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from src import checkpoint, torch_weights
+from src.config import adopt
+from src.dataset import DATA_SETS
+from src.errors import UserError
+from src.flags import ConvertConfig
+from src.logs import logger
+from src.simclr_model import ProjectionHead, encoder_of
+from src.torch_weights import Found, Weights, torch_name
+
+STEMS = {3: "CIFAR stem (3x3)", 7: "ImageNet stem (7x7)"}
+
+
+def convert(config: ConvertConfig) -> Path:
+    """Convert ``source_path`` to what ``target_path`` ends in, and return the path written.
+
+    Raises:
+        UserError: the source is not what it should be, or the target cannot be written.
+    """
+    target = Path(config.target_path)
+    if os.path.realpath(config.source_path) == os.path.realpath(target):
+        raise UserError(f"--target_path: {target} is the source itself; name another file")
+    to_checkpoint = target.suffix == ".ckpt"
+    content = from_torch(config) if to_checkpoint else to_torch(config)
+    try:
+        if to_checkpoint:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(target, *content)
+        else:
+            torch_weights.write(target, content, "target_path")
+    except (OSError, RuntimeError) as error:  # MindSpore has RuntimeErrors for files
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise UserError(f"--target_path: cannot write {target} ({reason}); name a place that can be written") from None
+    logger.info("written: %s", target)
+    return target
+
+
+def from_torch(config: ConvertConfig) -> Tuple[List[Parameter], Dict[str, Any]]:
+    """Return the parameters and the info of the checkpoint that PyTorch's weights become.
+
+    The info says where they come from, and has neither optimizer nor data: such a checkpoint is no run to
+    resume. Without a projection head its settings have no word on one either.
+
+    Raises:
+        UserError: the weights are not those of an encoder of this project with the stem that the data set has.
+    """
+    source = f"--source_path: {config.source_path}"
+    found = torch_weights.recognise(torch_weights.read(config.source_path, "source_path"), source)
+    config = adopt(config, found.settings, ("encoder", "width_multiplier"), config.source_path)
+    settings = {"dataset_name": config.dataset_name, "normalize": config.normalize, **found.settings}
+    network = parameters_of(settings)
+    _check_stem(found.weights["conv1.weight"], network["conv1.weight"], config)
+    checkpoint.check_fit({name: (tuple(target.shape), "float32") for name, target in network.items()},
+                         {name: (value.shape, str(value.dtype)) for name, value in found.weights.items()}, source)
+    _report(settings, config.source_path, found.weights["conv1.weight"].shape[2])
+    if found.left_out:
+        logger.info("left out: %s", torch_weights.summary(found.left_out))
+    if found.counters:
+        logger.info("left out: %d %s, PyTorch's counts of batches, on which nothing here depends", found.counters,
+                    torch_weights.COUNTER)
+    _warn_of_padding(found)
+    info = {"kind": "simclr", "epoch": config.pretrain_epoch_size, "mindspore": ms.__version__,
+            "converted_from": Path(config.source_path).name, "settings": settings}
+    return [Parameter(Tensor(np.ascontiguousarray(found.weights[name])), name=target.name)
+            for name, target in network.items()], info
+
+
+def to_torch(config: ConvertConfig) -> Weights:
+    """Return the weights of a checkpoint's encoder by torchvision's names.
+
+    Raises:
+        UserError: there is no such checkpoint, or a flag contradicts it.
+    """
+    source = checkpoint.load(config.source_path, "simclr", "source_path")
+    settings = source.info["settings"]
+    adopt(config, {**settings, "pretrain_epoch_size": source.info["epoch"]},
+          ("encoder", "width_multiplier", "dataset_name", "normalize", "pretrain_epoch_size"), str(source.path))
+    weights = {torch_name(name): value.asnumpy() for name, value in source.parameters.items()
+               if name.startswith("encoder.")}
+    _report(settings, str(source.path), weights["conv1.weight"].shape[2])
+    others = [name for name in source.parameters if not name.startswith("encoder.")]
+    if others:
+        logger.info("left out: %s", torch_weights.summary(others))
+    return weights
+
+
+def parameters_of(settings: Dict[str, Any]) -> Dict[str, Parameter]:
+    """Return the parameters, named as in a checkpoint, of the network that ``settings`` describe, by PyTorch's names.
+
+    Where the settings have no projection head it is the encoder's alone.
+    """
+    encoder = encoder_of(settings)
+    encoder.update_parameters_name("encoder.")
+    parameters = list(encoder.get_parameters())
+    if "projection_dimension" in settings:
+        head = ProjectionHead(encoder.features, settings["projection_dimension"],
+                              nn.BatchNorm2d if settings["head_batch_norm"] else None)
+        head.update_parameters_name("projection_head.")
+        parameters += head.get_parameters()
+    return {torch_name(parameter.name): parameter for parameter in parameters}
+
+
+def _check_stem(there: np.ndarray, wanted: Parameter, config: ConvertConfig) -> None:
+    kernel, needed = there.shape[2], wanted.shape[2]
+    if kernel != needed:
+        raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of "
+                        f"{DATA_SETS[config.dataset_name].side} pixels take the {STEMS[needed]}, but "
+                        f"{config.source_path} has the {STEMS.get(kernel, f'first convolution {kernel}x{kernel}')}; "
+                        "name a data set that fits it, or other weights")
+
+
+def _report(settings: Dict[str, Any], source: str, kernel: int) -> None:
+    """Log what was recognised, and what the pixels must be: weights do not tell."""
+    logger.info("%s: %s, width x %g, %s", source, settings["encoder"], settings["width_multiplier"], STEMS[kernel])
+    if "projection_dimension" in settings:
+        logger.info("projection head: to %d dimensions, %s batch norm", settings["projection_dimension"],
+                    "with" if settings["head_batch_norm"] else "without")
+    else:
+        logger.info("no projection head: enough for linear_eval.py and export.py")
+    data_set = DATA_SETS[settings["dataset_name"]]
+    logger.info("pixels: red, green, blue, from 0 to 1, %s", f"less {data_set.mean}, divided by {data_set.std}"
+                if settings["normalize"] else "not normalised")
+
+
+def _warn_of_padding(found: Found) -> None:
+    """Weights do not tell the padding either, and solo-learn's CIFAR encoders have another one."""
+    if found.is_solo_learn and found.weights["conv1.weight"].shape[2] == 3:
+        logger.warning("warning: solo-learn's CIFAR encoders pad their first convolution by 2, the encoders here by 1: "
+                       "the features are not quite those of solo-learn")
