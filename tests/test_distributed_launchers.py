@@ -248,7 +248,7 @@ def test_with_a_broken_table_nothing_is_started(place, change, message):
 
 @pytest.mark.parametrize("name, arguments, env, message", [
     (ASCEND, ["no.json", "cifar10", "data set"], {}, "no.json: cannot be read"),
-    (ASCEND, [f"{TABLES}/2p.json", "cifar100", "data set"], {}, "data set: got 'cifar100', takes cifar10 or shapes"),
+    (ASCEND, [f"{TABLES}/2p.json", "mnist", "data set"], {}, "data set: got 'mnist', takes cifar10, cifar100"),
     (ASCEND, [f"{TABLES}/2p.json", "cifar10", "nowhere"], {}, "TRAIN_DATASET_PATH: nowhere is not a folder"),
     (ASCEND, [f"{TABLES}/2x8p.json", "cifar10", "data set"], {}, "SERVER_ID: not set"),
     (ASCEND, [f"{TABLES}/2x8p.json", "cifar10", "data set"], {"SERVER_ID": "x"}, "SERVER_ID: got 'x'"),
