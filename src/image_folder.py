@@ -178,7 +178,8 @@ def _size_of_image(file: Path) -> int:
         raise UserError(f"{file}: {size} bytes that are no JPEG or PNG image; convert it, copy it again or remove it")
     if not end.endswith(ENDS):  # truncated, or whole with something behind the image, as some cameras write
         try:
-            Image.open(file).load()  # not MindSpore, which leaves a copy of what it cannot decode in the user's folder
+            with Image.open(file) as image:  # MindSpore leaves a copy of what it cannot decode where it was called
+                image.load()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             raise _damaged(file) from None
     return size
