@@ -190,7 +190,12 @@ def test_fingerprint_follows_names_sizes_and_side(folder):
     assert fingerprint(load(folder / "train").pixels) == first  # wherever the folder is
     assert fingerprint(load(folder, num_samples=5).pixels) != first
     assert fingerprint(dataset.load("imagefolder", str(folder), "train").pixels) != first
-    noise(folder / "train" / "cat" / "a.jpg", "JPEG")
+    file = folder / "train" / "cat" / "a.jpg"
+    renamed = file.rename(file.with_name("aa.jpg"))
+    assert fingerprint(load(folder).pixels) != first
+    renamed.rename(file)
+    assert fingerprint(load(folder).pixels) == first
+    noise(file, "JPEG")
     assert fingerprint(load(folder).pixels) != first
 
 
