@@ -8,13 +8,13 @@ from src.augmentation import JITTER_PROBABILITY, Augmentation
 
 
 class PilAugmentation(Augmentation):
-    """The same random transformations of an image, but for the blur, which is off by default.
+    """The same random transformations of an image in memory, but for the blur, which is off by default there.
 
     MindSpore runs an operation in Python where the one before it in the ``map`` does and there is a
     choice (``Dataset.map``), so ``ToPIL`` in front takes all of them out of C++.
     """
 
-    def operations(self, side: int) -> List:
+    def operations(self, side: int, encoded: bool = False) -> List:
         s = self.jitter_strength
         return [
             vision.ToPIL(),

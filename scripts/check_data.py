@@ -5,20 +5,33 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.logs import logger, status_of
+
+FEW_CLASSES = 20  # so many are shown one by one
+BLOCK = 256  # files that are decoded at a time
 
 
 def main() -> None:
     from src import dataset
     from src.errors import UserError
+    from src.image_folder import ImageFiles
     if len(sys.argv) != 3 or sys.argv[1] not in dataset.DATA_SETS:
         raise UserError(f"usage: python scripts/check_data.py {{{','.join(dataset.DATA_SETS)}}} FOLDER")
     name, folder = sys.argv[1:]
-    classes = dataset.DATA_SETS[name].classes
-    for split in ("train", "test"):
-        labels = dataset.load(name, folder, split).labels
-        logger.info("  %s", ", ".join(f"{(labels == label).sum()} {title}" for label, title in enumerate(classes)))
+    for split in ("pretrain", "train", "test") if dataset.DATA_SETS[name].has_unlabelled else ("train", "test"):
+        pixels, labels, classes = dataset.load(name, folder, split)
+        counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+        if len(classes) <= FEW_CLASSES:
+            logger.info("  %s", ", ".join(f"{count} {title}" for count, title in zip(counts, classes)))
+        else:
+            logger.info("  %d classes of %d to %d images", len(classes), counts.min(), counts.max())
+        if isinstance(pixels, ImageFiles):
+            for start in range(0, len(pixels), BLOCK):
+                pixels[np.arange(start, min(start + BLOCK, len(pixels)))]
+            logger.info("  all files can be decoded")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 # What the launchers share; each sources it as its first step and defines `usage`.
 # shellcheck shell=sh
 
+# shellcheck disable=SC2034  # the launchers' usage shows it
+DATA_SETS="cifar10, cifar100, stl10, imagefolder or shapes"
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 # fail MESSAGE: one line on standard error, status 2.
@@ -18,7 +20,10 @@ absolute() {
 }
 
 check_dataset() {
-    [ "$1" = cifar10 ] || [ "$1" = shapes ] || fail "data set: got '$1', takes cifar10 or shapes"
+    case $1 in
+        cifar10 | cifar100 | stl10 | imagefolder | shapes) ;;
+        *) fail "data set: got '$1', takes $DATA_SETS" ;;
+    esac
 }
 
 check_folder() { # NAME PATH [DATA_SET]; shapes is generated where it is missing

@@ -28,7 +28,7 @@ def main(run: Path, name: str, data: str, seconds: int) -> None:
 
     log_to_console()
     test = dataset.load(name, data, "test")
-    classes = dataset.DATA_SETS[name].classes
+    classes = test.classes
     shown = np.random.default_rng(0).permutation(len(test.labels))[:IMAGES]
     model = run / "simclr.mindir"
     probabilities = run_file(model, test.pixels[shown].transpose(0, 3, 1, 2).copy(), "MINDIR")

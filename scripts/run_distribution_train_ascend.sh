@@ -7,6 +7,7 @@
 
 usage() {
     echo "Usage: sh run_distribution_train_ascend.sh [RANK_TABLE_FILE] [cifar10] [TRAIN_DATASET_PATH] [--flag value ...]
+Data sets: $DATA_SETS.
 Further flags go to train.py. With several servers in the table call it on each of them; SERVER_ID=... names this one.
 It stays in front until all ranks have ended, and ends them all when one fails." >&2
     exit 2

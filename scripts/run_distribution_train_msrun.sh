@@ -7,6 +7,7 @@
 
 usage() {
     echo "Usage: sh run_distribution_train_msrun.sh [DEVICE_NUM] [cifar10] [TRAIN_DATASET_PATH] [--flag value ...]
+Data sets: $DATA_SETS.
 DEVICE_NUM counts the devices of all machines. Further flags go to train.py. Environment, with defaults:
   DEVICE_TARGET=Ascend     Ascend, GPU or CPU
   MASTER_ADDR=127.0.0.1    address of the machine with NODE_RANK 0

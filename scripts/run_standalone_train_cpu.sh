@@ -5,6 +5,7 @@
 
 usage() {
     echo "Usage: sh run_standalone_train_cpu.sh [cifar10] [TRAIN_DATASET_PATH] [--flag value ...]
+Data sets: $DATA_SETS.
 Further flags go to train.py. FOREGROUND=1 waits for the end and passes the exit status on." >&2
     exit 2
 }

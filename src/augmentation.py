@@ -1,19 +1,25 @@
 """Images -> batches of two random views each.
 
-The augmentation is that of the paper (appendix A) and runs in MindSpore's C++ operations. Two traps
+The augmentation is that of the paper (appendices A and B.9) and runs in MindSpore's C++ operations. Two traps
 shape this file. Two seeded ``map`` calls draw the same random numbers, so they would make two equal
 views; here the image goes through one ``map`` twice in a row. And a seeded pipeline that is iterated
 again repeats its epoch; here every epoch is a pipeline of its own, seeded with (seed, epoch, rank), which
 is also what lets a resumed run see the same views as one that was never interrupted.
 """
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import transforms, vision
 
+from src.errors import UserError
+from src.image_folder import ImageFiles
+
 JITTER_PROBABILITY = 0.8
-BLUR_SIGMAS = (0.1, 0.5, 1.0, 1.5, 2.0)  # the paper draws the deviation from [0.1, 2]
+IN_FLIGHT = 512  # images: more than there are between the source of a pipeline and its operations
+# The paper draws the deviation from [0.1, 2], and MindSpore's blur takes a given one: these are the middles of as
+# many equal parts of that range, one of which is chosen for every view.
+BLUR_SIGMAS = tuple(0.1 + 1.9 * (part + 0.5) / 64 for part in range(64))
 
 
 class Augmentation(NamedTuple):
@@ -25,8 +31,11 @@ class Augmentation(NamedTuple):
     grayscale_probability: float = 0.2
     blur_probability: float = 0.0
 
-    def operations(self, side: int) -> List:
-        """Return the operations for views of ``side`` pixels, uint8 HWC in and out."""
+    def operations(self, side: int, encoded: bool = False) -> List:
+        """Return the operations for views of ``side`` pixels, uint8 HWC in and out.
+
+        Where the images are ``encoded``, what goes in is the bytes of a JPEG or PNG file.
+        """
         s = self.jitter_strength
         to_gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
         to_rgb = vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB)
@@ -37,25 +46,33 @@ class Augmentation(NamedTuple):
             (vision.RandomColorAdjust(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s), JITTER_PROBABILITY if s else 0),
             (transforms.Compose([to_gray, to_rgb]), self.grayscale_probability),
             (transforms.RandomChoice(blurs), self.blur_probability)]
-        operations = [vision.RandomResizedCrop(side, scale=(self.crop_min_scale, 1.0))]
+        crop = vision.RandomCropDecodeResize if encoded else vision.RandomResizedCrop
+        operations = [crop(side, scale=(self.crop_min_scale, 1.0))]
         chosen = [(operation, probability) for operation, probability in choices if probability]
         # One operation that draws for all. On their own, seeded operations that draw once per image all draw
         # the same number: every view without colour would be a flipped one.
         return operations + ([vision.RandomSelectSubpolicy([chosen])] if chosen else [])
 
 
+# What the paper has for CIFAR-10, and for larger images: the flags that are not given take these.
+PAPER_SMALL = Augmentation()
+PAPER_LARGE = Augmentation(jitter_strength=1.0, blur_probability=0.5)
+
+
 class _Twins:
     """Every image of ``order`` twice in a row: rows 2i and 2i + 1 are the same image."""
 
-    def __init__(self, pixels: np.ndarray, order: np.ndarray):
+    def __init__(self, pixels: Any, order: np.ndarray):
         self.pixels = pixels
         self.order = order.tolist()
+        self.reached = 0  # images that were asked for
 
     def __len__(self) -> int:
         return 2 * len(self.order)
 
     def __getitem__(self, row: int) -> Tuple[np.ndarray]:
-        return (self.pixels[self.order[row // 2]],)
+        self.reached = row // 2 + 1
+        return (np.ascontiguousarray(self.pixels[self.order[row // 2]]),)
 
 
 class Views:
@@ -64,10 +81,13 @@ class Views:
     Yields uint8 (2 * batch_size, 3, side, side): the first views of a batch, then the second views
     in the same order. The order of the images is new in every epoch and common to all ranks, and every
     step takes the next ``world_size * batch_size`` of them, each rank its own. Images that do not fill
-    such a global batch are left out of that epoch.
+    such a global batch are left out of that epoch. ``pixels`` is as in ``Images``.
+
+    An image that cannot be read or decoded ends an epoch with a UserError. It is kept in ``error`` too, for
+    MindSpore makes another of every error in a data set.
     """
 
-    def __init__(self, pixels: np.ndarray, batch_size: int, augmentation: Augmentation, seed: int,
+    def __init__(self, pixels: Any, batch_size: int, augmentation: Augmentation, seed: int,
                  workers: int, first_epoch: int = 0, rank: int = 0, world_size: int = 1):
         self.pixels = pixels
         self.batch_size = batch_size
@@ -77,6 +97,7 @@ class Views:
         self.next_epoch = first_epoch
         self.rank = rank
         self.world_size = world_size
+        self.error: Optional[UserError] = None
 
     def __len__(self) -> int:
         return len(self.pixels) // (self.batch_size * self.world_size)
@@ -92,12 +113,26 @@ class Views:
         order = order[self.rank::self.world_size][:len(self) * self.batch_size]
         side = self.pixels.shape[1]
         ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch, self.rank)).generate_state(1)[0]))
-        rows = ds.GeneratorDataset(_Twins(self.pixels, order), ["view"], shuffle=False, num_parallel_workers=1)
-        rows = rows.map(self.augmentation.operations(side), ["view"], num_parallel_workers=self.workers)
+        twins = _Twins(self.pixels, order)
+        rows = ds.GeneratorDataset(twins, ["view"], shuffle=False, num_parallel_workers=1)
+        encoded = isinstance(self.pixels, ImageFiles)
+        rows = rows.map(self.augmentation.operations(side, encoded), ["view"], num_parallel_workers=self.workers)
         batches = rows.batch(2 * self.batch_size, drop_remainder=True, num_parallel_workers=1)
-        for (batch,) in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
-            pairs = batch.reshape(self.batch_size, 2, side, side, 3)
-            yield (np.ascontiguousarray(pairs.transpose(1, 0, 4, 2, 3)).reshape(-1, 3, side, side),)
+        try:
+            for (batch,) in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
+                pairs = batch.reshape(self.batch_size, 2, side, side, 3)
+                yield (np.ascontiguousarray(pairs.transpose(1, 0, 4, 2, 3)).reshape(-1, 3, side, side),)
+        except RuntimeError:  # MindSpore does not say which file it could not decode
+            if encoded:
+                self._find_damage(order[:twins.reached][-IN_FLIGHT:])
+            raise
+
+    def _find_damage(self, rows: np.ndarray) -> None:
+        try:
+            self.pixels.find_damage(rows)
+        except UserError as error:
+            self.error = error
+            raise
 
 
 def to_dataset(views: Views, sinking: bool) -> ds.Dataset:

@@ -1,4 +1,4 @@
-"""Fetching CIFAR-10 from its home page."""
+"""Fetching a data set from its home page."""
 import hashlib
 import shutil
 import tarfile
@@ -6,16 +6,23 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 from src.errors import UserError
 from src.logs import logger
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-FOLDER = "cifar-10-batches-bin"
+BLOCK = 1 << 20  # bytes that are read at a time
 
 
-def download_cifar10(path: Path, url: str = URL, md5: str = MD5) -> None:
+class Archive(NamedTuple):
+    """A .tar.gz of a home page, and the folder that its files go to."""
+
+    url: str
+    md5: str
+    folder: str
+
+
+def fetch(archive: Archive, path: Path) -> None:
     """Fetch the official archive, check it and lay its files out under ``path``.
 
     Everything happens in a temporary folder inside ``path``; only whole files leave it.
@@ -24,23 +31,25 @@ def download_cifar10(path: Path, url: str = URL, md5: str = MD5) -> None:
         UserError: the archive cannot be fetched or is not the official one.
     """
     path.mkdir(parents=True, exist_ok=True)
-    logger.info("fetching %s into %s", url, path)
+    logger.info("fetching %s into %s", archive.url, path)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=path) as temporary:
-        archive = Path(temporary) / "archive.tar.gz"
+        fetched = Path(temporary) / "archive.tar.gz"
+        digest = hashlib.md5()
         try:
-            with urllib.request.urlopen(url, timeout=60) as response, archive.open("wb") as file:
-                shutil.copyfileobj(response, file, 1 << 20)
+            with urllib.request.urlopen(archive.url, timeout=60) as response, fetched.open("wb") as file:
+                for block in iter(lambda: response.read(BLOCK), b""):
+                    digest.update(block)
+                    file.write(block)
         except (urllib.error.URLError, OSError) as error:
-            raise UserError(f"--download: {url} cannot be fetched ({error}); fetch it elsewhere, unpack it and name "
-                            "its folder with --train_dataset_path") from None
-        digest = hashlib.md5(archive.read_bytes()).hexdigest()
-        if digest != md5:
-            raise UserError(f"--download: {url} gave a file with MD5 {digest}, expected {md5}; it was cut short or "
-                            "changed on the way, so try again")
-        _extract(archive, Path(temporary) / FOLDER)
-        (path / FOLDER).mkdir(exist_ok=True)
-        for file in sorted((Path(temporary) / FOLDER).iterdir()):
-            file.replace(path / FOLDER / file.name)
+            raise UserError(f"--download: {archive.url} cannot be fetched ({error}); fetch it elsewhere, unpack it and "
+                            "name its folder with --train_dataset_path") from None
+        if digest.hexdigest() != archive.md5:
+            raise UserError(f"--download: {archive.url} gave a file with MD5 {digest.hexdigest()}, expected "
+                            f"{archive.md5}; it was cut short or changed on the way, so try again")
+        _extract(fetched, Path(temporary) / archive.folder)
+        (path / archive.folder).mkdir(exist_ok=True)
+        for file in sorted((Path(temporary) / archive.folder).iterdir()):
+            file.replace(path / archive.folder / file.name)
 
 
 def _extract(archive: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ from mindspore import Tensor, nn
 
 from src import checkpoint
 from src.config import adopt
-from src.dataset import DATA_SETS
+from src.dataset import side_of
 from src.errors import UserError
 from src.files import written_whole
 from src.flags import ExportConfig
@@ -73,10 +73,11 @@ def load_model(config: ExportConfig) -> Tuple[nn.Cell, int]:
     """Return the network to export and the side of its images."""
     source = checkpoint.load(config.ckpt_simclr_encoder, "simclr", "ckpt_simclr_encoder")
     settings = source.info["settings"]
-    adopt(config, settings, ("encoder", "width_multiplier", "dataset_name"), str(source.path))
+    side = side_of(settings)
+    adopt(config, {**settings, "image_size": side}, ("encoder", "width_multiplier", "dataset_name", "image_size"),
+          str(source.path))
     encoder = encoder_of(settings)
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
-    side = DATA_SETS[settings["dataset_name"]].side
     if not config.ckpt_linear_classifier:
         return encoder, side
     digest = checkpoint.digest(source.path)

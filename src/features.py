@@ -1,6 +1,7 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
@@ -9,14 +10,15 @@ from tqdm import tqdm
 from src.collective import share, sum_over_ranks, together
 from src.errors import UserError
 from src.files import written_whole
+from src.images import identity
 from src.logs import logger
 from src.process_group import Process
 from src.resnet import ResNet
 
 
-def extract(encoder: ResNet, pixels: np.ndarray, batch_size: int, process: Process,
+def extract(encoder: ResNet, pixels: Any, batch_size: int, process: Process,
             title: str = "features") -> np.ndarray:
-    """Return the representations (N, features), float32, of uint8 images (N, side, side, 3).
+    """Return the representations (N, features), float32, of ``pixels`` as in ``Images``.
 
     Every image is encoded once, by one of the ranks, in inference mode, and all ranks get all
     representations in order. The last batch is filled up, so that one graph serves all, and its surplus is
@@ -33,7 +35,7 @@ def extract(encoder: ResNet, pixels: np.ndarray, batch_size: int, process: Proce
     return sum_over_ranks(features, process)
 
 
-def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: np.ndarray, batch_size: int,
+def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: Any, batch_size: int,
            split: str, process: Process) -> np.ndarray:
     """Return ``extract``'s result from ``folder``, where it lies under a key of checkpoint and images.
 
@@ -44,7 +46,8 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: np.ndarra
         UserError: this rank has other images than rank 0.
     """
     key = hashlib.sha256(f"{encoder_digest} {pixels.shape}".encode())
-    key.update(np.ascontiguousarray(pixels).data)
+    for part in identity(pixels):
+        key.update(part)
     file = folder / f"{split}-{key.hexdigest()[:20]}.npy"
     name_of_first, is_there = share((file.name, file.exists()), process)
     with together(process):

@@ -42,7 +42,10 @@ class Flags:
         None, choice("Ascend", "GPU", "CPU"), "where to run; by default Ascend where one is present, else CPU")
     device_id: int = flag(0, integer(0), "which of the machine's devices")
     dataset_name: Optional[str] = flag(
-        None, choice("cifar10", "shapes"), "data set; `shapes` is generated and needs no files")
+        None, choice("cifar10", "cifar100", "stl10", "imagefolder", "shapes"),
+        "data set; `imagefolder` is a folder of images per class, `shapes` is generated and needs no files")
+    image_size: Optional[int] = flag(
+        None, integer(8), "side in pixels that the images of `imagefolder` are resized to; by default 224")
     encoder: Optional[str] = flag(None, choice("resnet18", "resnet34", "resnet50", "resnet101"), "base encoder")
     width_multiplier: Optional[float] = flag(
         None, number(0, 16, above=True), "factor on every width of the encoder; 0.25 is laptop-sized")
@@ -134,9 +137,13 @@ class TrainConfig(RunFlags):
         2, integer(1), "threads of the input pipeline; the random augmentations depend on it")
     crop_min_scale: float = flag(0.08, number(0, 1, above=True), "smallest share of the area that a crop keeps")
     flip_probability: float = flag(0.5, number(0, 1), "probability of a horizontal flip")
-    jitter_strength: float = flag(0.5, number(0, 1.25), "strength of the colour jitter; 0 for none")
+    jitter_strength: Optional[float] = flag(
+        None, number(0, 1.25), "strength of the colour jitter, 0 for none; by default 0.5 for images of up to 32 "
+        "pixels and 1 for larger ones, as in the paper")
     grayscale_probability: float = flag(0.2, number(0, 1), "probability of a view without colour")
-    blur_probability: float = flag(0.0, number(0, 1), "probability of Gaussian blur")
+    blur_probability: Optional[float] = flag(
+        None, number(0, 1), "probability of Gaussian blur; by default 0 for images of up to 32 pixels and 0.5 for "
+        "larger ones, as in the paper")
     normalize: bool = flag(False, BOOLEAN, "subtract the data set's mean colour and divide by its deviation")
 
     def check(self) -> None:
@@ -157,7 +164,8 @@ class EvalConfig(RunFlags):
     encoder_checkpoint_path: Optional[str] = flag(None, PATH, ENCODER)
     eval_dataset_path: Optional[str] = flag(
         None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
-    class_num: int = flag(10, integer(2), "number of classes; more than the data set has are allowed")
+    class_num: Optional[int] = flag(
+        None, integer(2), "number of classes; by default those of the data set, and more are allowed")
     pre_classifier_checkpoint_path: Optional[str] = flag(
         None, PATH, "classifier to evaluate; no training then")
     print_iter: int = flag(100, integer(1), "steps from one logged loss to the next")

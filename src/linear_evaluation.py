@@ -10,11 +10,11 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src import checkpoint, cloud, dataset, features
 from src.checkpoint import Checkpoint
-from src.cifar10 import Images
 from src.collective import broadcast, share, together
 from src.config import adopt
 from src.errors import UserError
 from src.flags import EvalConfig
+from src.images import Images
 from src.logs import log_epoch, logger
 from src.lr_generator import learning_rates
 from src.metrics import classification_metrics
@@ -95,13 +95,30 @@ def resolve(config: EvalConfig, encoder: Checkpoint, classifier: Optional[Checkp
         config = adopt(config, settings, ("dataset_name",), source)
     if classifier:
         config = adopt(config, classifier.info, ("class_num",), str(classifier.path))
-    trained, evaluated = dataset.DATA_SETS[settings["dataset_name"]], dataset.DATA_SETS[config.dataset_name]
-    if trained.side != evaluated.side:
-        raise UserError(f"--dataset_name: got {config.dataset_name} ({evaluated.side} pixels), but {source} was "
-                        f"trained on images of {trained.side} pixels")
-    if config.class_num < len(evaluated.classes):
-        raise UserError(f"--class_num: got {config.class_num}, takes at least the {len(evaluated.classes)} classes "
-                        f"of {config.dataset_name}")
+    side = dataset.side_of(settings)
+    dataset.check_side(config.dataset_name, side, f"{source} was trained on images of")
+    return adopt(config, {"image_size": side}, ("image_size",), source)
+
+
+def resolve_classes(config: EvalConfig, train: Optional[Images], test: Images,
+                    classifier: Optional[Checkpoint]) -> EvalConfig:
+    """Fill in the number of classes, once the images are known.
+
+    Raises:
+        UserError: there are more classes than asked for, or the test images have others than the classifier.
+    """
+    # Checkpoints of before there were data sets with classes of their own do not say them.
+    known = train.classes if train else tuple(classifier.info.get("classes", test.classes))
+    if test.classes != known:
+        other = sorted(set(test.classes) ^ set(known))
+        raise UserError(f"--eval_dataset_path: its {len(test.classes)} classes are not the {len(known)} that the "
+                        f"classifier is for: {', '.join(other[:3])}{' ...' * (len(other) > 3)} "
+                        f"{'are' if len(other) > 1 else 'is'} in one of them alone; give both the same classes")
+    if config.class_num is None:
+        return dataclasses.replace(config, class_num=len(known))
+    if config.class_num < len(known):
+        raise UserError(f"--class_num: got {config.class_num}, takes at least the {len(known)} classes of "
+                        f"{config.dataset_name}")
     return config
 
 
@@ -136,13 +153,13 @@ def build_classifier(found: Checkpoint) -> LinearClassifier:
 
 def load_images(config: EvalConfig) -> Tuple[Optional[Images], Images]:
     """Return training and test images; without training of a classifier there are no former ones."""
-    train = None
+    train, name, side = None, config.dataset_name, config.image_size
     if not config.pre_classifier_checkpoint_path:
-        train = dataset.load(config.dataset_name, config.train_dataset_path, "train",
-                             num_samples=config.num_samples, download=config.download)
+        train = dataset.load(name, config.train_dataset_path, "train", num_samples=config.num_samples,
+                             download=config.download, side=side)
     if config.eval_dataset_path:
-        return train, dataset.load(config.dataset_name, config.eval_dataset_path, "test", "eval_dataset_path")
-    return train, dataset.load(config.dataset_name, config.train_dataset_path, "test", download=config.download)
+        return train, dataset.load(name, config.eval_dataset_path, "test", "eval_dataset_path", side=side)
+    return train, dataset.load(name, config.train_dataset_path, "test", download=config.download, side=side)
 
 
 def find_start(config: EvalConfig, process: Process) -> Tuple[Checkpoint, str, Optional[Checkpoint]]:
@@ -180,6 +197,7 @@ def evaluate(config: EvalConfig, process: Process) -> None:
         if config.run_cloudbrain:
             cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
         train, test = load_images(config)
+        config = resolve_classes(config, train, test, given)
         encoder = encoder_of(source.info["settings"])
         if process.is_first:
             checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),
@@ -204,18 +222,17 @@ def evaluate(config: EvalConfig, process: Process) -> None:
                 else:
                     classifier = LinearClassifier(encoder.features, config.class_num)
                     info = {"kind": "linear_classifier", "class_num": config.class_num, "features": encoder.features,
-                            "dataset_name": config.dataset_name, "encoder_digest": digest,
+                            "dataset_name": config.dataset_name, "classes": test.classes, "encoder_digest": digest,
                             "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
                     train_classifier(classifier, train_split, config, folder, info)
-                report(classifier, test_split, config, source, folder)
+                report(classifier, test_split, test.classes, config, source, folder)
 
 
-def report(classifier: LinearClassifier, test: Split, config: EvalConfig, source: Checkpoint,
+def report(classifier: LinearClassifier, test: Split, names: Tuple[str, ...], config: EvalConfig, source: Checkpoint,
            folder: RunFolder) -> None:
     """Evaluate every test image once; log the accuracy and add everything to metrics.jsonl."""
     classifier.set_train(False)
     logits = classifier(Tensor(test.rows)).asnumpy()
-    names = dataset.DATA_SETS[config.dataset_name].classes
     names += tuple(f"class {index}" for index in range(len(names), config.class_num))
     result = classification_metrics(logits, test.labels, names)
     trained = f"{config.epoch_size} epochs" if not config.pre_classifier_checkpoint_path else "given classifier"

@@ -1,6 +1,6 @@
 """Pretraining, from settings to checkpoints."""
 import hashlib
-from typing import Callable, List, NamedTuple, Optional
+from typing import Any, Callable, List, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
@@ -14,6 +14,7 @@ from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, together
 from src.errors import UserError
 from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
+from src.images import identity
 from src.logs import logger
 from src.lr_generator import learning_rates
 from src.nt_xent import NTXent
@@ -107,8 +108,13 @@ def train(config: TrainConfig, learner: Learner, views: Views, folder: RunFolder
         callbacks = [Progress(start, config.epoch_size, global_batch), *callbacks,
                      SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)]
     sinking = process.device_target != "CPU"  # the CPU back end has no data sinking
-    Model(learner.step).train(config.epoch_size - start, to_dataset(views, sinking), callbacks=callbacks,
-                              dataset_sink_mode=sinking)
+    try:
+        Model(learner.step).train(config.epoch_size - start, to_dataset(views, sinking), callbacks=callbacks,
+                                  dataset_sink_mode=sinking)
+    except RuntimeError:
+        if views.error:
+            raise views.error from None
+        raise
 
 
 def load_start(learner: Learner, resumed: Optional[Checkpoint], source: Optional[Checkpoint]) -> None:
@@ -131,9 +137,12 @@ def has_head(source: Checkpoint) -> bool:
     return "projection_dimension" in source.info["settings"]
 
 
-def fingerprint(pixels: np.ndarray) -> str:
+def fingerprint(pixels: Any) -> str:
     """Tell one set of training images from another: how many, and the beginning of their SHA-256."""
-    return f"{len(pixels)} images, {hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:16]}"
+    digest = hashlib.sha256()
+    for part in identity(pixels):
+        digest.update(part)
+    return f"{len(pixels)} images, {digest.hexdigest()[:16]}"
 
 
 def check_data(data: str, data_of_first: str, resumed: Optional[Checkpoint]) -> None:
@@ -150,8 +159,8 @@ def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Views
     """Read the training images and prepare this rank's views."""
     if config.run_cloudbrain:
         cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
-    images = dataset.load(config.dataset_name, config.train_dataset_path, "train",
-                          num_samples=config.num_samples, download=config.download)
+    images = dataset.load(config.dataset_name, config.train_dataset_path, "pretrain",
+                          num_samples=config.num_samples, download=config.download, side=config.image_size)
     if len(images.pixels) < config.batch_size * process.world_size:
         devices = f" on {process.world_size} devices" if process.world_size > 1 else ""
         raise UserError(f"--batch_size: got {config.batch_size}{devices}, takes at most the "

@@ -9,8 +9,9 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from src.cifar10 import NAMES, SIDE, Images, write_file
+from src.cifar10 import NAMES, SIDE, write_file
 from src.files import write_text
+from src.images import Images
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.dataset import DATA_SETS
+from src.dataset import DATA_SETS, side_of
 from src.resnet import Norm, Pixels, ResNet, build_encoder
 
 
@@ -80,7 +80,7 @@ def encoder_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> ResNet:
     """Build the encoder that ``settings``, a run's or a checkpoint's, describe; ``norm`` as for ``ResNet``."""
     data_set = DATA_SETS[settings["dataset_name"]]
     pixels = Pixels(data_set.mean, data_set.std) if settings["normalize"] else Pixels()
-    return build_encoder(settings["encoder"], settings["width_multiplier"], data_set.side, pixels,
+    return build_encoder(settings["encoder"], settings["width_multiplier"], side_of(settings), pixels,
                          norm)
 
 

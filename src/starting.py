@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from src import checkpoint, cloud
+from src.augmentation import PAPER_LARGE, PAPER_SMALL
 from src.checkpoint import Checkpoint
 from src.collective import together
 from src.config import adopt
+from src.dataset import check_side, side_of
 from src.errors import UserError
 from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.logs import logger
 from src.lr_generator import default_warmup
 from src.optimizer import default_learning_rate
 from src.process_group import Process
+from src.resnet import CIFAR_STEM_MAX_SIDE
 
 PREFIX = "checkpoint_simclr"
 NETWORK = ("encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize")
@@ -74,6 +77,7 @@ def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional
         if config.normalize and config.dataset_name != source.info["settings"]["dataset_name"]:
             raise UserError(f"--dataset_name: got {config.dataset_name}, but {source.path} has the normalisation of "
                             f"{source.info['settings']['dataset_name']} in it")
+    config = follow_images(config)
     cores = os.cpu_count() or 1
     if config.num_parallel_workers > cores:
         if "num_parallel_workers" in config.given:
@@ -88,6 +92,19 @@ def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional
     if not resumed and "warmup_epochs" not in config.given:
         config = dataclasses.replace(config, warmup_epochs=default_warmup(config.warmup_epochs, config.epoch_size))
     return config
+
+
+def follow_images(config: TrainConfig) -> TrainConfig:
+    """Fill in what follows from the size of the images.
+
+    Raises:
+        UserError: ``image_size`` is not the data set's.
+    """
+    side = side_of(settings_of(config))
+    check_side(config.dataset_name, side, "--image_size asks for")
+    paper = PAPER_SMALL if side <= CIFAR_STEM_MAX_SIDE else PAPER_LARGE
+    missing = {name: getattr(paper, name) for name in paper._fields if getattr(config, name) is None}
+    return dataclasses.replace(config, image_size=side, **missing)
 
 
 def keep_global_batch(config: TrainConfig, resumed: Checkpoint) -> TrainConfig:

@@ -1,8 +1,9 @@
 """The two views: different, new in every epoch, reproducible, complete."""
+import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src.augmentation import Augmentation, Views, to_dataset
+from src.augmentation import PAPER_LARGE, PAPER_SMALL, Augmentation, Views, to_dataset
 
 BATCH, WORKERS = 64, 2
 STILL = Augmentation(crop_min_scale=1.0, flip_probability=0, jitter_strength=0, grayscale_probability=0)
@@ -117,6 +118,35 @@ def test_jitter_strength_and_probability():
 def test_blur_smoothes(images):
     sharp, blurred = (first_views(images[:640], blur_probability=probability) for probability in (0, 1))
     assert np.abs(np.diff(blurred, axis=-1)).mean() < 0.9 * np.abs(np.diff(sharp, axis=-1)).mean()
+
+
+def blur_of_an_edge(sigma, taps=9):
+    """The value beside an edge from 0 to 255 under a Gaussian blur, from the formula."""
+    weights = np.exp(-0.5 * (np.arange(taps) - taps // 2) ** 2 / sigma[:, None] ** 2)
+    return 255 * (weights[:, taps // 2:].sum(1) / weights.sum(1))
+
+
+def test_blur_of_large_images_is_the_papers():
+    """Kernel of a tenth of the side, deviation even between 0.1 and 2, probability 0.5."""
+    edge = np.zeros((96, 96, 3), np.uint8)
+    edge[:, 48:] = 255
+    blur = PAPER_LARGE.operations(96)[-1]  # alone: even a crop of the whole area may shift the edge
+    rows = ds.GeneratorDataset([(edge,)] * 2560, ["view"], shuffle=False, num_parallel_workers=1)
+    views = np.stack([view[50, :, 0] for (view,) in rows.map([blur], ["view"], num_parallel_workers=WORKERS)
+                      .create_tuple_iterator(num_epochs=1, output_numpy=True)]).astype(float)
+    assert (views[:, :48 - 4] == 0).all() and (views[:, 48 + 4:] == 255).all()  # 9 taps reach 4 pixels
+    sigma = np.linspace(0.1, 2, 4001)
+    beside = blur_of_an_edge(sigma)
+    for bound in (0.5, 0.8, 1.1, 1.4, 1.7, 1.9):
+        share = (views[:, 48] < np.interp(bound, sigma, beside) - 0.5).mean()
+        assert share_within(share, 0.5 * (2 - bound) / 1.9, len(views)), bound
+
+
+def test_what_the_paper_has_for_small_and_for_large_images():
+    assert (PAPER_SMALL.jitter_strength, PAPER_SMALL.blur_probability) == (0.5, 0)
+    assert (PAPER_LARGE.jitter_strength, PAPER_LARGE.blur_probability) == (1.0, 0.5)
+    for paper in (PAPER_SMALL, PAPER_LARGE):
+        assert (paper.crop_min_scale, paper.flip_probability, paper.grayscale_probability) == (0.08, 0.5, 0.2)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

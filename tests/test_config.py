@@ -24,7 +24,7 @@ def test_defaults_are_the_documented_ones():
                 "encoder": "resnet50"}
     assert {name: train[name] for name in expected} == expected
     evaluation = settings_of(parse(EvalConfig, EVAL))
-    expected = {"class_num": 10, "print_iter": 100, "batch_size": 128, "epoch_size": 100, "save_checkpoint_epochs": 1}
+    expected = {"class_num": None, "print_iter": 100, "batch_size": 128, "epoch_size": 100, "save_checkpoint_epochs": 1}
     assert {name: evaluation[name] for name in expected} == expected
     assert settings_of(parse(ExportConfig, EXPORT))["batch_size"] == 1
 

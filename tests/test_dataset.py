@@ -14,10 +14,11 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import cifar10, dataset, shapes
-from src.cifar10 import Images
-from src.download import download_cifar10
+from src import cifar10, dataset, flags, shapes
+from src.cifar10 import CIFAR10
+from src.download import Archive, fetch
 from src.errors import UserError
+from src.images import Images
 
 TRUCK, FROG = 9, 6
 
@@ -30,7 +31,7 @@ def test_any_whole_number_of_records_reads_back(tmp_path_factory, count, seed):
     file = tmp_path_factory.mktemp("records") / "data_batch_1.bin"
     cifar10.write_file(file, images)
     assert file.stat().st_size == count * 3073
-    read = cifar10.read_files([file])
+    read = CIFAR10.read_files([file])
     assert np.array_equal(read.pixels, images.pixels)
     assert np.array_equal(read.labels, images.labels)
 
@@ -39,7 +40,7 @@ def test_a_record_is_label_then_planes(tmp_path):
     record = bytes([3]) + bytes(range(256)) * 12
     file = tmp_path / "test_batch.bin"
     file.write_bytes(record)
-    images = cifar10.read_files([file])
+    images = CIFAR10.read_files([file])
     assert images.labels.tolist() == [3]
     for channel, row, column in [(0, 0, 0), (1, 5, 7), (2, 31, 31)]:
         assert images.pixels[0, row, column, channel] == record[1 + channel * 1024 + row * 32 + column]
@@ -116,6 +117,76 @@ def test_real_cifar10(cifar10_dir):
     mean, std = train.pixels.mean((0, 1, 2)) / 255, train.pixels.std((0, 1, 2)) / 255
     assert np.allclose(mean, dataset.DATA_SETS["cifar10"].mean, atol=0.01)
     assert np.allclose(std, dataset.DATA_SETS["cifar10"].std, atol=0.01)
+
+
+def test_the_flag_takes_every_data_set():
+    (field,) = (field for field in flags.flags_of(flags.TrainConfig) if field.name == "dataset_name")
+    assert field.metadata["kind"].expects == "one of " + ", ".join(dataset.DATA_SETS)
+
+
+@pytest.mark.parametrize("name, data_set", dataset.DATA_SETS.items())
+def test_the_registry_is_complete(name, data_set):
+    assert len(set(data_set.classes)) == {"cifar100": 100, "imagefolder": 0}.get(name, 10)
+    assert all(0 < value < 1 for value in data_set.mean + data_set.std)
+    assert (data_set.archive is None) == (name in ("shapes", "imagefolder"))
+
+
+def test_there_is_nothing_to_fetch_for_a_folder_of_images(tmp_path):
+    with pytest.raises(UserError, match="--download: imagefolder has no home page"):
+        dataset.load("imagefolder", str(tmp_path / "new"), "train", download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- CIFAR-100 ---
+
+@pytest.fixture
+def cifar100_folder(tmp_path):
+    """30 training and 12 test records, and their fine labels and pixels (N, 3, 32, 32)."""
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    written = {}
+    for split, count in (("train", 30), ("test", 12)):
+        labels, planes = rng.integers(0, 100, count), rng.integers(0, 256, (count, 3072))
+        records = np.concatenate([rng.integers(0, 20, (count, 1)), labels[:, None], planes], axis=1)
+        (folder / f"{split}.bin").write_bytes(records.astype(np.uint8).tobytes())
+        written[split] = labels, planes.reshape(count, 3, 32, 32)
+    return folder, written
+
+
+def test_cifar100_has_the_fine_labels(cifar100_folder):
+    folder, written = cifar100_folder
+    for split, (labels, planes) in written.items():
+        for path in (folder, folder.parent):
+            images = dataset.load("cifar100", str(path), split)
+            assert np.array_equal(images.labels, labels)
+            assert np.array_equal(images.pixels.transpose(0, 3, 1, 2), planes)
+            assert len(images.classes) == 100 and images.classes[17] == "castle" and images.classes[99] == "worm"
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda data: data[:-1], "92219 bytes are not a whole number of 3074-byte CIFAR-100 records"),
+    (lambda data: data[:3075] + bytes([100]) + data[3076:], "record 1 has the label 100, and CIFAR-100 has 0 to 99"),
+])
+def test_damaged_cifar100_files_are_named(cifar100_folder, damage, message):
+    file = cifar100_folder[0] / "train.bin"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=message) as error:
+        dataset.load("cifar100", str(file.parent), "train")
+    assert str(error.value).startswith(str(file))
+
+
+def test_cifar100_and_cifar10_are_told_apart(cifar100_folder, tmp_path):
+    folder, _ = cifar100_folder
+    with pytest.raises(UserError, match="no train files .*data_batch_.*CIFAR-10 binary files"):
+        dataset.load("cifar10", str(folder), "train")
+    (folder / "fine_label_names.txt").write_text("apple\nbear\n")
+    with pytest.raises(UserError, match="does not hold cifar100, by its fine_label_names.txt"):
+        dataset.load("cifar100", str(folder), "train")
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "train").write_bytes(b"pickle")
+    with pytest.raises(UserError, match="Python version of CIFAR-100"):
+        dataset.load("cifar100", str(tmp_path / "python"), "train")
 
 
 # --- shapes ---
@@ -206,11 +277,11 @@ def server(tmp_path, archive):
 
 
 def test_download_lays_the_files_out(tmp_path, server, archive, monkeypatch):
-    fetch = functools.partial(download_cifar10, url=f"{server}/cifar.tar.gz", md5=hashlib.md5(archive).hexdigest())
-    monkeypatch.setattr(dataset, "download_cifar10", fetch)
+    official = Archive(f"{server}/cifar.tar.gz", hashlib.md5(archive).hexdigest(), "cifar-10-batches-bin")
+    monkeypatch.setitem(dataset.DATA_SETS, "cifar10", dataset.DATA_SETS["cifar10"]._replace(archive=official))
     target = tmp_path / "new" / "place"
     assert len(dataset.load("cifar10", str(target), "train", download=True).labels) == 100
-    monkeypatch.setattr(dataset, "download_cifar10", None)  # the files are there now
+    monkeypatch.setattr(dataset, "fetch", None)  # the files are there now
     assert len(dataset.load("cifar10", str(target), "test", download=True).labels) == 30
     assert os.listdir(target) == ["cifar-10-batches-bin"]
     assert not (tmp_path / "new" / "escaped.bin").exists()
@@ -221,12 +292,12 @@ def test_download_lays_the_files_out(tmp_path, server, archive, monkeypatch):
 def test_a_changed_archive_leaves_nothing(tmp_path, server):
     target = tmp_path / "place"
     with pytest.raises(UserError, match="MD5 [0-9a-f]{32}, expected c32a1d4ab5d03f1284b67883e8d87530"):
-        download_cifar10(target, f"{server}/cifar.tar.gz")
+        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/cifar.tar.gz"), target)
     assert os.listdir(target) == []
 
 
 def test_a_missing_archive_leaves_nothing(tmp_path, server):
     target = tmp_path / "place"
     with pytest.raises(UserError, match="--download: .* cannot be fetched .*404"):
-        download_cifar10(target, f"{server}/other.tar.gz")
+        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/other.tar.gz"), target)
     assert os.listdir(target) == []

@@ -110,7 +110,7 @@ def test_wrong_arguments_show_the_usage(place, name):
 
 
 @pytest.mark.parametrize("name, arguments, message", [
-    ("run_standalone_train_cpu.sh", ["cifar100", "data set"], "data set: got 'cifar100', takes cifar10 or shapes"),
+    ("run_standalone_train_cpu.sh", ["mnist", "data set"], "data set: got 'mnist', takes cifar10, cifar100, stl10"),
     ("run_standalone_train_cpu.sh", ["cifar10", "nowhere"], "TRAIN_DATASET_PATH: nowhere is not a folder"),
     ("run_standalone_train_ascend.sh", ["cifar10", "data set", "first"], "DEVICE_ID: got 'first', takes a device"),
     ("run_standalone_eval_cpu.sh", ["cifar10", "no.ckpt", "data set", "data set"],

@@ -374,8 +374,8 @@ def test_exported_classifier_gives_the_probabilities(evaluated, file_format, suf
 
 
 def pixels_of_test_set(work):
-    from src.cifar10 import read_files
-    return read_files([work / "data" / "test_batch.bin"]).pixels
+    from src.cifar10 import CIFAR10
+    return CIFAR10.read_files([work / "data" / "test_batch.bin"]).pixels
 
 
 def test_exported_encoder_gives_the_features(evaluated):
