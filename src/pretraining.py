@@ -4,12 +4,12 @@ from typing import Callable, List, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Model, Parameter, nn
+from mindspore import Model, Parameter, amp, nn
 
-from src import checkpoint, cloud, dataset, starting
+from src import checkpoint, cloud, dataset, mixed_precision, starting
 from src.augmentation import Augmentation, Views, to_dataset
 from src.batch_norm import batch_norm
-from src.callbacks import EpochReport, Progress, SaveCheckpoint
+from src.callbacks import EpochReport, OverflowReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, together
 from src.errors import UserError
@@ -21,7 +21,7 @@ from src.optimizer import build_optimizer
 from src.process_group import Process
 from src.run_folder import RunFolder
 from src.simclr_model import SimCLR, simclr_of
-from src.train_step import TrainStep
+from src.train_step import ScaledTrainStep, TrainStep
 
 WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
 
@@ -33,11 +33,13 @@ class Learner(NamedTuple):
     optimizer: nn.Optimizer
     step: TrainStep
     rates: np.ndarray
+    scaler: Optional[amp.DynamicLossScaler] = None
 
     def state(self) -> List[Parameter]:
         """Return all that resuming needs; the learning rates follow from the settings."""
         own = {parameter.name for parameter in self.model.get_parameters()}
-        return [*self.model.get_parameters(),
+        loss_scale = [self.scaler.scale_value, self.scaler.counter] if self.scaler else []
+        return [*self.model.get_parameters(), *loss_scale,
                 *(p for p in self.optimizer.get_parameters() if p.name not in own and p.name != "learning_rate")]
 
 
@@ -51,7 +53,12 @@ def build_learner(config: TrainConfig, steps_per_epoch: int, process: Process) -
                            config.warmup_epochs)
     optimizer = build_optimizer(config.optimizer, model.trainable_params(), rates[
         config.pretrain_epoch_size * steps_per_epoch:], config.weight_decay)
-    return Learner(model, optimizer, TrainStep(model, loss, optimizer, process.world_size), rates)
+    if config.amp_level == "O0":
+        return Learner(model, optimizer, TrainStep(model, loss, optimizer, process.world_size), rates)
+    scaler = mixed_precision.loss_scaler()
+    step = ScaledTrainStep(mixed_precision.in_float16(model, config.amp_level), loss, optimizer, scaler,
+                           process.world_size)
+    return Learner(model, optimizer, step, rates, scaler)
 
 
 def pretrain(config: TrainConfig, process: Process) -> None:
@@ -64,6 +71,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
     resumed, source = starting.find_start(config, process)
     with together(process):
         config = starting.resolve(config, resumed, source, process.world_size)
+        mixed_precision.check(config.amp_level, process.device_target)
         start = resumed.info["epoch"] if resumed else config.pretrain_epoch_size
         views = load_views(config, start, process)
         data = fingerprint(views.pixels)
@@ -105,6 +113,8 @@ def train(config: TrainConfig, learner: Learner, views: Views, folder: RunFolder
     if process.is_first:
         callbacks = [Progress(start, config.epoch_size, global_batch), *callbacks,
                      SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)]
+    if learner.scaler:
+        callbacks.append(OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value, start))
     sinking = process.device_target != "CPU"  # the CPU back end has no data sinking
     Model(learner.step).train(config.epoch_size - start, to_dataset(views, sinking), callbacks=callbacks,
                               dataset_sink_mode=sinking)
@@ -159,6 +169,8 @@ def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> Non
     trained = sum(parameter.size for parameter in learner.model.trainable_params())
     logger.info("%s, width x %g: %d features, projected to %d; %s parameters to train", config.encoder,
                 config.width_multiplier, learner.model.encoder.features, config.projection_dimension, f"{trained:,}")
+    if config.amp_level != "O0":
+        logger.info("mixed precision %s, loss scale %g", config.amp_level, learner.scaler.scale_value.asnumpy())
     batch = f"{config.device_num} x {config.batch_size}" if config.device_num > 1 else str(config.batch_size)
     logger.info("%d epochs of %d steps of %s images; %s, learning rate up to %g, warm-up %g epochs, then %s",
                 config.epoch_size, steps_per_epoch, batch, config.optimizer, config.learning_rate,
