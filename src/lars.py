@@ -34,8 +34,8 @@ class LARS(nn.Optimizer):
         gradients, a tuple in the order of ``parameters``.
     """
 
-    # MindSpore's own nn.LARS is another method: its trust is |w| / (|g| + decay |w| + 1e-5), with the rate outside
-    # of the velocity of the optimizer that it wraps; it is deprecated since 2.9 and has no kernel for the CPU.
+    # MindSpore's own nn.LARS is another method: its trust is |w| / (|g| + decay |w| + 1e-5), and the rate stays outside
+    # of the velocity. It is also deprecated since 2.9, and its kernel is missing on the CPU.
 
     def __init__(self, groups: List[Dict[str, Any]], learning_rate: List[float], adapts: Callable[[Parameter], bool]):
         super().__init__(learning_rate, groups)

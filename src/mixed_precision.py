@@ -7,17 +7,9 @@ from mindspore import amp, nn
 from mindspore import dtype as mstype
 
 from src.batch_norm import GlobalBatchNorm
-from src.errors import UserError
 
 FIRST_SCALE = 2**16
 GROWTH_INTERVAL = 2000  # steps without overflow after which the scale is doubled
-
-
-def check(level: str, device_target: str) -> None:
-    """Raise UserError where the device cannot compute in float16."""
-    if level != "O0" and device_target == "CPU":
-        raise UserError(f"--amp_level: got {level} on the CPU, where MindSpore has no float16 convolution; take "
-                        "--amp_level O0, or an Ascend or a GPU with --device_target")
 
 
 def in_float16(model: nn.Cell, level: str) -> nn.Cell:

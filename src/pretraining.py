@@ -71,7 +71,6 @@ def pretrain(config: TrainConfig, process: Process) -> None:
     resumed, source = starting.find_start(config, process)
     with together(process):
         config = starting.resolve(config, resumed, source, process.world_size)
-        mixed_precision.check(config.amp_level, process.device_target)
         start = resumed.info["epoch"] if resumed else config.pretrain_epoch_size
         views = load_views(config, start, process)
         data = fingerprint(views.pixels)
