@@ -10,29 +10,24 @@ import pytest
 from conftest import ROOT
 from mindspore import Parameter, Tensor, amp, nn
 from mindspore import dtype as mstype
+from small_network import SmallNetwork
 
 from src import callbacks, checkpoint, mixed_precision
 from src.batch_norm import GlobalBatchNorm
 from src.callbacks import OverflowReport
 from src.errors import DivergedError
-from src.flags import TrainConfig
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
-from src.pretraining import build_learner
-from src.process_group import Process
-from src.resnet import build_encoder
-from src.simclr_model import ProjectionHead, SimCLR
+from src.pretraining import Learner
+from src.simclr_model import simclr_of
 from src.train_step import ScaledTrainStep, TrainStep
 
 sys.path.append(str(ROOT / "benchmarks"))
 import common
 
 BATCH = 8
-
-
-def network(norm=nn.BatchNorm2d):
-    encoder = build_encoder("resnet18", 0.0625, norm=norm)
-    return SimCLR(encoder, ProjectionHead(encoder.features, 16, norm))
+SETTINGS = {"encoder": "resnet18", "width_multiplier": 0.0625, "dataset_name": "shapes", "normalize": False,
+            "projection_dimension": 16, "head_batch_norm": True}
 
 
 def views(seed=0):
@@ -59,7 +54,7 @@ def optimizer_for(model, name="Adam", rate=3e-3, steps=50):
 @pytest.mark.parametrize("level", ["O2", "O3"])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, GlobalBatchNorm])
 def test_parameters_keep_names_and_types(level, norm):
-    plain, model = network(norm), network(norm)
+    plain, model = (simclr_of(SETTINGS, norm) for _ in range(2))
     mixed_precision.in_float16(model, level)
     assert [(p.name, p.shape, p.dtype) for p in model.get_parameters()] == [
         (p.name, p.shape, p.dtype) for p in plain.get_parameters()]
@@ -70,7 +65,7 @@ def test_parameters_keep_names_and_types(level, norm):
     ("O2", nn.BatchNorm2d, True), ("O2", GlobalBatchNorm, True),
     ("O3", nn.BatchNorm2d, False), ("O3", GlobalBatchNorm, True)])
 def test_what_is_cast(level, norm, norm_in_float32):
-    model = network(norm)
+    model = simclr_of(SETTINGS, norm)
     mixed_precision.in_float16(model, level)
     cells = [cell for _, cell in model.cells_and_names()]
     norms = [cell for cell in cells if isinstance(cell, nn.BatchNorm2d)]
@@ -85,7 +80,7 @@ def test_what_is_cast(level, norm, norm_in_float32):
 @pytest.mark.parametrize("level", ["O2", "O3"])
 def test_steps_in_float16_follow_those_in_float32(level):
     """From the same weights, the losses of 12 updates go the same way."""
-    models = network(), network()
+    models = SmallNetwork(), SmallNetwork()
     copy_weights(*models)
     plain = TrainStep(models[0], NTXent(BATCH), optimizer_for(models[0]))
     mixed = ScaledTrainStep(mixed_precision.in_float16(models[1], level), NTXent(BATCH), optimizer_for(models[1]),
@@ -105,7 +100,7 @@ def test_steps_in_float16_follow_those_in_float32(level):
 
 def test_float16_gradients_overflow_and_the_scale_recovers():
     """With a scale that is far too large, nothing happens to the weights until it has come down."""
-    model, scaler = network(), amp.DynamicLossScaler(2.0**30, 2, 2000)
+    model, scaler = SmallNetwork(), amp.DynamicLossScaler(2.0**30, 2, 2000)
     step = ScaledTrainStep(mixed_precision.in_float16(model, "O2"), NTXent(BATCH), optimizer_for(model), scaler)
     step.set_train()
     trainable = {parameter.name for parameter in model.trainable_params()}
@@ -122,13 +117,13 @@ def test_float16_gradients_overflow_and_the_scale_recovers():
     assert scaler.scale_value.asnumpy() == 2.0**(31 - overflows)  # the last one did not overflow
     after = state(step)
     assert all(np.isfinite(value).all() for value in after.values())
-    assert not np.array_equal(before["encoder.conv1.weight"], after["encoder.conv1.weight"])
+    assert not np.array_equal(before["conv1.weight"], after["conv1.weight"])
 
 
 @pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
 def test_the_scale_changes_nothing(name):
     """In float32 a scale of 2^16 is exact: weights, statistics and optimizer are those of a plain step to the bit."""
-    models = network(), network()
+    models = SmallNetwork(), SmallNetwork()
     copy_weights(*models)
     plain = TrainStep(models[0], NTXent(BATCH), optimizer_for(models[0], name))
     scaled = ScaledTrainStep(models[1], NTXent(BATCH), optimizer_for(models[1], name), mixed_precision.loss_scaler())
@@ -146,7 +141,7 @@ def test_the_scale_changes_nothing(name):
 
 def test_the_scale_is_doubled_after_many_steps(monkeypatch):
     monkeypatch.setattr(mixed_precision, "GROWTH_INTERVAL", 3)
-    model, scaler = network(), mixed_precision.loss_scaler()
+    model, scaler = SmallNetwork(), mixed_precision.loss_scaler()
     step = ScaledTrainStep(model, NTXent(BATCH), optimizer_for(model), scaler)
     scales = []
     for _ in range(7):
@@ -185,24 +180,47 @@ def test_global_batch_norm_in_mixed_precision(ranks, level):
 # --- a run ---
 
 def test_a_resumed_run_has_the_same_weights_and_scale(tmp_path):
-    config = TrainConfig(encoder="resnet18", width_multiplier=0.0625, batch_size=BATCH, epoch_size=2, optimizer="LARS",
-                         learning_rate=1.0, warmup_epochs=0.0, projection_dimension=16, amp_level="O2")
-    whole, resumed = (build_learner(config, 4, Process("CPU")) for _ in range(2))
-    whole.scaler.scale_value.set_data(Tensor(2.0**40, mstype.float32))  # some overflows, before and after the save
+    def learner():
+        model, scaler = SmallNetwork(), mixed_precision.loss_scaler()
+        optimizer = optimizer_for(model, "LARS", 1.0)
+        step = ScaledTrainStep(mixed_precision.in_float16(model, "O2"), NTXent(BATCH), optimizer, scaler)
+        return Learner(model, optimizer, step, np.empty(0), scaler)
+
+    whole, resumed = learner(), learner()
+    whole.scaler.scale_value.set_data(Tensor(2.0**24, mstype.float32))  # it overflows before and after the save
     whole.step.set_train()
     for seed in range(8):
         if seed == 4:
+            saved_scale = float(whole.scaler.scale_value.asnumpy())
             file = checkpoint.save_epoch(tmp_path, "net", 1, whole.state(), {"kind": "simclr"}, 1)
         whole.step(views(seed))
     checkpoint.load_into(resumed.state(), checkpoint.load(str(file), "simclr", "resume").parameters, "x")
     resumed.step.set_train()
     for seed in range(4, 8):
         resumed.step(views(seed))
+    assert float(whole.scaler.scale_value.asnumpy()) < saved_scale < 2**24
     pairs = list(zip(whole.state(), resumed.state()))
-    assert {"loss_scale", "loss_scale_counter", "velocity.encoder.conv1.weight"} <= {p.name for p, _ in pairs}
+    assert {"loss_scale", "loss_scale_counter", "velocity.conv1.weight"} <= {p.name for p, _ in pairs}
     for mine, theirs in pairs:
         assert mine.name == theirs.name
         assert np.array_equal(mine.asnumpy(), theirs.asnumpy()), mine.name
+
+
+def test_a_run_in_mixed_precision(run, tmp_path):
+    small = ("--dataset_name", "shapes", "--num_samples", "64", "--encoder", "resnet18", "--width_multiplier", "0.0625",
+             "--projection_dimension", "8", "--train_output_path", "run")
+    result = run("train.py", *small, "--batch_size", "32", "--epoch_size", "2", "--amp_level", "O2", "--optimizer",
+                 "LARS", "--lr_scaling", "sqrt", "--weight_decay", "1e-6")
+    assert result.returncode == 0, result.stderr
+    assert "mixed precision O2, loss scale 65536\n" in result.stdout
+    found = checkpoint.load(str(tmp_path / "run"), "simclr", "test")
+    settings = found.info["settings"]
+    assert (settings["amp_level"], settings["lr_scaling"]) == ("O2", "sqrt")
+    assert settings["learning_rate"] == pytest.approx(0.075 * 32**0.5)
+    assert {"loss_scale", "loss_scale_counter", "velocity.encoder.conv1.weight"} <= found.parameters.keys()
+    result = run("train.py", *small, "--resume", "--amp_level", "O0")
+    assert result.returncode == 2
+    assert "--amp_level: got O0, but " in result.stderr
 
 
 # --- the report ---
