@@ -132,7 +132,7 @@ class TrainConfig(RunFlags):
         3e-4, number(0), "L2 penalty on weights, not on biases and batch norm; the paper's LARS has 1e-6")
     amp_level: str = flag(
         "O0", choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 but for loss and batch norm; O3 float16 "
-        "but for the loss; not on the CPU")
+        "but for the loss; slower on a CPU")
     temperature: float = flag(0.5, number(0, above=True), "temperature of the contrastive loss")
     head_batch_norm: bool = flag(False, BOOLEAN, "batch norm in the projection head, as in the paper's code")
     pre_trained_path: Optional[str] = flag(None, PATH, "checkpoint to take the weights from (weights alone)")
