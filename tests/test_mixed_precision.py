@@ -62,13 +62,13 @@ def test_parameters_keep_names_and_types(level, norm):
 
 
 @pytest.mark.parametrize("level, norm, norm_in_float32", [
-    ("O2", nn.BatchNorm2d, True), ("O2", GlobalBatchNorm, True),
+    ("O2", nn.BatchNorm2d, True), ("O2", GlobalBatchNorm, True), ("O2", nn.SyncBatchNorm, True),
     ("O3", nn.BatchNorm2d, False), ("O3", GlobalBatchNorm, True)])
 def test_what_is_cast(level, norm, norm_in_float32):
     model = simclr_of(SETTINGS, norm)
     mixed_precision.in_float16(model, level)
     cells = [cell for _, cell in model.cells_and_names()]
-    norms = [cell for cell in cells if isinstance(cell, nn.BatchNorm2d)]
+    norms = [cell for cell in cells if isinstance(cell, norm)]
     weighted = [cell for cell in cells if isinstance(cell, (nn.Conv2d, nn.Dense))]
     assert len(norms) == 21 and len(weighted) == 22
     assert {(cell.fp16, cell.fp32) for cell in weighted} == {(True, False)}
