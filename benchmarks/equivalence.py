@@ -7,7 +7,8 @@ two tensors relative to the norm of the tensor, and that of a kind the largest o
 figures to reach.
 
 Rounding alone makes a difference too, above all where it takes an input of a ReLU across zero, which changes a
-gradient by a whole term. So one process is also compared with one process that has the same images in reverse.
+gradient by a whole term. So one process is also compared with one process that has the same images in reverse, and
+--smooth True has SiLU in place of ReLU, in every process.
 """
 import argparse
 import os
@@ -22,7 +23,7 @@ import common
 import numpy as np
 
 REACH = {"loss": 1e-5, "gradients": 1e-4, "statistics": 1e-4, "weights": 1e-4}
-CHOICES = ("encoder", "width_multiplier", "global_batch", "steps", "optimizer", "seeds")
+CHOICES = ("encoder", "width_multiplier", "global_batch", "steps", "optimizer", "seeds", "smooth")
 
 
 def views_of_step(seed: int, step: int, global_batch: int) -> np.ndarray:
@@ -34,7 +35,9 @@ def train(options: argparse.Namespace, processes: int) -> None:
     """Be one of ``processes`` ranks; rank 0 writes what is compared."""
     from src import environment
     process = environment.prepare("CPU", 0, distributed=processes > 1)
-    from mindspore import Tensor
+    from mindspore import Tensor, ops
+    if options.smooth == "True":
+        ops.relu = ops.silu
 
     from src.batch_norm import batch_norm
     from src.collective import broadcast
@@ -143,6 +146,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--optimizer", default="SGD", choices=("Adam", "SGD"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--smooth", default="False", choices=("True", "False"))
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--results", help=argparse.SUPPRESS)
@@ -158,7 +162,7 @@ def main() -> None:
         result["1 process in reverse"] = summary(run_processes(options, 1, Path(folder), reverse=True), one)
         for processes in options.processes:
             result[f"{processes} processes"] = summary(run_processes(options, processes, Path(folder)), one)
-    common.save(f"equivalence-{options.optimizer.lower()}", result)
+    common.save("equivalence" + ("-smooth" if options.smooth == "True" else ""), result)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Normalise(nn.Cell):
     def construct(self, x, gamma, beta):
         count = x.shape[0] * x.shape[2] * x.shape[3]
         moments = self.mean(ops.stack([channel_sums(x), channel_sums(x * x)])) / count
-        mean, variance = moments[0], ops.relu(moments[1] - moments[0] * moments[0])
+        mean, variance = moments[0], ops.maximum(moments[1] - moments[0] * moments[0], 0.0)
         return self.batch_norm(x, gamma, beta, mean, variance)[0], mean, variance
 
     def bprop(self, x, gamma, beta, out, gradients):

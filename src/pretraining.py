@@ -101,7 +101,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
         if start < config.epoch_size:
             describe(config, learner, len(views))
             train(config, learner, views, folder, process, save)
-    logger.info("done, %d epochs: %s", config.epoch_size, folder.checkpoints / checkpoint.LATEST)
+        logger.info("done, %d epochs: %s", config.epoch_size, folder.checkpoints / checkpoint.LATEST)
 
 
 def train(config: TrainConfig, learner: Learner, views: Views, folder: RunFolder, process: Process,

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_script
 
 from src import cloud
 from src.errors import UserError
@@ -290,3 +290,59 @@ def test_a_storage_that_does_not_answer(calls, monkeypatch):
     monkeypatch.setattr(moxing.file, "exists", no_answer)
     with pytest.raises(UserError, match="--train_url: exists of obs://bucket/run/checkpoint/latest failed"):
         cloud.holds_run("obs://bucket/run")
+
+
+# --- the scripts ---
+
+@pytest.fixture
+def job(calls, tmp_path, cifar_folder):
+    """Run a script as a job on the platform, whose local folders are new each time; returns a function."""
+    storage = tmp_path / "bucket"
+    (storage / "runs").mkdir(parents=True)
+    cifar_folder.rename(storage / "cifar-10-batches-bin")
+
+    def run_job(number, script, *flags):
+        local = tmp_path / f"machine {number}"
+        local.mkdir(exist_ok=True)
+        return run_script(script, "--run_cloudbrain", "True", "--data_url", storage / "cifar-10-batches-bin",
+                          "--train_url", storage / "runs" / "one", "--train_dataset_path", "data", *flags, cwd=local)
+    return run_job
+
+
+NETWORK = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16")
+
+
+def test_a_job_and_its_successor(job, tmp_path, calls):
+    """A job that fails leaves its run in the storage, and one on another machine goes on with it."""
+    run_of_job = tmp_path / "bucket" / "runs" / "one"
+    failed = job(1, "train.py", *NETWORK, "--epoch_size", "2", "--learning_rate", "1e30", "--optimizer", "SGD",
+                 "--warmup_epochs", "0")
+    assert failed.returncode == 3, failed.stderr
+    log = (run_of_job / "log").read_text()
+    assert "epoch: 1 step: 6" in log
+    assert (run_of_job / "checkpoint" / "latest").is_file()
+    again = job(2, "train.py", *NETWORK)
+    assert again.returncode == 2
+    assert "--train_url: " in again.stderr and "already holds a run; go on with it with --resume True" in again.stderr
+    for file in run_of_job.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    first = job(3, "train.py", *NETWORK, "--epoch_size", "1")
+    assert first.returncode == 0, first.stderr
+    assert "done, 1 epochs" in (run_of_job / "log").read_text()
+    resumed = job(4, "train.py", "--resume", "True")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after epoch 1 of 1" in resumed.stdout
+    evaluated = job(5, "linear_eval.py", "--encoder_checkpoint_path", "outputs/checkpoint/latest", "--epoch_size", "1")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "linear_eval" in (run_of_job / "metrics.jsonl").read_text()
+    assert any((run_of_job / "linear_classifier").glob("*-1.ckpt"))
+    staged = [line for line in calls() if "-> " in line and line.startswith(str(tmp_path / "bucket" / "cifar"))]
+    assert len(staged) == 4  # once on every machine that came so far
+
+
+def test_without_moxing_the_scripts_say_so(tmp_path, run):
+    result = run("train.py", "--run_cloudbrain", "True", "--data_url", "s3://data", "--train_url", "s3://run")
+    assert result.returncode == 2
+    assert result.stderr.startswith("train.py: --run_cloudbrain: got True, but there is no package moxing")
+    assert list(tmp_path.iterdir()) == []
