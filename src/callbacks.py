@@ -132,3 +132,35 @@ class SaveCheckpoint(Callback):
         epoch = self.first_epoch + run_context.original_args().cur_epoch_num
         if epoch % self.every == 0 or epoch == self.epochs:
             self.save(epoch)
+
+
+class OverflowReport(Callback):
+    """Says after an epoch in how many of its steps the gradients overflowed.
+
+    Args:
+        updates: the optimizer's count of them, (1,).
+        scale: of the loss, a scalar.
+        first_epoch: epochs that lie behind.
+    """
+
+    def __init__(self, updates: Tensor, scale: Tensor, first_epoch: int):
+        super().__init__()
+        self.updates = updates
+        self.scale = scale
+        self.first_epoch = first_epoch
+        self.done = 0
+
+    def on_train_epoch_begin(self, run_context):
+        self.done = int(self.updates.asnumpy()[0])
+
+    def on_train_epoch_end(self, run_context):
+        parameters = run_context.original_args()
+        steps, scale = parameters.batch_num, float(self.scale.asnumpy())
+        epoch = self.first_epoch + parameters.cur_epoch_num
+        overflows = steps - (int(self.updates.asnumpy()[0]) - self.done)
+        if overflows == steps and scale <= 1:
+            raise DivergedError(f"the gradients of every step of epoch {epoch} overflowed with a loss scale of 1: "
+                                "training has diverged; begin again with a lower --learning_rate or --amp_level O0")
+        if overflows:
+            logger.info("overflow in %d of the %d steps of epoch %d: no update there; loss scale %g from here on",
+                        overflows, steps, epoch, scale)

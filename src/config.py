@@ -26,8 +26,11 @@ def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
         raise UserError(f"{where}{field.name}: got {got}, takes {kind.expects}") from None
 
 
-def _unknown(name: str, known: Iterable[str], prefix: str, where: str) -> UserError:
-    near = difflib.get_close_matches(name, list(known), n=1)
+def _unknown(name: str, config_class: type, prefix: str, where: str) -> UserError:
+    reason = config_class.why_not(name)
+    if reason:
+        return UserError(f"{prefix}{name}: {where}; {reason}")
+    near = difflib.get_close_matches(name, [field.name for field in flags_of(config_class)], n=1)
     hint = f"did you mean {prefix}{near[0]}? " if near else ""
     return UserError(f"{prefix}{name}: {where}; {hint}--help lists all flags")
 
@@ -49,7 +52,7 @@ def _command_line(config_class: type, argv: Optional[List[str]], description: st
         value = value or next((text for text in rest[1:2] if not text.startswith("-")), "")
         if not rest[0].startswith("--"):
             raise UserError(f"{rest[0]}: got a value without a flag; flags are written --name value")
-        raise _unknown(name, fields, "--", "unknown flag" + (f" (got {value!r})" if value else ""))
+        raise _unknown(name, config_class, "--", "unknown flag" + (f" (got {value!r})" if value else ""))
     return {name: _convert(fields[name], value, "--") for name, value in vars(known).items()}
 
 
@@ -66,7 +69,7 @@ def read_recipe(path: str, config_class: type) -> Dict[str, Any]:
         raise UserError(f"--config: {path} holds no flags; write lines such as `batch_size: 128`")
     for name in recipe:
         if name not in fields:
-            raise _unknown(str(name), fields, "", f"unknown flag in {path}")
+            raise _unknown(str(name), config_class, "", f"unknown flag in {path}")
     return {name: _convert(fields[name], value, f"{path}: ") for name, value in recipe.items() if value is not None}
 
 

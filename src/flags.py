@@ -51,6 +51,11 @@ class Flags:
         None, number(0, 16, above=True), "factor on every width of the encoder; 0.25 is laptop-sized")
     given: FrozenSet[str] = frozenset()
 
+    @staticmethod
+    def why_not(name: str) -> Optional[str]:
+        """Return why there is no flag ``name`` although people look for it; None for any other name."""
+        return None
+
     def check(self) -> None:
         """Raise UserError where values that are fine alone do not go together."""
 
@@ -117,13 +122,20 @@ class TrainConfig(RunFlags):
     width_multiplier: float = with_default(Flags, "width_multiplier", 1.0)
     projection_dimension: int = with_default(RunFlags, "projection_dimension", 128)
     learning_rate: Optional[float] = flag(
-        None, number(0, above=True),
-        "peak learning rate; by default 9e-4 x sqrt(B / 1024) for Adam and 0.06 x B / 256 for SGD, B the global batch")
+        None, number(0, above=True), "peak learning rate; by default that of optimizer and lr_scaling")
+    lr_scaling: Optional[str] = flag(
+        None, choice("sqrt", "linear"), "how the default learning rate follows the global batch B: Adam 9e-4 at 1024 "
+        "(by default sqrt), SGD 0.06 at 256 (linear), LARS 4.8 at 4096 (linear: the paper's 0.3 x B / 256; sqrt: its "
+        "0.075 x sqrt(B))")
     lr_schedule: str = flag("linear", choice("linear", "cosine", "step", "polynomial"), "decay after the warm-up")
     warmup_epochs: float = flag(15.0, number(0), "epochs of linear warm-up; where none are given, at most 15% of "
                                 "epoch_size")
-    optimizer: str = flag("Adam", choice("Adam", "SGD"), "optimizer")
-    weight_decay: float = flag(3e-4, number(0), "L2 penalty on weights, not on biases and batch norm")
+    optimizer: str = flag("Adam", choice("Adam", "SGD", "LARS"), "optimizer")
+    weight_decay: float = flag(
+        3e-4, number(0), "L2 penalty on weights, not on biases and batch norm; the paper's LARS has 1e-6")
+    amp_level: str = flag(
+        "O0", choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 but for loss and batch norm; O3 float16 "
+        "but for the loss; slower on a CPU")
     temperature: float = flag(0.5, number(0, above=True), "temperature of the contrastive loss")
     head_batch_norm: bool = flag(False, BOOLEAN, "batch norm in the projection head, as in the paper's code")
     pre_trained_path: Optional[str] = flag(None, PATH, "checkpoint to take the weights from (weights alone)")
@@ -146,8 +158,18 @@ class TrainConfig(RunFlags):
         "larger ones, as in the paper")
     normalize: bool = flag(False, BOOLEAN, "subtract the data set's mean colour and divide by its deviation")
 
+    @staticmethod
+    def why_not(name: str) -> Optional[str]:
+        if "accum" not in name:
+            return None
+        return ("gradient accumulation is not offered, for it changes the negatives: a view would be compared within "
+                "each small batch only; for more negatives take a larger --batch_size or more devices")
+
     def check(self) -> None:
         super().check()
+        if self.lr_scaling and "learning_rate" in self.given:
+            raise UserError(f"--lr_scaling: got {self.lr_scaling} with --learning_rate {self.learning_rate}, which is "
+                            "the peak itself and is not scaled; leave one of them out")
         for name in {"warmup_epochs", "pretrain_epoch_size"} & self.given:
             if getattr(self, name) >= self.epoch_size and not self.resume:
                 raise UserError(f"--{name}: got {getattr(self, name)}, takes less than epoch_size, "

@@ -4,12 +4,12 @@ from typing import Any, Callable, List, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Model, Parameter, nn
+from mindspore import Model, Parameter, amp, nn
 
-from src import checkpoint, cloud, dataset, starting
+from src import checkpoint, cloud, dataset, mixed_precision, starting
 from src.augmentation import Augmentation, Views, to_dataset
 from src.batch_norm import batch_norm
-from src.callbacks import EpochReport, Progress, SaveCheckpoint
+from src.callbacks import EpochReport, OverflowReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, together
 from src.errors import UserError
@@ -22,7 +22,7 @@ from src.optimizer import build_optimizer
 from src.process_group import Process
 from src.run_folder import RunFolder
 from src.simclr_model import SimCLR, simclr_of
-from src.train_step import TrainStep
+from src.train_step import ScaledTrainStep, TrainStep
 
 WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
 
@@ -34,11 +34,13 @@ class Learner(NamedTuple):
     optimizer: nn.Optimizer
     step: TrainStep
     rates: np.ndarray
+    scaler: Optional[amp.DynamicLossScaler] = None
 
     def state(self) -> List[Parameter]:
         """Return all that resuming needs; the learning rates follow from the settings."""
         own = {parameter.name for parameter in self.model.get_parameters()}
-        return [*self.model.get_parameters(),
+        loss_scale = [self.scaler.scale_value, self.scaler.counter] if self.scaler else []
+        return [*self.model.get_parameters(), *loss_scale,
                 *(p for p in self.optimizer.get_parameters() if p.name not in own and p.name != "learning_rate")]
 
 
@@ -52,7 +54,12 @@ def build_learner(config: TrainConfig, steps_per_epoch: int, process: Process) -
                            config.warmup_epochs)
     optimizer = build_optimizer(config.optimizer, model.trainable_params(), rates[
         config.pretrain_epoch_size * steps_per_epoch:], config.weight_decay)
-    return Learner(model, optimizer, TrainStep(model, loss, optimizer, process.world_size), rates)
+    if config.amp_level == "O0":
+        return Learner(model, optimizer, TrainStep(model, loss, optimizer, process.world_size), rates)
+    scaler = mixed_precision.loss_scaler()
+    step = ScaledTrainStep(mixed_precision.in_float16(model, config.amp_level), loss, optimizer, scaler,
+                           process.world_size)
+    return Learner(model, optimizer, step, rates, scaler)
 
 
 def pretrain(config: TrainConfig, process: Process) -> None:
@@ -107,6 +114,8 @@ def train(config: TrainConfig, learner: Learner, views: Views, folder: RunFolder
     if process.is_first:
         callbacks = [Progress(start, config.epoch_size, global_batch), *callbacks,
                      SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)]
+    if learner.scaler:
+        callbacks.append(OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value, start))
     sinking = process.device_target != "CPU"  # the CPU back end has no data sinking
     try:
         Model(learner.step).train(config.epoch_size - start, to_dataset(views, sinking), callbacks=callbacks,
@@ -175,6 +184,8 @@ def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> Non
     trained = sum(parameter.size for parameter in learner.model.trainable_params())
     logger.info("%s, width x %g: %d features, projected to %d; %s parameters to train", config.encoder,
                 config.width_multiplier, learner.model.encoder.features, config.projection_dimension, f"{trained:,}")
+    if config.amp_level != "O0":
+        logger.info("mixed precision %s, loss scale %g", config.amp_level, learner.scaler.scale_value.asnumpy())
     batch = f"{config.device_num} x {config.batch_size}" if config.device_num > 1 else str(config.batch_size)
     logger.info("%d epochs of %d steps of %s images; %s, learning rate up to %g, warm-up %g epochs, then %s",
                 config.epoch_size, steps_per_epoch, batch, config.optimizer, config.learning_rate,

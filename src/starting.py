@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.logs import logger
 from src.lr_generator import default_warmup
-from src.optimizer import default_learning_rate
+from src.optimizer import default_learning_rate, default_scaling
 from src.process_group import Process
 from src.resnet import CIFAR_STEM_MAX_SIDE
 
@@ -87,8 +87,9 @@ def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional
                        "larger machine", cores, config.num_parallel_workers, cores)
         config = dataclasses.replace(config, num_parallel_workers=cores)
     if config.learning_rate is None:
-        rate = default_learning_rate(config.optimizer, config.batch_size * world_size)
-        config = dataclasses.replace(config, learning_rate=rate)
+        scaling = config.lr_scaling or default_scaling(config.optimizer)
+        rate = default_learning_rate(config.optimizer, config.batch_size * world_size, scaling)
+        config = dataclasses.replace(config, learning_rate=rate, lr_scaling=scaling)
     if not resumed and "warmup_epochs" not in config.given:
         config = dataclasses.replace(config, warmup_epochs=default_warmup(config.warmup_epochs, config.epoch_size))
     return config

@@ -1,10 +1,10 @@
 """One step of pretraining."""
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, amp, nn, ops
+from mindspore import dtype as mstype
 
 from src.collective import Mean
 from src.nt_xent import NTXent
-from src.simclr_model import SimCLR
 
 
 class TrainStep(nn.Cell):
@@ -15,7 +15,7 @@ class TrainStep(nn.Cell):
     where the back end can, and loss and totals are those of the global batch on every rank.
     """
 
-    def __init__(self, model: SimCLR, loss: NTXent, optimizer: nn.Optimizer, world_size: int = 1):
+    def __init__(self, model: nn.Cell, loss: NTXent, optimizer: nn.Optimizer, world_size: int = 1):
         super().__init__(auto_prefix=False)  # parameter names stay the model's own
         self.model = model
         self.loss = loss
@@ -35,3 +35,34 @@ class TrainStep(nn.Cell):
         measured = self.average(ops.stack([loss, accuracy]))
         loss = ops.depend(measured[0], self.optimizer(self.average_gradients(gradients)))
         return ops.depend(loss, ops.assign_add(self.totals, measured))
+
+
+class ScaledTrainStep(TrainStep):
+    """The same for a network in float16, whose small gradients would vanish: the loss is scaled up before
+    they are computed and they are scaled down again before the update.
+
+    Where they overflow, the update is left out and ``scaler`` halves the scale. Weights, optimizer and its
+    count of steps, and with it the learning rate, stay as they are.
+    """
+
+    def __init__(self, model: nn.Cell, loss: NTXent, optimizer: nn.Optimizer, scaler: amp.LossScaler,
+                 world_size: int = 1):
+        super().__init__(model, loss, optimizer, world_size)
+        self.scaler = scaler
+
+    def forward(self, views):
+        loss, accuracy = self.loss(self.model(views))
+        return self.scaler.scale(loss), loss, accuracy
+
+    def construct(self, views):
+        (_, loss, accuracy), gradients = self.value_and_grad(views)
+        gradients = self.scaler.unscale(self.average_gradients(gradients))
+        # An Ascend in saturation mode tells of its own overflow only, so the ranks have to agree about it.
+        overflow = 1 - amp.all_finite(gradients).astype(mstype.float32)
+        measured = self.average(ops.stack([loss, accuracy, overflow]))
+        finite = measured[2] == 0
+        loss = measured[0]
+        if finite:
+            loss = ops.depend(loss, self.optimizer(gradients))
+        loss = ops.depend(loss, self.scaler.adjust(finite))
+        return ops.depend(loss, ops.assign_add(self.totals, measured[:2]))

@@ -60,7 +60,11 @@ def test_numbers_have_both_ends(value):
     (["--batch", "8"], "--batch: unknown flag"),
     (["cifar10"], "cifar10: got a value without a flag"),
     (["--device_target", "TPU"], "--device_target: got 'TPU', takes one of Ascend, GPU, CPU"),
-    (["--optimizer", "LARS"], "--optimizer: got 'LARS', takes one of Adam, SGD"),
+    (["--optimizer", "Lion"], "--optimizer: got 'Lion', takes one of Adam, SGD, LARS"),
+    (["--amp_level", "O1"], "--amp_level: got 'O1', takes one of O0, O2, O3"),
+    (["--lr_scaling", "sqrt", "--learning_rate", "1"], "--lr_scaling: got sqrt with --learning_rate 1.0, which is"),
+    (["--accumulate_steps", "4"], "--accumulate_steps: unknown flag (got '4'); gradient accumulation is not offered"),
+    (["--gradient-accumulation=2"], "--gradient-accumulation: unknown flag (got '2'); gradient accumulation is not"),
     (["--temperature", "inf"], "--temperature: got 'inf', takes a number above 0"),
     (["--device_num", "8"], "--device_num: got 8 without --run_distribute True"),
     (["--run_distribute", "--device_id", "0"], "--device_id: got 0 with --run_distribute True"),
@@ -103,6 +107,7 @@ def test_recipe_gives_way_to_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("batchsize: 64", "batchsize: unknown flag in .*did you mean batch_size"),
+    ("grad_accumulation_steps: 2", "unknown flag in .*; gradient accumulation is not offered, .* the negatives"),
     ("batch_size: many", "batch_size: got 'many', takes an integer"),
     ("batch_size: [1, 2]", "batch_size: got .* takes an integer"),
     ("a: b: c", "is not YAML"),

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src.optimizer import build_optimizer, decays, default_learning_rate
+from src.optimizer import build_optimizer, decays, default_learning_rate, default_scaling
 from src.resnet import build_encoder
 
-RATES = np.array([0.1, 0.05, 0.02, 0.01], np.float32)
+RATES = 0.1 * np.cos(np.linspace(0, 1.5, 10)).astype(np.float32)
 DECAY = 0.3
 
 
@@ -27,19 +27,57 @@ def sgd(weight, gradients, decay):
     return weight
 
 
-@pytest.mark.parametrize("name, formula", [("Adam", adam), ("SGD", sgd)])
-def test_updates_and_decay_groups(name, formula):
+def lars(weight, gradients, decay):
+    """Of the original implementation: classic momentum, biases and batch norm without trust ratio and decay."""
+    weight, velocity = weight.astype(np.float64), 0
+    for rate, gradient in zip(RATES, gradients):
+        gradient = gradient + decay * weight
+        trust = 1
+        if weight.ndim > 1 and np.linalg.norm(weight) > 0 and np.linalg.norm(gradient) > 0:
+            trust = 0.001 * np.linalg.norm(weight) / np.linalg.norm(gradient)
+        velocity = 0.9 * velocity + rate * trust * gradient
+        weight = weight - velocity
+    return weight
+
+
+START = {"convolution": (4, 3, 2, 2), "dense": (3, 2), "zeros": (2, 2), "without_gradient": (2, 3), "bias": (3,)}
+
+
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+@pytest.mark.parametrize("name, formula", [("Adam", adam), ("SGD", sgd), ("LARS", lars)])
+def test_ten_updates_and_decay_groups(name, formula, decay):
     rng = np.random.default_rng(0)
-    start = {"weight": rng.normal(size=(3, 2)).astype(np.float32), "bias": rng.normal(size=3).astype(np.float32)}
+    start = {key: rng.normal(size=shape).astype(np.float32) for key, shape in START.items()}
+    start["zeros"][:] = 0
     parameters = [Parameter(Tensor(value), name=key) for key, value in start.items()]
-    optimizer = build_optimizer(name, parameters, RATES, DECAY)
+    optimizer = build_optimizer(name, parameters, RATES, decay)
     gradients = {key: [rng.normal(size=value.shape).astype(np.float32) for _ in RATES] for key, value in start.items()}
+    gradients["without_gradient"] = [0 * gradient for gradient in gradients["without_gradient"]]
     for step in range(len(RATES)):
         optimizer(tuple(Tensor(gradients[parameter.name][step]) for parameter in optimizer.parameters))
+    assert int(optimizer.global_step.asnumpy()[0]) == len(RATES)
     for parameter in parameters:
-        decay = DECAY if parameter.name == "weight" else 0
-        expected = formula(start[parameter.name], gradients[parameter.name], decay)
-        assert np.allclose(parameter.asnumpy(), expected, rtol=2e-5, atol=1e-6), parameter.name
+        begun = start[parameter.name].astype(np.float64)
+        moved = formula(begun, gradients[parameter.name], decay if begun.ndim > 1 else 0) - begun
+        # Of the way from the start: LARS goes a short one.
+        difference = np.linalg.norm(parameter.asnumpy() - begun - moved)
+        assert difference <= 1e-4 * np.linalg.norm(moved), parameter.name
+
+
+def test_lars_keeps_the_rate_of_every_gradient():
+    """The rate is inside the velocity: after a first step a rate of nearly 0 does not stop what is under way."""
+    dense = nn.Dense(2, 2, weight_init="ones")
+    optimizer = build_optimizer("LARS", dense.trainable_params(), np.array([1.0, 1e-12]), 0.0)
+    for _ in range(2):
+        optimizer((Tensor(np.ones((2, 2), np.float32)), Tensor(np.zeros(2, np.float32))))
+    assert np.allclose(dense.weight.asnumpy(), 1 - 0.001 * (1 + 0.9), rtol=1e-6)
+
+
+def test_the_state_of_lars_is_a_velocity_per_parameter():
+    dense = nn.Dense(3, 2)
+    optimizer = build_optimizer("LARS", dense.trainable_params(), RATES, 1e-6)
+    names = {parameter.name for parameter in optimizer.get_parameters()}
+    assert names == {"weight", "bias", "velocity.weight", "velocity.bias", "global_step", "learning_rate"}
 
 
 def test_decay_is_for_weights_only():
@@ -52,7 +90,14 @@ def test_decay_is_for_weights_only():
     assert not decays(nn.Dense(3, 2).bias)
 
 
-def test_default_rates_scale_with_the_global_batch():
-    assert default_learning_rate("Adam", 1024) == 9e-4
-    assert default_learning_rate("Adam", 256) == 4.5e-4
-    assert default_learning_rate("SGD", 512) == 0.12
+@pytest.mark.parametrize("name, scaling, global_batch, rate", [
+    ("Adam", "sqrt", 1024, 9e-4), ("Adam", "sqrt", 256, 4.5e-4), ("Adam", "linear", 256, 2.25e-4),
+    ("SGD", "linear", 512, 0.12), ("SGD", "sqrt", 1024, 0.12),
+    ("LARS", "linear", 256, 0.3), ("LARS", "linear", 4096, 4.8), ("LARS", "sqrt", 4096, 4.8),
+    ("LARS", "sqrt", 512, 0.075 * np.sqrt(512)), ("LARS", "linear", 1000, 0.3 * 1000 / 256)])
+def test_default_rates_scale_with_the_global_batch(name, scaling, global_batch, rate):
+    assert default_learning_rate(name, global_batch, scaling) == pytest.approx(rate, rel=1e-12)
+
+
+def test_scaling_that_nobody_asked_for():
+    assert [default_scaling(name) for name in ("Adam", "SGD", "LARS")] == ["sqrt", "linear", "linear"]

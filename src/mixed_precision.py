@@ -1,0 +1,37 @@
+"""Mixed precision (``--amp_level``): what is computed in float16, and the scale that keeps gradients within its range.
+
+Parameters stay float32 under their own names at every level, so a checkpoint serves all of them, and the
+contrastive loss computes in float32 whatever it is given.
+"""
+from mindspore import amp, nn
+from mindspore import dtype as mstype
+
+from src.batch_norm import GlobalBatchNorm
+
+FIRST_SCALE = 2**16
+GROWTH_INTERVAL = 2000  # steps without overflow after which the scale is doubled
+
+
+def in_float16(model: nn.Cell, level: str) -> nn.Cell:
+    """Return ``model``, changed in place, for the level: its output is float32.
+
+    Args:
+        model: the network; its parameters keep names and types.
+        level: O2 keeps every batch norm in float32; O3 only the one over the global batch that is made of
+            sums, for these overflow float16.
+    """
+    if level == "O2":
+        return amp.custom_mixed_precision(model, black_list=[*amp.get_black_list(), nn.SyncBatchNorm])
+    network = amp.auto_mixed_precision(model, level)
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, GlobalBatchNorm):
+            cell.to_float(mstype.float32)
+    return network
+
+
+def loss_scaler() -> amp.DynamicLossScaler:
+    """Return the loss scale: halved by every overflow, doubled after ``GROWTH_INTERVAL`` steps without one."""
+    scaler = amp.DynamicLossScaler(FIRST_SCALE, scale_factor=2, scale_window=GROWTH_INTERVAL)
+    scaler.scale_value.name = "loss_scale"  # their names in a checkpoint
+    scaler.counter.name = "loss_scale_counter"
+    return scaler
