@@ -165,8 +165,9 @@ class LARS(torch.optim.Optimizer):
                 if group["adapt"]:
                     length, of_update = weight.norm(), update.norm()
                     update *= torch.where((length > 0) & (of_update > 0), TRUST * length / of_update, 1.0)
-                velocity = self.state[weight].setdefault("velocity", torch.zeros_like(weight))
-                weight -= velocity.mul_(MOMENTUM).add_(update, alpha=group["lr"])
+                if not self.state[weight]:
+                    self.state[weight]["velocity"] = torch.zeros_like(weight)
+                weight -= self.state[weight]["velocity"].mul_(MOMENTUM).add_(update, alpha=group["lr"])
 
 
 def build_optimizer(name: str, parameters: Iterable[Tensor], learning_rate: float,
