@@ -18,8 +18,8 @@ import numpy as np  # noqa: E402
 from src.cifar10 import Images, write_file  # noqa: E402
 
 # Fast files first: pytest otherwise goes by name, and the scripts' tests take most of the time.
-SLOW = ("test_augmentation", "test_resnet", "test_launchers", "test_distributed_launchers", "test_scripts",
-        "test_quickstart", "test_distributed")
+SLOW = ("test_augmentation", "test_resnet", "test_torch_training", "test_torch_reference", "test_launchers",
+        "test_distributed_launchers", "test_scripts", "test_quickstart", "test_distributed")
 
 
 def pytest_collection_modifyitems(items):

@@ -40,7 +40,7 @@ BATCH, DIMENSION, TEMPERATURE, WEIGHT_DECAY, STEPS = 16, 24, 0.2, 1e-3, 10
 SEEDS = (0, 1, 2)
 BOUND = 1e-4
 BOUND_OF_UPDATE = 0.05  # of what ten steps change, which is little next to the weights themselves
-RATES = {"Adam": 1e-4, "SGD": 3e-3, "LARS": 0.5}
+RATES = {"Adam": 1e-4, "SGD": 3e-3, "LARS": 0.02}
 TORCH_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
