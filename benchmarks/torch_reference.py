@@ -1,13 +1,19 @@
-"""The network, loss and optimizer of ``src/`` in PyTorch: the other side of training_step.py.
+"""The network, loss and optimizers of ``src/`` in PyTorch, which share no code with it: what the tests compare with.
 
-Eager mode and NCHW, as a PyTorch user writes it: ResNet with the CIFAR stem, two-layer projection head,
-NT-Xent whose value is the mean over the first views plus the mean over the second ones.
+Written as a PyTorch user writes it, in NCHW. Parameters have torchvision's names under ``encoder.``, and
+``projection_head.dense1``, ``bn1`` and ``dense2``. benchmarks/train_reference.py trains it,
+benchmarks/training_step.py times a step of it.
 """
+from typing import Any, Callable, Dict, Iterable, Sequence, Tuple, Type
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+CIFAR_STEM_MAX_SIDE = 32
 MASKED = -1e9
+MOMENTUM = 0.9
+TRUST = 0.001
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -23,70 +29,156 @@ def last_norm(features: int) -> nn.BatchNorm2d:
     return norm
 
 
-class Block(nn.Module):
-    """A residual ``branch`` and a shortcut."""
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
-    def __init__(self, branch: nn.Module, inputs: int, outputs: int, stride: int):
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        self.branch = branch
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(conv(inputs, outputs, 1, stride),
-                                                                 nn.BatchNorm2d(outputs))
+        self.conv1, self.bn1 = conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(width, width, 3), last_norm(width)
+        self.downsample = shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.branch(x) + self.shortcut(x))
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
-def basic(inputs: int, width: int, stride: int) -> Block:
-    """Two 3x3 convolutions."""
-    branch = nn.Sequential(conv(inputs, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(),
-                           conv(width, width, 3), last_norm(width))
-    return Block(branch, inputs, width, stride)
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1 convolutions, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1 = conv(inputs, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv(width, 4 * width, 1), last_norm(4 * width)
+        self.downsample = shortcut(inputs, 4 * width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = functional.relu(self.bn2(self.conv2(out)))
+        return functional.relu(self.bn3(self.conv3(out)) + self.downsample(x))
 
 
-def bottleneck(inputs: int, width: int, stride: int) -> Block:
-    """A 3x3 convolution between two 1x1 convolutions."""
-    branch = nn.Sequential(conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(),
-                           conv(width, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(),
-                           conv(width, 4 * width, 1), last_norm(4 * width))
-    return Block(branch, inputs, 4 * width, stride)
+# encoder -> block, blocks per stage
+ENCODERS: Dict[str, Tuple[Type[nn.Module], Tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)), "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet101": (Bottleneck, (3, 4, 23, 3))}
 
 
-# encoder -> block, its outputs per width, blocks per stage
-ENCODERS = {"resnet18": (basic, 1, (2, 2, 2, 2)), "resnet50": (bottleneck, 4, (3, 4, 6, 3))}
+class ResNet(nn.Module):
+    """Images (N, 3, side, side), uint8 -> representations h (N, features).
+
+    Images of up to 32 pixels take the CIFAR stem. ``mean`` and ``std`` are of pixels in [0, 1].
+    """
+
+    def __init__(self, name: str, width_multiplier: float, side: int, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        block, depths = ENCODERS[name]
+        widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
+        small = side <= CIFAR_STEM_MAX_SIDE
+        # not persistent: a torchvision state dict has no such entries
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.conv1 = conv(3, widths[0], 3) if small else conv(3, widths[0], 7, stride=2)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        inputs = widths[0]
+        for stage, (width, depth) in enumerate(zip(widths, depths), 1):
+            blocks = []
+            for index in range(depth):
+                blocks.append(block(inputs, width, 2 if stage > 1 and not index else 1))
+                inputs = width * block.expansion
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.features = inputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images.float() / 255 - self.mean) / self.std
+        x = self.maxpool(functional.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+
+
+class ProjectionHead(nn.Module):
+    """Representations h (N, features) -> embeddings z (N, dimension)."""
+
+    def __init__(self, features: int, dimension: int, batch_norm: bool):
+        super().__init__()
+        self.dense1 = nn.Linear(features, features, bias=not batch_norm)
+        self.bn1 = nn.BatchNorm1d(features) if batch_norm else nn.Identity()
+        self.dense2 = nn.Linear(features, dimension)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.dense2(functional.relu(self.bn1(self.dense1(h))))
 
 
 class SimCLR(nn.Module):
-    """Views (2B, 3, 32, 32), uint8 -> embeddings z (2B, dimension)."""
+    """Views (2B, 3, side, side), uint8 -> embeddings z (2B, dimension)."""
 
-    def __init__(self, encoder: str, width_multiplier: float, dimension: int):
+    def __init__(self, encoder: str, width_multiplier: float, dimension: int, head_batch_norm: bool = False,
+                 side: int = 32, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)):
         super().__init__()
-        block, expansion, depths = ENCODERS[encoder]
-        widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
-        layers = [conv(3, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        inputs = widths[0]
-        for stage, (width, depth) in enumerate(zip(widths, depths)):
-            for index in range(depth):
-                layers.append(block(inputs, width, 2 if stage and not index else 1))
-                inputs = expansion * width
-        self.encoder = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, dimension))
+        self.encoder = ResNet(encoder, width_multiplier, side, mean, std)
+        self.projection_head = ProjectionHead(self.encoder.features, dimension, head_batch_norm)
 
     def forward(self, views: Tensor) -> Tensor:
-        return self.head(self.encoder(views.float() / 255).mean((2, 3)))
+        return self.projection_head(self.encoder(views))
 
 
-def nt_xent(z: Tensor, temperature: float) -> Tensor:
-    """Embeddings (2B, dimension), first views before second views -> loss."""
+def nt_xent(z: Tensor, temperature: float) -> Tuple[Tensor, Tensor]:
+    """Embeddings (2B, dimension), first views before second views -> loss, contrastive accuracy.
+
+    The loss is the mean over the first views plus the mean over the second views, in float32.
+    """
     anchors = len(z)
-    z = functional.normalize(z)
-    similarity = (z @ z.T / temperature).masked_fill(torch.eye(anchors, dtype=torch.bool), MASKED)
-    return 2 * functional.cross_entropy(similarity, (torch.arange(anchors) + anchors // 2) % anchors)
+    z = functional.normalize(z.float())
+    itself = torch.eye(anchors, dtype=torch.bool, device=z.device)
+    similarity = (z @ z.T / temperature).masked_fill(itself, MASKED)
+    positives = (torch.arange(anchors, device=z.device) + anchors // 2) % anchors
+    hits = similarity.detach().argmax(1) == positives
+    return 2 * functional.cross_entropy(similarity, positives), hits.float().mean()
 
 
-def adam(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Adam:
-    """Adam whose L2 penalty is for the weights of convolutions and dense layers alone."""
-    parameters = list(model.parameters())
-    return torch.optim.Adam([{"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-                             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}],
-                            lr=learning_rate)
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose steps are scaled layer by layer (You et al. 2017; SimCLR's lars_optimizer.py).
+
+    v = m v + lr * trust * (g + wd w) and w = w - v, where trust is ``TRUST`` * |w| / |g + wd w| in groups
+    with ``adapt`` and 1 elsewhere; it is 1 too where one of the norms is 0.
+    """
+
+    def __init__(self, groups: Iterable[Dict[str, Any]], lr: float):
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "adapt": False})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                update = weight.grad + group["weight_decay"] * weight
+                if group["adapt"]:
+                    length, of_update = weight.norm(), update.norm()
+                    update *= torch.where((length > 0) & (of_update > 0), TRUST * length / of_update, 1.0)
+                if not self.state[weight]:
+                    self.state[weight]["velocity"] = torch.zeros_like(weight)
+                weight -= self.state[weight]["velocity"].mul_(MOMENTUM).add_(update, alpha=group["lr"])
+
+
+def build_optimizer(name: str, parameters: Iterable[Tensor], learning_rate: float,
+                    weight_decay: float) -> torch.optim.Optimizer:
+    """Return Adam, SGD or LARS. Decay, and LARS's scaling, are for the weights of convolutions and dense layers."""
+    parameters = list(parameters)
+    groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+              {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
+    if name == "LARS":
+        groups[0]["adapt"] = True
+    build: Dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "Adam": torch.optim.Adam, "LARS": LARS,
+        "SGD": lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM)}
+    return build[name](groups, lr=learning_rate)

@@ -64,13 +64,13 @@ def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(common.cores())
     model = torch_reference.SimCLR(options.encoder, options.width_multiplier, DIMENSION)
-    optimizer = torch_reference.adam(model, LEARNING_RATE, WEIGHT_DECAY)
+    optimizer = torch_reference.build_optimizer("Adam", model.parameters(), LEARNING_RATE, WEIGHT_DECAY)
     views = torch.from_numpy(random_views(options.batch_size))
 
     def train(steps: int) -> float:
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = torch_reference.nt_xent(model(views), TEMPERATURE)
+            loss, _ = torch_reference.nt_xent(model(views), TEMPERATURE)
             loss.backward()
             optimizer.step()
         return loss.item()
