@@ -1,6 +1,7 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mindspore import Tensor
@@ -12,6 +13,13 @@ from src.files import written_whole
 from src.logs import logger
 from src.process_group import Process
 from src.resnet import ResNet
+
+
+class Split(NamedTuple):
+    """Representations (N, features), float32, and labels (N,) of a split."""
+
+    rows: np.ndarray
+    labels: np.ndarray
 
 
 def extract(encoder: ResNet, pixels: np.ndarray, batch_size: int, process: Process,
