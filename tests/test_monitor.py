@@ -156,7 +156,7 @@ def test_the_trivial_loss_is_that_of_equal_embeddings():
 
 def test_a_loss_that_is_stuck_is_reported_once(step, lines):
     trivial = trivial_loss(CONFIG)
-    monitored(step, None, trivial + 1, trivial - 1e-3, trivial, trivial)
+    monitored(step, None, trivial + 1, trivial, trivial, trivial)
     (warning,) = lines()
     assert warning.startswith(f"warning: collapse after epoch 2: the loss is stuck at {trivial:.3f}, and that of equal "
                               f"embeddings is {trivial:.3f}; likely causes: ")
