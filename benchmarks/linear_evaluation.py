@@ -1,6 +1,6 @@
 """Seconds of training the linear classifier on the CPU: this project against a plain PyTorch loop.
 
-Features and labels are random and in memory. MindSpore's side is src.linear_evaluation.train_classifier
+Features and labels are random and in memory. MindSpore's side is src.linear_classifier.train_classifier
 as linear_eval.py calls it, with its graph compilation, its standardisation of the features and a
 checkpoint per epoch. PyTorch's side is the same work written plainly: standardisation, index_select,
 nn.Linear, Adam with a cosine decay, batches of 128. Both train all --epochs; they take ten turns each, and
@@ -41,8 +41,9 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
+    from src.features import Split
     from src.flags import EvalConfig
-    from src.linear_evaluation import Split, train_classifier
+    from src.linear_classifier import train_classifier
     from src.simclr_model import LinearClassifier
 
     begin = 0.0

@@ -1,10 +1,10 @@
 """What happens beside the training steps: log lines, progress, metrics and checkpoints."""
 import sys
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterable, Optional
 
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 from mindspore.train import Callback
 from tqdm import tqdm
 
@@ -20,19 +20,43 @@ def last_loss(parameters: Any) -> np.float32:
     return parameters.net_outputs.asnumpy().astype(np.float32).reshape(-1)[0]
 
 
+def check_finite(totals: Tensor, epoch: int, steps: int) -> None:
+    """Raise DivergedError where one of the epoch's ``steps`` so far had a loss that is NaN or infinite.
+
+    ``totals`` are the train step's; reading them waits for the device.
+    """
+    loss, _, finite = totals.asnumpy()
+    if finite < steps:
+        raise DivergedError(f"the loss of epoch {epoch}, step {int(finite) + 1} is not finite (their sum is {loss}): "
+                            "training has diverged; the checkpoints are from before; begin again with a lower "
+                            "--learning_rate or a higher --temperature")
+
+
+def check_weights(weights: Iterable[Parameter], epoch: int, steps: int) -> None:
+    """Raise DivergedError where the epoch's last update has spoiled the weights: nothing good comes of them."""
+    for weight in weights:
+        if not np.isfinite(weight.asnumpy()).all():
+            raise DivergedError(f"{weight.name} is not finite after epoch {epoch}, step {steps}: training has "
+                                "diverged; the checkpoints are from before; begin again with a lower --learning_rate")
+
+
 class Progress(Callback):
     """Loss, images per second and time left: a bar on a terminal, now and then a line in a file.
 
     With data sinking the host sees nothing of an epoch until it is over, so there is nothing to show.
 
+    Where it looks at the loss anyway, it raises DivergedError as soon as that is not finite any more.
+
     Args:
+        totals: summed up by the train step.
         first_epoch: epochs that lie behind.
         epochs: epochs of the whole run.
         images_per_step: global batch.
     """
 
-    def __init__(self, first_epoch: int, epochs: int, images_per_step: int):
+    def __init__(self, totals: Tensor, first_epoch: int, epochs: int, images_per_step: int):
         super().__init__()
+        self.totals = totals
         self.first_epoch = first_epoch
         self.epochs = epochs
         self.images_per_step = images_per_step
@@ -59,11 +83,12 @@ class Progress(Callback):
         if parameters.dataset_sink_mode or now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
             return
         self.shown = now
+        in_epoch = step - self.epoch_start_step
+        check_finite(self.totals, self.first_epoch + parameters.cur_epoch_num, in_epoch)
         per_step = (now - self.started) / (step - self.start_step)
         left = (self.epochs - self.first_epoch) * parameters.batch_num - step
         text = (f"loss {last_loss(parameters):.3f}, {self.images_per_step / per_step:.0f} images/s, "
                 f"{tqdm.format_interval(left * per_step)} left")
-        in_epoch = step - self.epoch_start_step
         if self.bar is not None:
             self.bar.update(in_epoch - self.bar.n)
             self.bar.set_postfix_str(text)
@@ -81,17 +106,19 @@ class EpochReport(Callback):
     """The two log lines of an epoch, and its record in metrics.jsonl.
 
     Args:
-        totals: loss and contrastive accuracy, summed up by the train step.
+        totals: loss, contrastive accuracy and finite steps, summed up by the train step.
+        weights: of the network; an epoch that has spoiled them is the last, and is not saved.
         rates: learning rate of every step of the whole run.
         first_epoch: epochs that lie behind.
         images_per_step: global batch.
         write: takes the record.
     """
 
-    def __init__(self, totals: Tensor, rates: np.ndarray, first_epoch: int, images_per_step: int,
-                 write: Callable[[Dict[str, Any]], None]):
+    def __init__(self, totals: Tensor, weights: Iterable[Parameter], rates: np.ndarray, first_epoch: int,
+                 images_per_step: int, write: Callable[[Dict[str, Any]], None]):
         super().__init__()
         self.totals = totals
+        self.weights = list(weights)
         self.rates = rates
         self.first_epoch = first_epoch
         self.images_per_step = images_per_step
@@ -100,7 +127,7 @@ class EpochReport(Callback):
 
     def on_train_epoch_begin(self, run_context):
         self.begun = time.perf_counter()
-        ops.assign(self.totals, Tensor(np.zeros(2, np.float32)))
+        ops.assign(self.totals, Tensor(np.zeros(3, np.float32)))
 
     def on_train_epoch_end(self, run_context):
         parameters = run_context.original_args()
@@ -108,10 +135,9 @@ class EpochReport(Callback):
         seconds = time.perf_counter() - self.begun
         epoch = self.first_epoch + parameters.cur_epoch_num
         log_epoch(epoch, steps, loss, seconds)
-        mean_loss, accuracy = (float(total) / steps for total in self.totals.asnumpy())
-        if not np.isfinite(mean_loss):
-            raise DivergedError(f"the loss of epoch {epoch} is {mean_loss}: training has diverged; the checkpoints are "
-                                "from before; begin again with a lower --learning_rate or a higher --temperature")
+        check_finite(self.totals, epoch, steps)
+        check_weights(self.weights, epoch, steps)
+        mean_loss, accuracy = (float(total) / steps for total in self.totals.asnumpy()[:2])
         self.write({"kind": "pretrain", "epoch": epoch, "loss": mean_loss, "contrastive_accuracy": accuracy,
                     "last_loss": float(loss), "learning_rate": float(self.rates[epoch * steps - 1]),
                     "seconds": round(seconds, 3),

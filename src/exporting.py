@@ -15,7 +15,7 @@ from src.dataset import side_of
 from src.errors import UserError
 from src.files import written_whole
 from src.flags import ExportConfig
-from src.linear_evaluation import build_classifier, load_classifier
+from src.linear_classifier import build_classifier, load_classifier
 from src.logs import logger
 from src.simclr_model import ImageClassifier, encoder_of
 

@@ -1,7 +1,7 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 from mindspore import Tensor
@@ -14,6 +14,14 @@ from src.images import identity
 from src.logs import logger
 from src.process_group import Process
 from src.resnet import ResNet
+
+
+class Split(NamedTuple):
+    """Representations (N, features), float32, labels (N,) and class names of a split."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    classes: Tuple[str, ...] = ()
 
 
 def extract(encoder: ResNet, pixels: Any, batch_size: int, process: Process,

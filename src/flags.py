@@ -5,7 +5,7 @@ fills it in. README's tables are checked against this file.
 """
 import dataclasses
 import os
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from src.errors import UserError
 from src.kinds import BOOLEAN, PATH, URL, Kind, choice, integer, number
@@ -16,7 +16,7 @@ ENCODER = "checkpoint of train.py, a run's checkpoint folder or its `latest` (re
 CIRCUMSTANCES = frozenset((
     "config", "device_target", "device_id", "run_cloudbrain", "run_distribute", "device_num", "data_url",
     "train_url", "train_dataset_path", "download", "train_output_path", "save_checkpoint_epochs",
-    "keep_checkpoint_max", "resume", "save_graphs"))
+    "keep_checkpoint_max", "eval_every", "resume", "save_graphs"))
 
 
 def flag(default: Any, kind: Kind, text: str) -> Any:
@@ -141,6 +141,9 @@ class TrainConfig(RunFlags):
     pre_trained_path: Optional[str] = flag(None, PATH, "checkpoint to take the weights from (weights alone)")
     pretrain_epoch_size: int = flag(
         0, integer(0), "epochs that pre_trained_path has behind it: the schedule goes on from there")
+    eval_every: int = flag(
+        5, integer(0), "epochs from one measurement of the representations (kNN, spread) to the next; the last epoch "
+        "has one too; 0 for none")
     resume: bool = flag(False, BOOLEAN, "go on with the run in train_output_path from its latest checkpoint")
     cross_device_negatives: bool = flag(
         True, BOOLEAN, "take negatives from all devices instead of each device's own batch")
@@ -188,6 +191,11 @@ class EvalConfig(RunFlags):
         None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
     class_num: Optional[int] = flag(
         None, integer(2), "number of classes; by default those of the data set, and more are allowed")
+    protocol: str = flag(
+        "sgd", choice("sgd", "lbfgs", "knn", "all"), "sgd: linear classifier trained in minibatches, which export.py "
+        "takes; lbfgs: logistic regression with its penalty chosen on held-out training images; knn: weighted nearest "
+        "neighbours; all: the three of them")
+    repeat: int = flag(1, integer(1), "evaluate with N seeds, seed, seed + 1, ..., and give mean and deviation")
     pre_classifier_checkpoint_path: Optional[str] = flag(
         None, PATH, "classifier to evaluate; no training then")
     print_iter: int = flag(100, integer(1), "steps from one logged loss to the next")
@@ -196,6 +204,21 @@ class EvalConfig(RunFlags):
     def check(self) -> None:
         super().check()
         self.require_encoder("encoder_checkpoint_path", "evaluate")
+        if self.pre_classifier_checkpoint_path and self.protocol != "sgd":
+            raise UserError(f"--protocol: got {self.protocol} with --pre_classifier_checkpoint_path, which names a "
+                            "classifier to evaluate; leave one of them out")
+        if self.repeat > 1 and (self.pre_classifier_checkpoint_path or self.protocol == "knn"):
+            raise UserError(f"--repeat: got {self.repeat} where nothing is random (nearest neighbours, or a given "
+                            "classifier), takes 1; leave the flag out")
+
+    @property
+    def protocols(self) -> Tuple[str, ...]:
+        """The protocols to evaluate by."""
+        return ("sgd", "lbfgs", "knn") if self.protocol == "all" else (self.protocol,)
+
+    def seeds_of(self, protocol: str) -> Sequence[int]:
+        """Return the seeds to repeat ``protocol`` with; nearest neighbours have nothing random."""
+        return range(self.seed, self.seed + (1 if protocol == "knn" else self.repeat))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,90 +1,28 @@
-"""Linear evaluation: a linear classifier on the frozen encoder's representations (paper, section 4.1)."""
+"""Evaluation of a frozen encoder by what its representations tell of the classes (paper, section 4.1)."""
 import dataclasses
-import time
+import importlib
+import statistics
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import mindspore as ms
-import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor
 
 from src import checkpoint, cloud, dataset, features
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, together
 from src.config import adopt
 from src.errors import UserError
+from src.evaluation_protocols import Outcome, hold_out, logistic_regression, nearest_neighbours
+from src.features import Split
 from src.flags import EvalConfig
 from src.images import Images
-from src.logs import log_epoch, logger
-from src.lr_generator import learning_rates
-from src.metrics import classification_metrics
-from src.optimizer import build_optimizer
+from src.linear_classifier import PREFIX, PROTOCOL, build_classifier, load_classifier, train_classifier
+from src.logs import logger
+from src.metrics import classification_metrics, wilson_interval
 from src.process_group import Process
 from src.run_folder import CLASSIFIERS, RunFolder
 from src.simclr_model import LinearClassifier, encoder_of
-
-PREFIX = "linear_classifier"
-PROTOCOL = "linear classifier on cached features without augmentation, Adam, cosine decay, last epoch"
-
-
-class ClassifierStep(nn.Cell):
-    """Row numbers (batch,) -> loss; one update of ``linear``. The rows (N, features) stay on the device."""
-
-    def __init__(self, linear: nn.Dense, optimizer: nn.Optimizer, rows: np.ndarray, labels: np.ndarray):
-        super().__init__(auto_prefix=False)
-        self.linear = linear
-        self.optimizer = optimizer
-        self.rows = Parameter(Tensor(rows), name="rows", requires_grad=False)
-        self.labels = Parameter(Tensor(labels), name="labels", requires_grad=False)
-        self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters)
-
-    def forward(self, h, labels):
-        return ops.cross_entropy(self.linear(h), labels)
-
-    def construct(self, index):
-        loss, gradients = self.value_and_grad(ops.gather(self.rows, index, 0), ops.gather(self.labels, index, 0))
-        return ops.depend(loss, self.optimizer(gradients))
-
-
-class Split(NamedTuple):
-    """Representations and labels of a split."""
-
-    rows: np.ndarray
-    labels: np.ndarray
-
-
-def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Return row numbers (steps, batch_size): every row at least once; the last batch is filled up
-    with the epoch's first rows."""
-    order = np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
-    steps = -(-count // batch_size)
-    return np.resize(order, (steps, batch_size))
-
-
-def train_classifier(classifier: LinearClassifier, train: Split, config: EvalConfig, folder: RunFolder,
-                     info: Dict[str, Any]) -> None:
-    """Train ``classifier`` for ``epoch_size`` epochs and save its checkpoints in place of earlier ones."""
-    checkpoint.remove_epochs(folder.classifiers, PREFIX)
-    steps = -(-len(train.labels) // config.batch_size)
-    rates = learning_rates("cosine", config.learning_rate, config.epoch_size, steps)
-    optimizer = build_optimizer("Adam", classifier.trainable_params(), rates, weight_decay=0.0)
-    standardised = classifier.fit_scale(train.rows)  # once here, instead of in every step
-    step = ClassifierStep(classifier.linear, optimizer, standardised, train.labels)
-    step.set_train()
-    for epoch in range(1, config.epoch_size + 1):
-        begin = time.perf_counter()
-        for index, batch in enumerate(epoch_order(len(train.labels), config.batch_size, config.seed, epoch), 1):
-            loss = step(Tensor(batch))
-            if index % config.print_iter == 0 and index < steps:
-                logger.info("epoch: %d step: %d, loss is %s", epoch, index, loss.asnumpy())
-        last_loss = loss.asnumpy()
-        seconds = time.perf_counter() - begin
-        log_epoch(epoch, steps, last_loss, seconds)
-        folder.add_metrics({"kind": "linear_classifier", "epoch": epoch, "loss": float(last_loss),
-                            "seconds": round(seconds, 3)})
-        if epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size:
-            checkpoint.save_epoch(folder.classifiers, PREFIX, epoch, classifier.get_parameters(), info,
-                                  config.keep_checkpoint_max)
 
 
 def resolve(config: EvalConfig, encoder: Checkpoint, classifier: Optional[Checkpoint]) -> EvalConfig:
@@ -122,33 +60,12 @@ def resolve_classes(config: EvalConfig, train: Optional[Images], test: Images,
     return config
 
 
-def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:
-    """Load a checkpoint of linear_eval.py that was trained on ``encoder``, whose digest is given.
-
-    Raises:
-        UserError: it was trained on another encoder.
-    """
-    found = checkpoint.load(path, "linear_classifier", flag)
-    if found.info["encoder_digest"] != encoder_digest:
-        age = checkpoint.after(found.info["encoder_epoch"])
-        raise UserError(f"--{flag}: {path} was trained on another encoder ({age}) than {encoder.path}; name the "
-                        "encoder that it was trained on")
-    return found
-
-
 def check_place(folder: Path, encoder_digest: str) -> None:
     """Raise UserError where a new classifier would replace one of another encoder."""
     there = checkpoint.of_epochs(folder, PREFIX)
     if there and checkpoint.load(str(there[-1]), PREFIX, "train_output_path").info["encoder_digest"] != encoder_digest:
         raise UserError(f"--train_output_path: {folder} holds the classifier of another encoder; name another folder "
                         "for this evaluation")
-
-
-def build_classifier(found: Checkpoint) -> LinearClassifier:
-    """Build the classifier that a checkpoint holds."""
-    classifier = LinearClassifier(found.info["features"], found.info["class_num"])
-    checkpoint.load_into(classifier.get_parameters(), found.parameters, str(found.path))
-    return classifier
 
 
 def load_images(config: EvalConfig) -> Tuple[Optional[Images], Images]:
@@ -178,19 +95,22 @@ def find_start(config: EvalConfig, process: Process) -> Tuple[Checkpoint, str, O
             if config.pre_classifier_checkpoint_path:
                 given = load_classifier(config.pre_classifier_checkpoint_path, "pre_classifier_checkpoint_path", source,
                                         digest)
-            else:
+            elif "sgd" in config.protocols:
                 check_place(Path(config.train_output_path) / CLASSIFIERS, digest)
     return checkpoint.shared(source, process), share(digest, process), checkpoint.shared(given, process)
 
 
 def evaluate(config: EvalConfig, process: Process) -> None:
-    """Evaluate an encoder and write accuracy and confusion matrix into the run's folder.
+    """Evaluate an encoder and write accuracies and confusion matrices into the run's folder.
 
-    All ranks encode their share of the images; rank 0 trains and evaluates the classifier.
+    All ranks encode their share of the images; rank 0 does the rest.
 
     Raises:
         UserError: data, checkpoints or folder are not what the settings say.
+        ModuleNotFoundError: a package that the protocol needs is not installed.
     """
+    if "lbfgs" in config.protocols:
+        importlib.import_module("sklearn.linear_model")  # its absence is found out now, before the work
     source, digest, given = find_start(config, process)
     with together(process):
         config = dataclasses.replace(resolve(config, source, given), device_num=process.world_size)
@@ -198,6 +118,8 @@ def evaluate(config: EvalConfig, process: Process) -> None:
             cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
         train, test = load_images(config)
         config = resolve_classes(config, train, test, given)
+        if "lbfgs" in config.protocols:
+            hold_out(train.labels, config.seed)  # whether there are images enough, before the work
         encoder = encoder_of(source.info["settings"])
         if process.is_first:
             checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),
@@ -210,37 +132,88 @@ def evaluate(config: EvalConfig, process: Process) -> None:
     def represent(images: Images, split: str) -> Split:
         rows = features.cached(folder.path / "features", encoder, digest, images.pixels, config.batch_size, split,
                                process)
-        return Split(rows, images.labels)
+        return Split(rows, images.labels, images.classes)
 
     with cloud.synced(folder.path, config.train_url if process.is_first else None):
         train_split = None if given else represent(train, "train")
         test_split = represent(test, "test")
         with together(process):  # the other ranks wait for rank 0
             if process.is_first:
-                if given:
-                    classifier = build_classifier(given)
-                else:
-                    classifier = LinearClassifier(encoder.features, config.class_num)
-                    info = {"kind": "linear_classifier", "class_num": config.class_num, "features": encoder.features,
-                            "dataset_name": config.dataset_name, "classes": test.classes, "encoder_digest": digest,
-                            "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
-                    train_classifier(classifier, train_split, config, folder, info)
-                report(classifier, test_split, test.classes, config, source, folder)
+                judge(config, source, digest, given, train_split, test_split, folder)
 
 
-def report(classifier: LinearClassifier, test: Split, names: Tuple[str, ...], config: EvalConfig, source: Checkpoint,
-           folder: RunFolder) -> None:
-    """Evaluate every test image once; log the accuracy and add everything to metrics.jsonl."""
+def judge(config: EvalConfig, source: Checkpoint, digest: str, given: Optional[Checkpoint], train: Optional[Split],
+          test: Split, folder: RunFolder) -> None:
+    """Evaluate by every protocol and with every seed that was asked for, and sum up."""
+    about = {"dataset": config.dataset_name, "encoder_checkpoint": str(source.path),
+             "encoder_epoch": source.info["epoch"]}
+    info = {"kind": "linear_classifier", "class_num": config.class_num, "features": test.rows.shape[1],
+            "dataset_name": config.dataset_name, "classes": test.classes, "encoder_digest": digest,
+            "encoder_epoch": source.info["epoch"], "mindspore": ms.__version__}
+    accuracies: Dict[str, Dict[int, float]] = {}
+    for seed, outcome in outcomes(config, given, train, test, folder, info):
+        accuracy = report(outcome, seed, test, config, about, folder)
+        accuracies.setdefault(outcome.protocol, {})[seed] = accuracy
+    summarise(accuracies, len(test.labels), about, folder)
+
+
+def outcomes(config: EvalConfig, given: Optional[Checkpoint], train: Optional[Split], test: Split, folder: RunFolder,
+             info: Dict[str, Any]) -> Iterator[Tuple[int, Outcome]]:
+    """Yield every seed's outcome of every protocol that was asked for."""
+    for name in config.protocols:
+        for seed in config.seeds_of(name):
+            if name == "sgd":
+                yield seed, linear_classifier(config, seed, given, train, test, folder, info)
+            elif name == "lbfgs":
+                yield seed, logistic_regression(train, test.rows, config.class_num, seed)
+            else:
+                yield seed, nearest_neighbours(train, test.rows, config.class_num)
+
+
+def linear_classifier(config: EvalConfig, seed: int, given: Optional[Checkpoint], train: Optional[Split], test: Split,
+                      folder: RunFolder, info: Dict[str, Any]) -> Outcome:
+    """Classify by the given classifier, or by one that is trained here; the first seed's is kept."""
+    if given:
+        classifier, trained = build_classifier(given), "given classifier"
+    else:
+        classifier, trained = LinearClassifier(info["features"], config.class_num), f"{config.epoch_size} epochs"
+        train_classifier(classifier, train, dataclasses.replace(config, seed=seed), folder,
+                         info if seed == config.seed else None)
     classifier.set_train(False)
-    logits = classifier(Tensor(test.rows)).asnumpy()
-    names += tuple(f"class {index}" for index in range(len(names), config.class_num))
-    result = classification_metrics(logits, test.labels, names)
-    trained = f"{config.epoch_size} epochs" if not config.pre_classifier_checkpoint_path else "given classifier"
-    folder.add_metrics({"kind": "linear_eval", "protocol": f"{PROTOCOL}, {trained}", "dataset": config.dataset_name,
-                        "encoder_checkpoint": str(source.path), "encoder_epoch": source.info["epoch"],
-                        "seed": config.seed, **result})
+    return Outcome("linear_eval", f"{PROTOCOL}, {trained}", classifier(Tensor(test.rows)).asnumpy(), {})
+
+
+def report(outcome: Outcome, seed: int, test: Split, config: EvalConfig, about: Dict[str, Any],
+           folder: RunFolder) -> float:
+    """Judge every test image once, log the accuracy, add everything to metrics.jsonl and return the accuracy."""
+    names = test.classes + tuple(f"class {index}" for index in range(len(test.classes), config.class_num))
+    result = classification_metrics(outcome.scores, test.labels, names)
+    folder.add_metrics({"kind": outcome.kind, "protocol": outcome.protocol, **about, "seed": seed, **outcome.details,
+                        **result})
     for name, accuracy in result["class_accuracy"].items():
         logger.info("  %-12s %s", name, "no images" if accuracy is None else f"{100 * accuracy:.2f} %")
     logger.info("top-1 %.3f %%, top-5 %.3f %% of %d test images", 100 * result["accuracy"],
                 100 * result["top5_accuracy"], result["images"])
-    logger.info("Average accuracy: {'Accuracy': %s}", round(result["accuracy"], 7))
+    return result["accuracy"]
+
+
+def summarise(accuracies: Dict[str, Dict[int, float]], images: int, about: Dict[str, Any], folder: RunFolder) -> None:
+    """Log the table of all protocols, with ``accuracies`` by protocol and seed, and record what was repeated.
+
+    The interval is for the mean accuracy, and the deviation is that of a sample (divided by N - 1).
+    """
+    means: List[float] = []
+    logger.info("%-10s  %-18s  %-18s  %s", "accuracy", "95 % interval", "over seeds", "protocol")
+    for protocol, by_seed in accuracies.items():
+        values, spread = list(by_seed.values()), ""
+        means.append(statistics.fmean(values))
+        interval = wilson_interval(means[-1], images)
+        if len(values) > 1:
+            deviation = statistics.stdev(values)
+            spread = f"+- {100 * deviation:.3f} % of {len(values)}"
+            folder.add_metrics({"kind": "repeated_eval", "protocol": protocol, **about, "seeds": list(by_seed),
+                                "accuracies": values, "accuracy_mean": means[-1], "accuracy_std": deviation,
+                                "accuracy_interval": interval, "images": images})
+        logger.info("%-10s  %-18s  %-18s  %s", f"{100 * means[-1]:.3f} %",
+                    f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f} %", spread, protocol)
+    logger.info("Average accuracy: {'Accuracy': %s}", round(means[0], 7))

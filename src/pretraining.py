@@ -1,6 +1,6 @@
 """Pretraining, from settings to checkpoints."""
 import hashlib
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -11,12 +11,13 @@ from src.augmentation import Augmentation, Views, to_dataset
 from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, OverflowReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
-from src.collective import broadcast, share, together
+from src.collective import broadcast, share, sum_over_ranks, together
 from src.errors import UserError
 from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
-from src.images import identity
+from src.images import Images, identity
 from src.logs import logger
 from src.lr_generator import learning_rates
+from src.monitor import Monitor, Probe, build_probe, trivial_loss
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.process_group import Process
@@ -25,6 +26,7 @@ from src.simclr_model import SimCLR, simclr_of
 from src.train_step import ScaledTrainStep, TrainStep
 
 WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
+RECORDS = ("pretrain", "monitor")  # of an epoch, in metrics.jsonl
 
 
 class Learner(NamedTuple):
@@ -73,7 +75,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
     with together(process):
         config = starting.resolve(config, resumed, source, process.world_size)
         start = resumed.info["epoch"] if resumed else config.pretrain_epoch_size
-        views = load_views(config, start, process)
+        views, images = load_views(config, start, process)
         data = fingerprint(views.pixels)
     data_of_first = share(data, process)
     with together(process):
@@ -94,7 +96,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
 
         if resumed:
             logger.info("resumed after epoch %d of %d from %s", start, config.epoch_size, resumed.path)
-            folder.keep_metrics(lambda record: record["kind"] != "pretrain" or record["epoch"] <= start)
+            folder.keep_metrics(lambda record: record["kind"] not in RECORDS or record["epoch"] <= start)
         elif source:
             logger.info("weights from %s, %s; %s anew", source.path, checkpoint.after(source.info["epoch"]),
                         "the optimizer begins" if has_head(source) else "projection head and optimizer begin")
@@ -102,17 +104,20 @@ def pretrain(config: TrainConfig, process: Process) -> None:
             save(start)
         if start < config.epoch_size:
             describe(config, learner, len(views))
-            train(config, learner, views, folder, process, save)
+            probe = build_probe(views, images, load_test(config, process)) if config.eval_every else None
+            train(config, learner, views, probe, folder, process, save)
         logger.info("done, %d epochs: %s", config.epoch_size, folder.checkpoints / checkpoint.LATEST)
 
 
-def train(config: TrainConfig, learner: Learner, views: Views, folder: RunFolder, process: Process,
-          save: Callable[[int], None]) -> None:
+def train(config: TrainConfig, learner: Learner, views: Views, probe: Optional[Probe], folder: RunFolder,
+          process: Process, save: Callable[[int], None]) -> None:
     """Train from the views' next epoch to the last; rank 0 alone shows progress and saves."""
     start, global_batch = views.next_epoch, config.batch_size * process.world_size
-    callbacks = [EpochReport(learner.step.totals, learner.rates, start, global_batch, folder.add_metrics)]
+    callbacks = [EpochReport(learner.step.totals, learner.model.get_parameters(), learner.rates, start, global_batch,
+                             folder.add_metrics),
+                 Monitor(learner.model, learner.step.totals, probe, config, start, process, folder.add_metrics)]
     if process.is_first:
-        callbacks = [Progress(start, config.epoch_size, global_batch), *callbacks,
+        callbacks = [Progress(learner.step.totals, start, config.epoch_size, global_batch), *callbacks,
                      SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)]
     if learner.scaler:
         callbacks.append(OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value, start))
@@ -164,8 +169,24 @@ def check_data(data: str, data_of_first: str, resumed: Optional[Checkpoint]) -> 
                         f"{resumed.path} was trained on ({resumed.info['data']}); a run resumes on the same data")
 
 
-def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Views:
-    """Read the training images and prepare this rank's views."""
+def load_test(config: TrainConfig, process: Process) -> Optional[Images]:
+    """Return the test images for the monitor; training goes on without them, so None where they cannot be had."""
+    test, problem = None, "they are not the same on every rank"
+    try:
+        test = dataset.load(config.dataset_name, config.train_dataset_path, "test", download=config.download,
+                            side=config.image_size)
+    except UserError as error:
+        problem = str(error)
+    mine = fingerprint(test.pixels) if test else "none"
+    equal = np.array([mine == share(mine, process)], np.float32)
+    if test and sum_over_ranks(equal, process)[0] == process.world_size:
+        return test
+    logger.warning("warning: no kNN accuracy during the run, for want of test images (%s)", problem)
+    return None
+
+
+def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Tuple[Views, Images]:
+    """Read the training images and prepare this rank's views of them."""
     if config.run_cloudbrain:
         cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
     images = dataset.load(config.dataset_name, config.train_dataset_path, "pretrain",
@@ -175,8 +196,9 @@ def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Views
         raise UserError(f"--batch_size: got {config.batch_size}{devices}, takes at most the "
                         f"{len(images.pixels) // process.world_size} images that each device has to train on")
     augmentation = Augmentation(**{name: getattr(config, name) for name in Augmentation._fields})
-    return Views(images.pixels, config.batch_size, augmentation, config.seed, config.num_parallel_workers, first_epoch,
-                 process.rank, process.world_size)
+    views = Views(images.pixels, config.batch_size, augmentation, config.seed, config.num_parallel_workers, first_epoch,
+                  process.rank, process.world_size)
+    return views, images
 
 
 def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> None:
@@ -190,6 +212,5 @@ def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> Non
     logger.info("%d epochs of %d steps of %s images; %s, learning rate up to %g, warm-up %g epochs, then %s",
                 config.epoch_size, steps_per_epoch, batch, config.optimizer, config.learning_rate,
                 config.warmup_epochs, config.lr_schedule)
-    views = 2 * config.batch_size * (config.device_num if config.cross_device_negatives else 1)
     logger.info("an untrained network has a loss of about %.2f; the first step compiles the graph: seconds on a CPU, "
-                "minutes on Ascend", 2 * np.log(views - 1))
+                "minutes on Ascend", trivial_loss(config))

@@ -10,9 +10,10 @@ from src.nt_xent import NTXent
 class TrainStep(nn.Cell):
     """Views (2B, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
-    ``totals`` sums loss and contrastive accuracy up on the device until somebody sets it to zero. On
-    several devices (``world_size``) the gradients are averaged, by all-reduces that are fused into one
-    where the back end can, and loss and totals are those of the global batch on every rank.
+    ``totals`` (3,) sums up on the device, until somebody sets it to zero: loss, contrastive accuracy, and one for
+    every step before the first whose loss is not finite. On several devices (``world_size``) the gradients are
+    averaged, by all-reduces that are fused into one where the back end can, and loss and totals are those of
+    the global batch on every rank.
     """
 
     def __init__(self, model: nn.Cell, loss: NTXent, optimizer: nn.Optimizer, world_size: int = 1):
@@ -20,7 +21,7 @@ class TrainStep(nn.Cell):
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
-        self.totals = Parameter(Tensor(np.zeros(2, np.float32)), name="totals", requires_grad=False)
+        self.totals = Parameter(Tensor(np.zeros(3, np.float32)), name="totals", requires_grad=False)
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
         self.average = self.average_gradients = nn.Identity()
         if world_size > 1:
@@ -34,7 +35,13 @@ class TrainStep(nn.Cell):
         (loss, accuracy), gradients = self.value_and_grad(views)
         measured = self.average(ops.stack([loss, accuracy]))
         loss = ops.depend(measured[0], self.optimizer(self.average_gradients(gradients)))
-        return ops.depend(loss, ops.assign_add(self.totals, measured))
+        return ops.depend(loss, self.add_up(measured))
+
+    def add_up(self, measured):
+        """Add a step's loss and accuracy (2,) to the totals."""
+        # A sum that has taken up NaN or infinity keeps it, so no later step counts as finite.
+        finite = ops.isfinite(self.totals[:1] + measured[:1]).astype(mstype.float32)
+        return ops.assign_add(self.totals, ops.concat([measured, finite]))
 
 
 class ScaledTrainStep(TrainStep):
@@ -65,4 +72,4 @@ class ScaledTrainStep(TrainStep):
         if finite:
             loss = ops.depend(loss, self.optimizer(gradients))
         loss = ops.depend(loss, self.scaler.adjust(finite))
-        return ops.depend(loss, ops.assign_add(self.totals, measured[:2]))
+        return ops.depend(loss, self.add_up(measured[:2]))

@@ -13,6 +13,8 @@ SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size"
     ("training_step", "mindspore", SMALL, {"steps": 1}, "loss"),
     ("input_pipeline", "cpp", ("--images", "256"), {}, "images_per_second"),
     ("linear_evaluation", "mindspore", ("--images", "256", "--features", "16", "--epochs", "10"), {}, "seconds"),
+    ("evaluation_protocols", "protocols", ("--images", "300", "--features", "16"), {"protocol": "lbfgs", "seed": 0},
+     "accuracy"),
 ])
 def test_our_side_answers(script, role, flags, command, answer):
     process = subprocess.run([sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *flags, "--role", role],

@@ -150,7 +150,9 @@ def test_the_ranks_report_the_same_and_rank_0_alone_writes(work):
     losses = [re.findall(r"^epoch: (\d) step: 6, loss is (\S+)$", log(work, "run", rank), re.M) for rank in (0, 1)]
     assert [epoch for epoch, _ in losses[0]] == ["1", "2", "3", "4"]
     assert losses[0] == losses[1]
-    assert [record["epoch"] for record in read_metrics(work / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
+    records = read_metrics(work / "run" / "metrics.jsonl")
+    assert [(record["kind"], record["epoch"]) for record in records] == [
+        *(("pretrain", epoch) for epoch in (1, 2, 3, 4)), ("monitor", 4)]
     settings = yaml.safe_load((work / "run" / "config.yaml").read_text())
     assert settings["world_size"] == settings["settings"]["device_num"] == 2
     assert settings["settings"]["learning_rate"] == pytest.approx(9e-4 * (16 / 1024) ** 0.5)  # of the global batch

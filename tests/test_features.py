@@ -4,7 +4,7 @@ import pytest
 from mindspore import Tensor
 
 from src import features
-from src.linear_evaluation import epoch_order
+from src.linear_classifier import epoch_order
 from src.process_group import Process
 from src.resnet import build_encoder
 

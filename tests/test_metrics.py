@@ -2,9 +2,10 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from src.metrics import classification_metrics
+from src.metrics import classification_metrics, wilson_interval
 
 
 @settings(max_examples=50)
@@ -27,6 +28,13 @@ def test_metrics_agree_with_scikit_learn(classes, count, seed):
         else:
             assert result["class_accuracy"][name] is None
     assert result["images"] == count
+    hits = round(result["accuracy"] * count)
+    assert np.allclose(result["accuracy_interval"], binomtest(hits, count).proportion_ci(0.95, "wilson"))
+
+
+def test_wilson_interval_by_hand():
+    assert np.allclose(wilson_interval(0.5, 100), (0.4038315, 0.5961685))
+    assert np.allclose(wilson_interval(1.0, 10), (0.7224672, 1))
 
 
 def test_equal_logits_are_ranked_by_class():

@@ -63,6 +63,10 @@ def refused(result, message):
     assert result.stderr.count("\n") == 1, result.stderr
 
 
+def of_kind(kind, run):
+    return [record for record in read_metrics(run / "metrics.jsonl") if record["kind"] == kind]
+
+
 def parameters(file):
     return {name: parameter.asnumpy() for name, parameter in load(str(file), "simclr", "test").parameters.items()}
 
@@ -80,8 +84,8 @@ def test_log_lines(work):
 
 
 def test_metrics_and_settings_on_disk(work):
-    records = read_metrics(work / "run" / "metrics.jsonl")
-    assert [record["epoch"] for record in records if record["kind"] == "pretrain"] == [1, 2, 3]
+    records = of_kind("pretrain", work / "run")
+    assert [record["epoch"] for record in records] == [1, 2, 3]
     log = (work / "run" / "log").read_text()
     for record in records:
         assert abs(record["loss"] - 2 * np.log(31)) < 1.5  # near that of an untrained network
@@ -107,11 +111,30 @@ def test_checkpoints_hold_everything(work):
         assert np.abs(found.parameters[name].asnumpy()).max() > 0
 
 
-def test_a_seed_repeats_the_run(work):
-    assert train(work, "again").returncode == 0
-    first, second = (parameters(work / name / "checkpoint") for name in ("run", "again"))
+@pytest.mark.parametrize("every, measured", [(0, []), (1, [1, 2, 3])])
+def test_a_seed_repeats_the_run_watched_or_not(work, every, measured):
+    """By default a run is measured after every fifth epoch and the last; it does not notice."""
+    again = work / f"again-{every}"
+    assert train(work, again, "--eval_every", every).returncode == 0
+    first, second = (parameters(run / "checkpoint") for run in (work / "run", again))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert [record["epoch"] for record in of_kind("monitor", again)] == measured
+    (by_default,) = of_kind("monitor", work / "run")
+    assert by_default["epoch"] == 3 and 0 <= by_default["knn_accuracy"] <= 1
+    if measured:
+        by_default["seconds"] = of_kind("monitor", again)[-1]["seconds"]
+        assert of_kind("monitor", again)[-1] == by_default
+
+
+def test_training_without_test_images(work):
+    (work / "untested").mkdir()
+    shutil.copy(work / "data" / "data_batch_1.bin", work / "untested")
+    result = train(work, "unjudged", "--train_dataset_path", "untested", "--epoch_size", "1")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^warning: no kNN accuracy during the run, for want of test images \(", result.stdout, re.M)
+    (record,) = of_kind("monitor", work / "unjudged")
+    assert record["knn_accuracy"] is None and record["effective_rank"] > 1
 
 
 def test_a_killed_run_resumes_to_the_same_weights(work):
@@ -170,7 +193,10 @@ def test_an_interrupted_run_says_so(work):
 def test_a_diverging_run_ends_with_status_3(work):
     result = train(work, "diverged", "--learning_rate", "1e30", "--optimizer", "SGD", "--warmup_epochs", "0")
     assert result.returncode == 3, result.stdout + result.stderr
-    assert re.fullmatch(r"train.py: the loss of epoch \d is nan: training has diverged; .*\n", result.stderr)
+    assert re.fullmatch(r"train.py: the loss of epoch 1, step [2-6] is not finite .*: training has diverged; .*\n",
+                        result.stderr)
+    for file in (work / "diverged" / "checkpoint").glob("*.ckpt"):
+        assert all(np.isfinite(value).all() for value in parameters(file).values())
 
 
 def test_a_run_is_not_overwritten(work):
@@ -187,8 +213,8 @@ def test_pre_trained_weights(work):
     weights = [name for name in given if name.startswith(("encoder.", "projection_head."))]
     assert all(np.array_equal(begun[name], given[name]) for name in weights)
     assert not begun["moment1.encoder.conv1.weight"].any()  # the optimizer begins anew
-    rates = [record["learning_rate"] for record in read_metrics(work / "tuned" / "metrics.jsonl")]
-    assert rates == [read_metrics(work / "run" / "metrics.jsonl")[2]["learning_rate"]]
+    rates = [record["learning_rate"] for record in of_kind("pretrain", work / "tuned")]
+    assert rates == [of_kind("pretrain", work / "run")[2]["learning_rate"]]
 
 
 @pytest.mark.parametrize("flag, value, stored", [
@@ -337,10 +363,71 @@ def test_a_shorter_evaluation_replaces_the_longer_one(evaluated):
     (("--eval_dataset_path", "nowhere"), "--eval_dataset_path: nowhere is not a folder"),
     (("--encoder_checkpoint_path", "run/linear_classifier"), "takes a simclr checkpoint"),
     (("--pre_classifier_checkpoint_path", "run/checkpoint"), "takes a linear_classifier checkpoint"),
+    (("--protocol", "lbfgs", "--num_samples", "3"), "--num_samples: 3 training images are too few to hold some out"),
+    (("--protocol", "lbfgs", "--pre_classifier_checkpoint_path", "run/linear_classifier"),
+     "--protocol: got lbfgs with --pre_classifier_checkpoint_path"),
+    (("--protocol", "knn", "--repeat", "2"), "--repeat: got 2 where nothing is random"),
 ])
 def test_evaluation_refuses_what_does_not_fit(evaluated, flags, message):
     work, _ = evaluated
     refused(evaluate(work, "never", *flags), message)
+    assert not (work / "never").exists()
+
+
+def test_every_protocol_in_one_table(evaluated):
+    work, _ = evaluated
+    shutil.copytree(work / "run" / "features", work / "all" / "features")
+    result = evaluate(work, "all", "--protocol", "all", "--epoch_size", "2", "--repeat", "3", "--seed", "7")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    linear, nearest = of_kind("linear_eval", work / "all"), of_kind("knn_eval", work / "all")
+    assert [record["seed"] for record in linear] == [7, 8, 9] * 2
+    assert [record["seed"] for record in nearest] == [7]
+    assert [("Adam" in record["protocol"], "L-BFGS" in record["protocol"]) for record in linear] == [
+        (True, False)] * 3 + [(False, True)] * 3
+    for record in linear + nearest:
+        assert np.array(record["confusion"]).sum() == 37
+        assert record["accuracy_interval"][0] < record["accuracy"] < record["accuracy_interval"][1]
+        assert (record["encoder_epoch"], record["dataset"]) == (3, "cifar10")
+    means = [np.mean([record["accuracy"] for record in part]) for part in (linear[:3], linear[3:], nearest)]
+    repeated = of_kind("repeated_eval", work / "all")
+    assert [record["accuracy_mean"] for record in repeated] == pytest.approx(means[:2])
+    assert repeated[0]["accuracy_std"] == pytest.approx(np.std([record["accuracy"] for record in linear[:3]], ddof=1))
+    header, *rows, last = result.stdout.splitlines()[-5:]
+    assert header.split() == ["accuracy", "95", "%", "interval", "over", "seeds", "protocol"]
+    assert [float(row.split()[0]) for row in rows] == pytest.approx([100 * mean for mean in means], abs=1e-3)
+    assert last == f"Average accuracy: {{'Accuracy': {round(means[0], 7)}}}"
+    assert load(str(work / "all" / "linear_classifier"), "linear_classifier", "test").info["epoch"] == 2
+
+
+def test_test_labels_change_nothing_but_the_accuracy(evaluated):
+    """With the test labels in another order L-BFGS chooses the same penalty and all scores stay."""
+    work, _ = evaluated
+    shutil.copytree(work / "data", work / "relabelled")
+    images = draw(37, 9)
+    write_file(work / "relabelled" / "test_batch.bin", images._replace(labels=np.roll(images.labels, 5)))
+    records = []
+    for data in ("data", "relabelled"):
+        shutil.copytree(work / "run" / "features", work / f"lbfgs-{data}" / "features")
+        result = evaluate(work, f"lbfgs-{data}", "--protocol", "lbfgs", "--train_dataset_path", data)
+        assert result.returncode == 0, result.stderr
+        assert not (work / f"lbfgs-{data}" / "linear_classifier").exists()
+        records.append(last_evaluation(work / f"lbfgs-{data}"))
+    assert records[0]["confusion"] != records[1]["confusion"]
+    predicted = [np.array(record["confusion"]).sum(0).tolist() for record in records]
+    assert predicted[0] == predicted[1]
+    for name in ("l2", "held_out_accuracy", "iterations", "protocol"):
+        assert records[0][name] == records[1][name]
+
+
+def test_a_missing_scikit_learn_is_said_before_the_work(evaluated):
+    work, _ = evaluated
+    (work / "without" / "sklearn").mkdir(parents=True)
+    (work / "without" / "sklearn" / "__init__.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'sklearn'\", name='sklearn')")
+    result = run_script("linear_eval.py", "--encoder_checkpoint_path", "run/checkpoint/latest", "--protocol", "lbfgs",
+                        "--train_output_path", "never", cwd=work, env={"PYTHONPATH": str(work / "without")})
+    refused(result, "the package sklearn is not installed here; pip install -r requirements.txt")
     assert not (work / "never").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src import callbacks
-from src.callbacks import EpochReport, Progress
+from src.callbacks import EpochReport, Progress, check_finite
 from src.errors import DivergedError
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
@@ -48,9 +48,31 @@ def test_steps_learn_a_batch_by_heart(trained):
 
 def test_totals_sum_up(trained):
     (_, first_accuracy), losses, step = trained
-    total_loss, total_accuracy = step.totals.asnumpy()
+    total_loss, total_accuracy, finite = step.totals.asnumpy()
     assert total_loss == pytest.approx(sum(losses), rel=1e-5)
     assert first_accuracy <= total_accuracy <= len(losses)
+    assert finite == len(losses)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_totals_remember_the_first_bad_step(bad):
+    """The third of five steps has a loss that is not finite, and the others are fine."""
+    class Constant(nn.Cell):
+        def construct(self, views):
+            return views
+
+    class Loss(nn.Cell):
+        def construct(self, z):
+            return z.mean(), z.max()
+
+    weight = Parameter(Tensor(np.ones(1, np.float32)), name="weight")
+    step = TrainStep(Constant(), Loss(), nn.SGD([weight], 0.0))
+    for value in (1.0, 2.0, bad, 3.0, bad):
+        step(Tensor(np.full((2, 2), value, np.float32)))
+    assert step.totals.asnumpy()[2] == 2
+    with pytest.raises(DivergedError, match="the loss of epoch 7, step 3 is not finite"):
+        check_finite(step.totals, 7, 5)
+    check_finite(Tensor(np.array([9.0, 1.0, 5.0])), 7, 5)
 
 
 # --- beside the steps ---
@@ -73,6 +95,10 @@ def lines(caplog, monkeypatch):
     return caplog
 
 
+def finite_steps(count):
+    return Tensor(np.array([1.0, 1.0, count], np.float32))
+
+
 def run_epoch(progress, context):
     progress.on_train_epoch_begin(context)
     for _ in range(context.parameters.batch_num):
@@ -88,7 +114,7 @@ def clock(monkeypatch, seconds_per_look):
 
 def test_progress_in_a_file(lines, monkeypatch):
     clock(monkeypatch, 20)
-    run_epoch(Progress(first_epoch=2, epochs=4, images_per_step=100), Context(steps=6))
+    run_epoch(Progress(finite_steps(99), first_epoch=2, epochs=4, images_per_step=100), Context(steps=6))
     assert [record.getMessage() for record in lines.records] == [
         "progress: epoch 3/4, step 2/6, loss 3.500, 5 images/s, 03:20 left",
         "progress: epoch 3/4, step 4/6, loss 3.500, 5 images/s, 02:40 left",
@@ -98,7 +124,7 @@ def test_progress_in_a_file(lines, monkeypatch):
 def test_progress_on_a_terminal(lines, monkeypatch, capsys):
     clock(monkeypatch, 1)
     monkeypatch.setattr(callbacks.sys.stdout, "isatty", lambda: True, raising=False)
-    run_epoch(Progress(first_epoch=0, epochs=2, images_per_step=100), Context(steps=3))
+    run_epoch(Progress(finite_steps(99), first_epoch=0, epochs=2, images_per_step=100), Context(steps=3))
     shown = capsys.readouterr().out
     assert "epoch 1/2 |" in shown
     assert "3/3 , loss 3.500, 100 images/s, 00:03 left" in shown
@@ -108,17 +134,24 @@ def test_progress_on_a_terminal(lines, monkeypatch, capsys):
 def test_no_progress_with_data_sinking(lines, monkeypatch, capsys):
     clock(monkeypatch, 100)
     monkeypatch.setattr(callbacks.sys.stdout, "isatty", lambda: True, raising=False)
-    run_epoch(Progress(first_epoch=0, epochs=2, images_per_step=100), Context(steps=3, sinking=True))
+    run_epoch(Progress(finite_steps(99), first_epoch=0, epochs=2, images_per_step=100), Context(steps=3, sinking=True))
     assert capsys.readouterr().out == ""
     assert lines.records == []
 
 
-def report(loss, totals):
+def test_progress_notices_a_bad_loss_before_the_epoch_ends(lines, monkeypatch):
+    clock(monkeypatch, 20)
+    with pytest.raises(DivergedError, match="the loss of epoch 3, step 2 is not finite"):
+        run_epoch(Progress(finite_steps(1), first_epoch=2, epochs=4, images_per_step=100), Context(steps=6))
+
+
+def report(loss, totals, weight=1.0):
     records = []
-    sums = Parameter(Tensor(np.zeros(2, np.float32)), name="totals")
-    epoch = EpochReport(sums, np.linspace(1, 0, 20), first_epoch=1, images_per_step=8, write=records.append)
+    sums = Parameter(Tensor(np.zeros(3, np.float32)), name="totals")
+    weights = [Parameter(Tensor(np.array([1.0, weight], np.float32)), name="encoder.weight")]
+    epoch = EpochReport(sums, weights, np.linspace(1, 0, 20), first_epoch=1, images_per_step=8, write=records.append)
     context = Context(steps=4, loss=loss)
-    sums.set_data(Tensor(np.ones(2, np.float32)))  # of the epoch before
+    sums.set_data(Tensor(np.ones(3, np.float32)))  # of the epoch before
     epoch.on_train_epoch_begin(context)
     sums.set_data(Tensor(sums.asnumpy() + np.array(totals, np.float32)))
     epoch.on_train_epoch_end(context)
@@ -126,12 +159,17 @@ def report(loss, totals):
 
 
 def test_an_epoch_is_reported(lines):
-    (record,) = report(2.5, (12.0, 1.0))
+    (record,) = report(2.5, (12.0, 1.0, 4.0))
     assert lines.records[0].getMessage() == "epoch: 2 step: 4, loss is 2.5"
     assert (record["epoch"], record["loss"], record["contrastive_accuracy"], record["last_loss"]) == (2, 3, 0.25, 2.5)
     assert record["learning_rate"] == pytest.approx(np.linspace(1, 0, 20)[7])
 
 
 def test_a_diverged_run_stops():
-    with pytest.raises(DivergedError, match="the loss of epoch 2 is nan: training has diverged"):
-        report(np.nan, (np.nan, 0.0))
+    with pytest.raises(DivergedError, match=r"the loss of epoch 2, step 3 is not finite \(their sum is nan\): "):
+        report(np.nan, (np.nan, 0.0, 2.0))
+
+
+def test_weights_that_the_last_step_has_spoiled_are_not_saved():
+    with pytest.raises(DivergedError, match="encoder.weight is not finite after epoch 2, step 4: training has "):
+        report(2.5, (12.0, 1.0, 4.0), weight=np.inf)
