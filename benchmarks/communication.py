@@ -74,7 +74,8 @@ def count(options: argparse.Namespace, devices: int) -> Dict[str, Any]:
             str(Path(__file__).resolve()), "--compile", str(devices), "--graphs", folder, "--encoder", options.encoder,
             "--width_multiplier", str(options.width_multiplier), "--batch_size", str(options.batch_size)]
         outcome = subprocess.run(command, capture_output=True, text=True, check=False,
-                                 env={**os.environ, "PATH": common.own_path()})
+                                 env={**os.environ, "PATH": common.own_path(),
+                                      "MS_DEV_DUMP_IR_PASSES": "validate"})  # of a hundred
         graphs = sorted(Path(folder).rglob("*_validate_*.ir"))
         if outcome.returncode or not graphs:
             sys.exit(f"compiling for {devices} devices failed:\n{outcome.stdout}{outcome.stderr}")

@@ -100,7 +100,7 @@ def log(folder, output, rank):
 def test_two_processes_compute_what_one_does(tmp_path):
     """Loss, every gradient, batch-norm statistics and weights after 3 steps; see benchmarks/equivalence.py."""
     options = argparse.Namespace(encoder="resnet18", width_multiplier=0.0625, global_batch=16, steps=3, optimizer="SGD",
-                                 seeds=[0, 1], smooth="True")
+                                 seeds=[0], smooth="True")
     one, two = (equivalence.run_processes(options, processes, tmp_path) for processes in (1, 2))
     found = equivalence.summary(two, one)
     for kind, reach in equivalence.REACH.items():

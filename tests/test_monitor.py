@@ -175,7 +175,7 @@ def test_symptoms(losses, std, found):
 
 
 def test_likely_causes_fit_the_settings():
-    mild = " ".join(likely_causes(TrainConfig(learning_rate=1e-3, head_batch_norm=True)))
+    mild = " ".join(likely_causes(TrainConfig(learning_rate=1e-3, head_batch_norm=True, jitter_strength=0.5)))
     assert "batch norm" not in mild and "augmentation" not in mild
     off = " ".join(likely_causes(TrainConfig(learning_rate=1e-3, jitter_strength=0.0)))
     assert "--head_batch_norm True" in off and "augmentation is off" in off
