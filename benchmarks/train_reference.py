@@ -24,11 +24,11 @@ from torch_augmentation import augment
 from torch_reference import SimCLR, build_optimizer, nt_xent
 
 from src import dataset
-from src.cifar10 import Images
 from src.config import parse
 from src.errors import DivergedError, UserError
 from src.files import written_whole
 from src.flags import TrainConfig, flag, settings_of
+from src.images import Images
 from src.kinds import BOOLEAN
 from src.logs import log_epoch, logger, status_of
 from src.lr_generator import default_warmup, learning_rates

@@ -20,10 +20,9 @@ class Gather(nn.Cell):
     and a slice, for MindSpore's own gradient of AllGather is a ReduceScatter, which the CPU does not have.
     """
 
-    def __init__(self, rank: int, world_size: int):
+    def __init__(self, rank: int):
         super().__init__()
         self.rank = rank
-        self.world_size = world_size
         self.gather = ops.AllGather()
         self.sum = ops.AllReduce()
 

@@ -47,7 +47,7 @@ class NTXent(nn.Cell):
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.anchors = 2 * batch_size
         self.inverse_temperature = 1 / temperature
-        self.gather = Gather(rank, world_size) if world_size > 1 else nn.Identity()
+        self.gather = Gather(rank) if world_size > 1 else nn.Identity()
         own = rank * self.anchors  # the column of this rank's first view
         positives = own + (np.arange(self.anchors) + batch_size) % self.anchors
         self.positives = Tensor(positives, mstype.int32)
