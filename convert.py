@@ -11,7 +11,7 @@ from src.logs import status_of
 def main() -> None:
     from src import environment
     from src.config import parse
-    from src.flags import ConvertConfig
+    from src.encoder_flags import ConvertConfig
     config = parse(ConvertConfig, description=__doc__)
     environment.prepare(config.device_target, config.device_id)
 

@@ -11,7 +11,7 @@ from src.logs import status_of
 def main() -> None:
     from src import environment
     from src.config import parse
-    from src.flags import ExportConfig
+    from src.encoder_flags import ExportConfig
     config = parse(ExportConfig, description=__doc__)
     process = environment.prepare(config.device_target, config.device_id)
 

@@ -10,7 +10,7 @@ from src.logs import status_of
 def main() -> None:
     from src import environment
     from src.config import parse
-    from src.flags import EvalConfig
+    from src.encoder_flags import EvalConfig
     config = parse(EvalConfig, description=__doc__)
     process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
                                   config.run_distribute, config.promised_devices)

@@ -41,8 +41,8 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
+    from src.encoder_flags import EvalConfig
     from src.features import Split
-    from src.flags import EvalConfig
     from src.linear_classifier import train_classifier
     from src.simclr_model import LinearClassifier
 

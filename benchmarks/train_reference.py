@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_augmentation import augment
-from torch_reference import SimCLR, build_optimizer, nt_xent
+from torch_reference import CIFAR_STEM_MAX_SIDE, SimCLR, build_optimizer, nt_xent
 
 from src import dataset
 from src.config import parse
@@ -31,14 +31,16 @@ from src.flags import TrainConfig, flag, settings_of
 from src.images import Images
 from src.kinds import BOOLEAN
 from src.logs import log_epoch, logger, status_of
-from src.lr_generator import default_warmup, learning_rates
+from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
 
 # The flags of train.py that mean something here.
 TAKEN = frozenset((
     "config", "device_target", "dataset_name", "train_dataset_path", "download", "num_samples", "train_output_path",
     "encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize", "batch_size", "epoch_size",
-    "save_checkpoint_epochs", "seed", "optimizer", "learning_rate", "lr_schedule", "warmup_epochs", "weight_decay",
-    "temperature", "crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability", "compile"))
+    "save_checkpoint_epochs", "seed", "optimizer", "learning_rate", "lr_scaling", "lr_schedule", "warmup_epochs",
+    "weight_decay", "temperature", "crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability",
+    "compile"))
+JITTER_STRENGTH = 0.5  # the default for images of up to 32 pixels
 AUGMENTATION = ("crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability")
 METRICS, WEIGHTS = "metrics.jsonl", "simclr.safetensors"
 NEIGHBOURS, KNN_TEMPERATURE = 200, 0.1
@@ -58,10 +60,30 @@ class ReferenceConfig(TrainConfig):
             if getattr(self, name) != getattr(ReferenceConfig, name):
                 raise UserError(f"--{name}: got {getattr(self, name)}, which the reference cannot do; leave the flag "
                                 f"out, or give its default, {getattr(ReferenceConfig, name)}")
-        if self.learning_rate is None:
-            raise UserError("--learning_rate: got nothing, takes the peak learning rate: the default is train.py's")
         if (Path(self.train_output_path) / METRICS).exists():
             raise UserError(f"--train_output_path: {self.train_output_path} already holds a run; name another folder")
+
+
+def resolve(config: ReferenceConfig) -> ReferenceConfig:
+    """Fill in what train.py takes where a flag is not given.
+
+    Raises:
+        UserError: the data set has images of more than 32 pixels, which would take blur.
+    """
+    side = dataset.DATA_SETS[config.dataset_name].side
+    if side > CIFAR_STEM_MAX_SIDE:
+        raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of {side} pixels are blurred, which "
+                        f"the reference cannot do; take one with up to {CIFAR_STEM_MAX_SIDE}, such as cifar10")
+    missing: Dict[str, Any] = {"image_size": side}
+    if config.jitter_strength is None:
+        missing["jitter_strength"] = JITTER_STRENGTH
+    if config.learning_rate is None:
+        scaling = config.lr_scaling or default_scaling(config.optimizer)
+        missing.update(lr_scaling=scaling,
+                       learning_rate=default_learning_rate(config.optimizer, config.batch_size, scaling))
+    if "warmup_epochs" not in config.given:
+        missing["warmup_epochs"] = default_warmup(config.warmup_epochs, config.epoch_size)
+    return dataclasses.replace(config, **missing)
 
 
 def choose_device(target: str) -> torch.device:
@@ -97,10 +119,8 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.augmentation = {name: getattr(config, name) for name in AUGMENTATION}
         self.steps = len(pixels) // config.batch_size
-        warmup = config.warmup_epochs
-        if "warmup_epochs" not in config.given:
-            warmup = default_warmup(warmup, config.epoch_size)
-        self.rates = learning_rates(config.lr_schedule, config.learning_rate, config.epoch_size, self.steps, warmup)
+        self.rates = learning_rates(config.lr_schedule, config.learning_rate, config.epoch_size, self.steps,
+                                    config.warmup_epochs)
 
     def step(self, images: Tensor, rate: float) -> Tensor:
         """One update of the weights; return loss and contrastive accuracy (2,), on the device."""
@@ -204,7 +224,7 @@ def add_record(folder: Path, record: Dict[str, Any]) -> None:
 
 
 def main() -> None:
-    config = parse(ReferenceConfig, description=__doc__)
+    config = resolve(parse(ReferenceConfig, description=__doc__))
     device = choose_device(config.device_target)
     train, test = (dataset.load(config.dataset_name, config.train_dataset_path, split, num_samples=count,
                                 download=config.download)

@@ -59,20 +59,21 @@ PAPER_SMALL = Augmentation()
 PAPER_LARGE = Augmentation(jitter_strength=1.0, blur_probability=0.5)
 
 
-class _Twins:
-    """Every image of ``order`` twice in a row: rows 2i and 2i + 1 are the same image."""
+class _Rows:
+    """Every image of ``order`` as many times in a row as it has views: with two, rows 2i and 2i + 1 are the same."""
 
-    def __init__(self, pixels: Any, order: np.ndarray):
+    def __init__(self, pixels: Any, order: np.ndarray, views: int):
         self.pixels = pixels
         self.order = order.tolist()
+        self.views = views
         self.reached = 0  # images that were asked for
 
     def __len__(self) -> int:
-        return 2 * len(self.order)
+        return self.views * len(self.order)
 
     def __getitem__(self, row: int) -> Tuple[np.ndarray]:
-        self.reached = row // 2 + 1
-        return (np.ascontiguousarray(self.pixels[self.order[row // 2]]),)
+        self.reached = row // self.views + 1
+        return (np.ascontiguousarray(self.pixels[self.order[self.reached - 1]]),)
 
 
 class Views:
@@ -87,6 +88,9 @@ class Views:
     MindSpore makes another of every error in a data set.
     """
 
+    columns = ["views"]
+    views_per_image = 2
+
     def __init__(self, pixels: Any, batch_size: int, augmentation: Augmentation, seed: int,
                  workers: int, first_epoch: int = 0, rank: int = 0, world_size: int = 1):
         self.pixels = pixels
@@ -98,33 +102,37 @@ class Views:
         self.rank = rank
         self.world_size = world_size
         self.error: Optional[UserError] = None
+        self.rows = np.arange(len(pixels))  # of the images that take part
 
     def __len__(self) -> int:
-        return len(self.pixels) // (self.batch_size * self.world_size)
+        return len(self.rows) // (self.batch_size * self.world_size)
 
-    def __iter__(self) -> Iterator[Tuple[np.ndarray]]:
+    def __iter__(self) -> Iterator[Tuple[np.ndarray, ...]]:
         epoch = self.next_epoch
         self.next_epoch += 1
         return self.of_epoch(epoch)
 
-    def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray]]:
+    def order_of(self, epoch: int) -> np.ndarray:
+        """Return the row numbers (len(self) * batch_size,) of this rank's images in an epoch, in their order."""
+        order = self.rows[np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))]
+        return order[self.rank::self.world_size][:len(self) * self.batch_size]
+
+    def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, ...]]:
         """Yield the batches of one epoch; the same epoch gives the same batches."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pixels))
-        order = order[self.rank::self.world_size][:len(self) * self.batch_size]
-        side = self.pixels.shape[1]
+        order, side, count = self.order_of(epoch), self.pixels.shape[1], self.views_per_image
         ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch, self.rank)).generate_state(1)[0]))
-        twins = _Twins(self.pixels, order)
-        rows = ds.GeneratorDataset(twins, ["view"], shuffle=False, num_parallel_workers=1)
+        source = _Rows(self.pixels, order, count)
+        rows = ds.GeneratorDataset(source, ["view"], shuffle=False, num_parallel_workers=1)
         encoded = isinstance(self.pixels, ImageFiles)
         rows = rows.map(self.augmentation.operations(side, encoded), ["view"], num_parallel_workers=self.workers)
-        batches = rows.batch(2 * self.batch_size, drop_remainder=True, num_parallel_workers=1)
+        batches = rows.batch(count * self.batch_size, drop_remainder=True, num_parallel_workers=1)
         try:
             for (batch,) in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
-                pairs = batch.reshape(self.batch_size, 2, side, side, 3)
-                yield (np.ascontiguousarray(pairs.transpose(1, 0, 4, 2, 3)).reshape(-1, 3, side, side),)
+                by_image = batch.reshape(self.batch_size, count, side, side, 3)
+                yield (np.ascontiguousarray(by_image.transpose(1, 0, 4, 2, 3)).reshape(-1, 3, side, side),)
         except RuntimeError:  # MindSpore does not say which file it could not decode
             if encoded:
-                self._find_damage(order[:twins.reached][-IN_FLIGHT:])
+                self._find_damage(order[:source.reached][-IN_FLIGHT:])
             raise
 
     def _find_damage(self, rows: np.ndarray) -> None:
@@ -135,14 +143,35 @@ class Views:
             raise
 
 
+class LabelledViews(Views):
+    """One view of every image, with its label, for training with labels; the rest is as for ``Views``.
+
+    Yields uint8 (batch_size, 3, side, side) and int32 (batch_size,). ``labels`` (N,) are those of ``pixels``, and
+    ``rows`` the numbers of the images that take part.
+    """
+
+    columns = ["images", "labels"]
+    views_per_image = 1
+
+    def __init__(self, pixels: Any, labels: np.ndarray, rows: np.ndarray, *settings: Any):
+        super().__init__(pixels, *settings)
+        self.labels = labels
+        self.rows = rows
+
+    def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        labels = self.labels[self.order_of(epoch)].astype(np.int32).reshape(len(self), self.batch_size)
+        for (images,), of_images in zip(super().of_epoch(epoch), labels):
+            yield images, of_images
+
+
 def to_dataset(views: Views, sinking: bool) -> ds.Dataset:
-    """Return ``views`` as a MindSpore data set of one column.
+    """Return ``views`` as a MindSpore data set.
 
     MindSpore iterates the views when the data set is made, and data ``sinking`` does so again for
     their types and shapes. All that is done here, where the epochs that it takes up are given back.
     """
     first_epoch = views.next_epoch
-    batches = ds.GeneratorDataset(views, ["views"], shuffle=False, num_parallel_workers=1)
+    batches = ds.GeneratorDataset(views, views.columns, shuffle=False, num_parallel_workers=1)
     if sinking:
         batches.output_types()
         batches.output_shapes()

@@ -106,7 +106,8 @@ class EpochReport(Callback):
     """The two log lines of an epoch, and its record in metrics.jsonl.
 
     Args:
-        totals: loss, contrastive accuracy and finite steps, summed up by the train step.
+        kind: of the record, and ``accuracy``: what it calls the train step's accuracy.
+        totals: loss, accuracy and finite steps, summed up by the train step.
         weights: of the network; an epoch that has spoiled them is the last, and is not saved.
         rates: learning rate of every step of the whole run.
         first_epoch: epochs that lie behind.
@@ -114,9 +115,11 @@ class EpochReport(Callback):
         write: takes the record.
     """
 
-    def __init__(self, totals: Tensor, weights: Iterable[Parameter], rates: np.ndarray, first_epoch: int,
-                 images_per_step: int, write: Callable[[Dict[str, Any]], None]):
+    def __init__(self, kind: str, accuracy: str, totals: Tensor, weights: Iterable[Parameter], rates: np.ndarray,
+                 first_epoch: int, images_per_step: int, write: Callable[[Dict[str, Any]], None]):
         super().__init__()
+        self.kind = kind
+        self.accuracy = accuracy
         self.totals = totals
         self.weights = list(weights)
         self.rates = rates
@@ -138,7 +141,7 @@ class EpochReport(Callback):
         check_finite(self.totals, epoch, steps)
         check_weights(self.weights, epoch, steps)
         mean_loss, accuracy = (float(total) / steps for total in self.totals.asnumpy()[:2])
-        self.write({"kind": "pretrain", "epoch": epoch, "loss": mean_loss, "contrastive_accuracy": accuracy,
+        self.write({"kind": self.kind, "epoch": epoch, "loss": mean_loss, self.accuracy: accuracy,
                     "last_loss": float(loss), "learning_rate": float(self.rates[epoch * steps - 1]),
                     "seconds": round(seconds, 3),
                     "images_per_second": round(steps * self.images_per_step / seconds, 1)})

@@ -10,8 +10,8 @@ from mindspore import Parameter, Tensor, nn
 from src import checkpoint, torch_weights
 from src.config import adopt
 from src.dataset import DATA_SETS
+from src.encoder_flags import ConvertConfig
 from src.errors import UserError
-from src.flags import ConvertConfig
 from src.logs import logger
 from src.simclr_model import ProjectionHead, encoder_of
 from src.torch_weights import Found, Weights, torch_name

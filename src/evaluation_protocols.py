@@ -3,11 +3,12 @@
 A protocol gets the representations of the test images, never their labels, so nothing can be chosen by them.
 """
 import warnings
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
 from src.errors import UserError
+from src.evaluation import Outcome
 from src.features import Split
 from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores
 from src.logs import logger
@@ -17,19 +18,6 @@ HELD_OUT = 0.2            # share of the training images that the sweep chooses 
 SWEPT_IMAGES = 20_000     # at most, that the sweep fits on
 ITERATIONS = 1000         # at most, of L-BFGS
 TOLERANCE = 1e-4          # of the largest entry of the gradient, where L-BFGS ends
-
-
-class Outcome(NamedTuple):
-    """What a protocol says of the test images.
-
-    ``scores`` (M, class_num) rank the classes, ``protocol`` says in words how they were come by, the same for
-    every seed, and ``details`` are for metrics.jsonl.
-    """
-
-    kind: str
-    protocol: str
-    scores: np.ndarray
-    details: Dict[str, Any]
 
 
 def nearest_neighbours(train: Split, test_rows: np.ndarray, class_num: int) -> Outcome:

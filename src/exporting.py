@@ -12,9 +12,9 @@ from mindspore import Tensor, nn
 from src import checkpoint
 from src.config import adopt
 from src.dataset import side_of
+from src.encoder_flags import ExportConfig
 from src.errors import UserError
 from src.files import written_whole
-from src.flags import ExportConfig
 from src.linear_classifier import build_classifier, load_classifier
 from src.logs import logger
 from src.simclr_model import ImageClassifier, encoder_of
@@ -82,7 +82,7 @@ def load_model(config: ExportConfig) -> Tuple[nn.Cell, int]:
         return encoder, side
     digest = checkpoint.digest(source.path)
     found = load_classifier(config.ckpt_linear_classifier, "ckpt_linear_classifier", source, digest)
-    return ImageClassifier(encoder, build_classifier(found)), side
+    return nn.SequentialCell(ImageClassifier(encoder, build_classifier(found)), nn.Softmax()), side
 
 
 def _write(path: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:

@@ -1,16 +1,15 @@
-"""Every flag of the scripts, once: its default, what it takes and its help text.
+"""The flags, each of them once: its default, what it takes and its help text. Here are those of train.py and what
+the scripts share; those of the scripts that take an encoder are in src/encoder_flags.py.
 
 A script's flags are the fields of a frozen dataclass, which is also the type of its settings; src/config.py
-fills it in. README's tables are checked against this file.
+fills it in. README's tables are checked against both files.
 """
 import dataclasses
 import os
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional
 
 from src.errors import UserError
 from src.kinds import BOOLEAN, PATH, URL, Kind, choice, integer, number
-
-ENCODER = "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)"
 
 # Flags that say where and how to run, not what is learned; a run may be resumed with others.
 CIRCUMSTANCES = frozenset((
@@ -68,7 +67,7 @@ class Flags:
 
 @dataclasses.dataclass(frozen=True)
 class RunFlags(Flags):
-    """What pretraining and evaluation share."""
+    """What training and evaluation share."""
 
     run_distribute: bool = flag(False, BOOLEAN, "this process is one of several, one per device; the launchers set it")
     device_num: int = flag(1, integer(1), "devices of the whole run, checked against what was started")
@@ -82,8 +81,6 @@ class RunFlags(Flags):
     train_output_path: str = flag("./outputs", PATH, "folder of the run")
     batch_size: int = flag(128, integer(2), "images per step and device")
     epoch_size: int = flag(100, integer(1), "number of epochs")
-    save_checkpoint_epochs: int = flag(1, integer(1), "epochs from one checkpoint to the next")
-    keep_checkpoint_max: int = flag(5, integer(1), "how many of the newest checkpoints to keep")
     projection_dimension: Optional[int] = flag(None, integer(1), "width of the embedding z")
     seed: int = flag(0, integer(0, 2**32 - 1), "seed of weights, order and augmentation")
     save_graphs: bool = flag(False, BOOLEAN, "write MindSpore's compiled graphs into the run's folder")
@@ -114,7 +111,31 @@ class RunFlags(Flags):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(RunFlags):
+class CheckpointFlags(RunFlags):
+    """What saves checkpoints as it goes."""
+
+    save_checkpoint_epochs: int = flag(1, integer(1), "epochs from one checkpoint to the next")
+    keep_checkpoint_max: int = flag(5, integer(1), "how many of the newest checkpoints to keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFlags(RunFlags):
+    """What trains an encoder."""
+
+    weight_decay: float = flag(
+        3e-4, number(0), "L2 penalty on weights, not on biases and batch norm; the paper's LARS has 1e-6")
+    amp_level: str = flag(
+        "O0", choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 but for loss and batch norm; O3 float16 "
+        "but for the loss; slower on a CPU")
+    sync_bn: bool = flag(True, BOOLEAN, "batch-norm statistics over all devices, as in the paper")
+    num_parallel_workers: int = flag(
+        2, integer(1), "threads of the input pipeline; the random augmentations depend on it")
+    crop_min_scale: float = flag(0.08, number(0, 1, above=True), "smallest share of the area that a crop keeps")
+    flip_probability: float = flag(0.5, number(0, 1), "probability of a horizontal flip")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(CheckpointFlags, TrainingFlags):
     """Settings of train.py."""
 
     dataset_name: str = with_default(Flags, "dataset_name", "cifar10")
@@ -131,11 +152,6 @@ class TrainConfig(RunFlags):
     warmup_epochs: float = flag(15.0, number(0), "epochs of linear warm-up; where none are given, at most 15% of "
                                 "epoch_size")
     optimizer: str = flag("Adam", choice("Adam", "SGD", "LARS"), "optimizer")
-    weight_decay: float = flag(
-        3e-4, number(0), "L2 penalty on weights, not on biases and batch norm; the paper's LARS has 1e-6")
-    amp_level: str = flag(
-        "O0", choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 but for loss and batch norm; O3 float16 "
-        "but for the loss; slower on a CPU")
     temperature: float = flag(0.5, number(0, above=True), "temperature of the contrastive loss")
     head_batch_norm: bool = flag(False, BOOLEAN, "batch norm in the projection head, as in the paper's code")
     pre_trained_path: Optional[str] = flag(None, PATH, "checkpoint to take the weights from (weights alone)")
@@ -147,11 +163,6 @@ class TrainConfig(RunFlags):
     resume: bool = flag(False, BOOLEAN, "go on with the run in train_output_path from its latest checkpoint")
     cross_device_negatives: bool = flag(
         True, BOOLEAN, "take negatives from all devices instead of each device's own batch")
-    sync_bn: bool = flag(True, BOOLEAN, "batch-norm statistics over all devices, as in the paper")
-    num_parallel_workers: int = flag(
-        2, integer(1), "threads of the input pipeline; the random augmentations depend on it")
-    crop_min_scale: float = flag(0.08, number(0, 1, above=True), "smallest share of the area that a crop keeps")
-    flip_probability: float = flag(0.5, number(0, 1), "probability of a horizontal flip")
     jitter_strength: Optional[float] = flag(
         None, number(0, 1.25), "strength of the colour jitter, 0 for none; by default 0.5 for images of up to 32 "
         "pixels and 1 for larger ones, as in the paper")
@@ -180,85 +191,6 @@ class TrainConfig(RunFlags):
         if self.pretrain_epoch_size and not self.pre_trained_path and not self.resume:
             raise UserError(f"--pretrain_epoch_size: got {self.pretrain_epoch_size} without --pre_trained_path; "
                             "name the checkpoint that has these epochs behind it")
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig(RunFlags):
-    """Settings of linear_eval.py."""
-
-    encoder_checkpoint_path: Optional[str] = flag(None, PATH, ENCODER)
-    eval_dataset_path: Optional[str] = flag(
-        None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
-    class_num: Optional[int] = flag(
-        None, integer(2), "number of classes; by default those of the data set, and more are allowed")
-    protocol: str = flag(
-        "sgd", choice("sgd", "lbfgs", "knn", "all"), "sgd: linear classifier trained in minibatches, which export.py "
-        "takes; lbfgs: logistic regression with its penalty chosen on held-out training images; knn: weighted nearest "
-        "neighbours; all: the three of them")
-    repeat: int = flag(1, integer(1), "evaluate with N seeds, seed, seed + 1, ..., and give mean and deviation")
-    pre_classifier_checkpoint_path: Optional[str] = flag(
-        None, PATH, "classifier to evaluate; no training then")
-    print_iter: int = flag(100, integer(1), "steps from one logged loss to the next")
-    learning_rate: float = flag(1e-3, number(0, above=True), "peak learning rate of the classifier (Adam)")
-
-    def check(self) -> None:
-        super().check()
-        self.require_encoder("encoder_checkpoint_path", "evaluate")
-        if self.pre_classifier_checkpoint_path and self.protocol != "sgd":
-            raise UserError(f"--protocol: got {self.protocol} with --pre_classifier_checkpoint_path, which names a "
-                            "classifier to evaluate; leave one of them out")
-        if self.repeat > 1 and (self.pre_classifier_checkpoint_path or self.protocol == "knn"):
-            raise UserError(f"--repeat: got {self.repeat} where nothing is random (nearest neighbours, or a given "
-                            "classifier), takes 1; leave the flag out")
-
-    @property
-    def protocols(self) -> Tuple[str, ...]:
-        """The protocols to evaluate by."""
-        return ("sgd", "lbfgs", "knn") if self.protocol == "all" else (self.protocol,)
-
-    def seeds_of(self, protocol: str) -> Sequence[int]:
-        """Return the seeds to repeat ``protocol`` with; nearest neighbours have nothing random."""
-        return range(self.seed, self.seed + (1 if protocol == "knn" else self.repeat))
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportConfig(Flags):
-    """Settings of export.py."""
-
-    ckpt_simclr_encoder: Optional[str] = flag(None, PATH, ENCODER)
-    ckpt_linear_classifier: Optional[str] = flag(
-        None, PATH, "checkpoint of linear_eval.py; without it the encoder alone is exported (features)")
-    file_name: str = flag("simclr", PATH, "file to write; the format's suffix is added")
-    file_format: str = flag("MINDIR", choice("MINDIR", "AIR", "ONNX"), "format; AIR needs an Ascend device")
-    batch_size: int = flag(1, integer(1), "images per call of the exported model")
-
-    def check(self) -> None:
-        self.require_encoder("ckpt_simclr_encoder", "export")
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvertConfig(Flags):
-    """Settings of convert.py."""
-
-    dataset_name: str = with_default(Flags, "dataset_name", "cifar10")
-    source_path: Optional[str] = flag(
-        None, PATH, "weights of PyTorch (.safetensors, .pth, .pt, .ckpt, .tar), or a checkpoint of train.py (required)")
-    target_path: Optional[str] = flag(
-        None, PATH, "file to write: .ckpt for this project, .safetensors, .pth or .pt for PyTorch (required)")
-    normalize: bool = flag(True, BOOLEAN, "the weights were trained on pixels less the data set's mean colour, divided "
-                           "by its deviation, as is usual in PyTorch")
-    pretrain_epoch_size: Optional[int] = flag(
-        None, integer(0), "epochs that the weights have behind them, for the records; by default unknown")
-
-    def check(self) -> None:
-        for name, takes in (("source_path", "resnet50.pth or outputs/checkpoint/latest"),
-                            ("target_path", "resnet50.ckpt or resnet50.safetensors")):
-            if not getattr(self, name):
-                raise UserError(f"--{name}: got nothing, takes a file such as {takes}")
-        suffixes = (".ckpt", ".safetensors", ".pth", ".pt")
-        if not self.target_path.endswith(suffixes):
-            raise UserError(f"--target_path: got {self.target_path}, takes a file that ends in one of "
-                            f"{', '.join(suffixes)}")
 
 
 def flags_of(config_class: type) -> List[dataclasses.Field]:

@@ -1,15 +1,16 @@
 """The linear classifier on frozen representations that is trained in minibatches, and its checkpoints."""
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple, Union
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src import checkpoint
 from src.checkpoint import Checkpoint
+from src.encoder_flags import EvalConfig, FinetuneConfig
 from src.errors import UserError
 from src.features import Split
-from src.flags import EvalConfig
 from src.logs import log_epoch, logger
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
@@ -75,6 +76,14 @@ def train_classifier(classifier: LinearClassifier, train: Split, config: EvalCon
         if info and (epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size):
             checkpoint.save_epoch(folder.classifiers, PREFIX, epoch, classifier.get_parameters(), info,
                                   config.keep_checkpoint_max)
+
+
+def info_of(config: Union[EvalConfig, FinetuneConfig], features: int, classes: Tuple[str, ...], encoder_digest: str,
+            encoder_epoch: Optional[int]) -> Dict[str, Any]:
+    """Return the info of a classifier's checkpoint: what it takes, what it tells apart, and whose it is."""
+    return {"kind": "linear_classifier", "class_num": config.class_num, "features": features,
+            "dataset_name": config.dataset_name, "classes": classes, "encoder_digest": encoder_digest,
+            "encoder_epoch": encoder_epoch, "mindspore": ms.__version__}
 
 
 def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:

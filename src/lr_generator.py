@@ -1,8 +1,30 @@
-"""The learning rate of every step, as one array."""
+"""The peak learning rate of an optimizer, and the learning rate of every step, as one array."""
 import numpy as np
 
 STEP_DECAYS = {0.6: 0.1, 0.8: 0.01}  # share of the epochs after the warm-up -> factor from there on
 POLYNOMIAL_POWER = 2
+
+# A peak learning rate, the global batch that it is for, and how it follows other ones. Adam has the model zoo's,
+# LARS the paper's: 0.3 x B / 256 is 4.8 x B / 4096, and its other rule, 0.075 x sqrt(B), is 4.8 x sqrt(B / 4096).
+PEAKS = {"Adam": (9e-4, 1024, "sqrt"), "SGD": (0.06, 256, "linear"), "LARS": (4.8, 4096, "linear")}
+EXPONENTS = {"linear": 1.0, "sqrt": 0.5}
+
+
+def default_scaling(name: str) -> str:
+    """Return how the learning rate of an optimizer follows the global batch, where the user does not say it."""
+    return PEAKS[name][2]
+
+
+def default_learning_rate(name: str, global_batch: int, scaling: str) -> float:
+    """Return the peak learning rate for ``global_batch`` images per step over all devices.
+
+    Args:
+        name: a key of ``PEAKS``.
+        global_batch: B.
+        scaling: a key of ``EXPONENTS``.
+    """
+    peak, batch, _ = PEAKS[name]
+    return peak * (global_batch / batch) ** EXPONENTS[scaling]
 
 
 def default_warmup(warmup_epochs: float, epochs: int) -> float:

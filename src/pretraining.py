@@ -1,20 +1,19 @@
 """Pretraining, from settings to checkpoints."""
-import hashlib
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
-from mindspore import Model, Parameter, amp, nn
 
-from src import checkpoint, cloud, dataset, mixed_precision, starting
-from src.augmentation import Augmentation, Views, to_dataset
+from src import checkpoint, cloud, dataset, starting
+from src.augmentation import Augmentation, Views
 from src.batch_norm import batch_norm
-from src.callbacks import EpochReport, OverflowReport, Progress, SaveCheckpoint
+from src.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, sum_over_ranks, together
 from src.errors import UserError
 from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
-from src.images import Images, identity
+from src.images import Images, fingerprint
+from src.learner import Learner, learner_of, train_epochs
 from src.logs import logger
 from src.lr_generator import learning_rates
 from src.monitor import Monitor, Probe, build_probe, trivial_loss
@@ -22,28 +21,10 @@ from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.process_group import Process
 from src.run_folder import RunFolder
-from src.simclr_model import SimCLR, simclr_of
-from src.train_step import ScaledTrainStep, TrainStep
+from src.simclr_model import simclr_of
 
 WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
 RECORDS = ("pretrain", "monitor")  # of an epoch, in metrics.jsonl
-
-
-class Learner(NamedTuple):
-    """Everything that a train step is made of."""
-
-    model: SimCLR
-    optimizer: nn.Optimizer
-    step: TrainStep
-    rates: np.ndarray
-    scaler: Optional[amp.DynamicLossScaler] = None
-
-    def state(self) -> List[Parameter]:
-        """Return all that resuming needs; the learning rates follow from the settings."""
-        own = {parameter.name for parameter in self.model.get_parameters()}
-        loss_scale = [self.scaler.scale_value, self.scaler.counter] if self.scaler else []
-        return [*self.model.get_parameters(), *loss_scale,
-                *(p for p in self.optimizer.get_parameters() if p.name not in own and p.name != "learning_rate")]
 
 
 def build_learner(config: TrainConfig, steps_per_epoch: int, process: Process) -> Learner:
@@ -56,12 +37,7 @@ def build_learner(config: TrainConfig, steps_per_epoch: int, process: Process) -
                            config.warmup_epochs)
     optimizer = build_optimizer(config.optimizer, model.trainable_params(), rates[
         config.pretrain_epoch_size * steps_per_epoch:], config.weight_decay)
-    if config.amp_level == "O0":
-        return Learner(model, optimizer, TrainStep(model, loss, optimizer, process.world_size), rates)
-    scaler = mixed_precision.loss_scaler()
-    step = ScaledTrainStep(mixed_precision.in_float16(model, config.amp_level), loss, optimizer, scaler,
-                           process.world_size)
-    return Learner(model, optimizer, step, rates, scaler)
+    return learner_of(model, loss, optimizer, rates, config.amp_level, process.world_size)
 
 
 def pretrain(config: TrainConfig, process: Process) -> None:
@@ -79,7 +55,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
         data = fingerprint(views.pixels)
     data_of_first = share(data, process)
     with together(process):
-        check_data(data, data_of_first, resumed)
+        starting.check_data(data, data_of_first, resumed)
         learner = build_learner(config, len(views), process)
         if process.is_first:
             load_start(learner, resumed, source)
@@ -113,22 +89,13 @@ def train(config: TrainConfig, learner: Learner, views: Views, probe: Optional[P
           process: Process, save: Callable[[int], None]) -> None:
     """Train from the views' next epoch to the last; rank 0 alone shows progress and saves."""
     start, global_batch = views.next_epoch, config.batch_size * process.world_size
-    callbacks = [EpochReport(learner.step.totals, learner.model.get_parameters(), learner.rates, start, global_batch,
-                             folder.add_metrics),
+    callbacks = [EpochReport("pretrain", "contrastive_accuracy", learner.step.totals, learner.model.get_parameters(),
+                             learner.rates, start, global_batch, folder.add_metrics),
                  Monitor(learner.model, learner.step.totals, probe, config, start, process, folder.add_metrics)]
     if process.is_first:
         callbacks = [Progress(learner.step.totals, start, config.epoch_size, global_batch), *callbacks,
                      SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)]
-    if learner.scaler:
-        callbacks.append(OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value, start))
-    sinking = process.device_target != "CPU"  # the CPU back end has no data sinking
-    try:
-        Model(learner.step).train(config.epoch_size - start, to_dataset(views, sinking), callbacks=callbacks,
-                                  dataset_sink_mode=sinking)
-    except RuntimeError:
-        if views.error:
-            raise views.error from None
-        raise
+    train_epochs(learner, views, config.epoch_size, callbacks, process)
 
 
 def load_start(learner: Learner, resumed: Optional[Checkpoint], source: Optional[Checkpoint]) -> None:
@@ -149,24 +116,6 @@ def load_start(learner: Learner, resumed: Optional[Checkpoint], source: Optional
 def has_head(source: Checkpoint) -> bool:
     """Whether a checkpoint has a projection head; one that was converted from PyTorch may have none."""
     return "projection_dimension" in source.info["settings"]
-
-
-def fingerprint(pixels: Any) -> str:
-    """Tell one set of training images from another: how many, and the beginning of their SHA-256."""
-    digest = hashlib.sha256()
-    for part in identity(pixels):
-        digest.update(part)
-    return f"{len(pixels)} images, {digest.hexdigest()[:16]}"
-
-
-def check_data(data: str, data_of_first: str, resumed: Optional[Checkpoint]) -> None:
-    """Raise UserError where this rank has other training images than rank 0, or than the run that is resumed."""
-    if data != data_of_first:
-        raise UserError(f"--train_dataset_path: its training images ({data}) are not those of rank 0 "
-                        f"({data_of_first}); give every machine the same data")
-    if resumed and resumed.info["data"] != data:
-        raise UserError(f"--train_dataset_path: its training images ({data}) are not those that "
-                        f"{resumed.path} was trained on ({resumed.info['data']}); a run resumes on the same data")
 
 
 def load_test(config: TrainConfig, process: Process) -> Optional[Images]:

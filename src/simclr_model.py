@@ -65,7 +65,7 @@ class LinearClassifier(nn.Cell):
 
 
 class ImageClassifier(nn.Cell):
-    """Images (N, 3, side, side), uint8 -> class probabilities (N, classes)."""
+    """Images (N, 3, side, side), uint8 -> logits (N, classes)."""
 
     def __init__(self, encoder: ResNet, linear_classifier: LinearClassifier):
         super().__init__()
@@ -73,7 +73,7 @@ class ImageClassifier(nn.Cell):
         self.linear_classifier = linear_classifier
 
     def construct(self, images):
-        return ops.softmax(self.linear_classifier(self.encoder(images)), -1)
+        return self.linear_classifier(self.encoder(images))
 
 
 def encoder_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> ResNet:

@@ -2,7 +2,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Optional, Tuple, TypeVar
 
 from src import checkpoint, cloud
 from src.augmentation import PAPER_LARGE, PAPER_SMALL
@@ -11,14 +11,14 @@ from src.collective import together
 from src.config import adopt
 from src.dataset import check_side, side_of
 from src.errors import UserError
-from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
+from src.flags import CIRCUMSTANCES, TrainConfig, TrainingFlags, settings_of
 from src.logs import logger
-from src.lr_generator import default_warmup
-from src.optimizer import default_learning_rate, default_scaling
+from src.lr_generator import default_learning_rate, default_scaling, default_warmup
 from src.process_group import Process
 from src.resnet import CIFAR_STEM_MAX_SIDE
 
 PREFIX = "checkpoint_simclr"
+Config = TypeVar("Config", bound=TrainingFlags)
 NETWORK = ("encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize")
 
 
@@ -78,6 +78,22 @@ def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional
             raise UserError(f"--dataset_name: got {config.dataset_name}, but {source.path} has the normalisation of "
                             f"{source.info['settings']['dataset_name']} in it")
     config = follow_images(config)
+    config = fit_workers(config)
+    if config.learning_rate is None:
+        scaling = config.lr_scaling or default_scaling(config.optimizer)
+        rate = default_learning_rate(config.optimizer, config.batch_size * world_size, scaling)
+        config = dataclasses.replace(config, learning_rate=rate, lr_scaling=scaling)
+    if not resumed and "warmup_epochs" not in config.given:
+        config = dataclasses.replace(config, warmup_epochs=default_warmup(config.warmup_epochs, config.epoch_size))
+    return config
+
+
+def fit_workers(config: Config) -> Config:
+    """Take fewer input threads than by default on a machine with fewer cores, as MindSpore asks for.
+
+    Raises:
+        UserError: the user asks for more.
+    """
     cores = os.cpu_count() or 1
     if config.num_parallel_workers > cores:
         if "num_parallel_workers" in config.given:
@@ -86,12 +102,6 @@ def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional
         logger.warning("warning: %d input threads instead of %d, on %d cores: the augmentations are others than on a "
                        "larger machine", cores, config.num_parallel_workers, cores)
         config = dataclasses.replace(config, num_parallel_workers=cores)
-    if config.learning_rate is None:
-        scaling = config.lr_scaling or default_scaling(config.optimizer)
-        rate = default_learning_rate(config.optimizer, config.batch_size * world_size, scaling)
-        config = dataclasses.replace(config, learning_rate=rate, lr_scaling=scaling)
-    if not resumed and "warmup_epochs" not in config.given:
-        config = dataclasses.replace(config, warmup_epochs=default_warmup(config.warmup_epochs, config.epoch_size))
     return config
 
 
@@ -124,3 +134,13 @@ def keep_global_batch(config: TrainConfig, resumed: Checkpoint) -> TrainConfig:
         raise UserError(f"--batch_size: got {config.batch_size}, but {resumed.path} was trained with {global_batch} "
                         f"images per step, {batch_size} on each of {config.device_num} devices; leave the flag out")
     return dataclasses.replace(config, batch_size=batch_size)
+
+
+def check_data(data: str, data_of_first: str, resumed: Optional[Checkpoint]) -> None:
+    """Raise UserError where this rank has other training images than rank 0, or than the run that is resumed."""
+    if data != data_of_first:
+        raise UserError(f"--train_dataset_path: its training images ({data}) are not those of rank 0 "
+                        f"({data_of_first}); give every machine the same data")
+    if resumed and resumed.info["data"] != data:
+        raise UserError(f"--train_dataset_path: its training images ({data}) are not those that "
+                        f"{resumed.path} was trained on ({resumed.info['data']}); a run resumes on the same data")

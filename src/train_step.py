@@ -1,22 +1,22 @@
-"""One step of pretraining."""
+"""One step of training."""
 import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
 from src.collective import Mean
-from src.nt_xent import NTXent
 
 
 class TrainStep(nn.Cell):
     """Views (2B, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
-    ``totals`` (3,) sums up on the device, until somebody sets it to zero: loss, contrastive accuracy, and one for
-    every step before the first whose loss is not finite. On several devices (``world_size``) the gradients are
-    averaged, by all-reduces that are fused into one where the back end can, and loss and totals are those of
-    the global batch on every rank.
+    Or images (B, 3, side, side) and labels (B,): what follows the images goes to ``loss``, behind the network's
+    output. ``totals`` (3,) sums up on the device, until somebody sets it to zero: loss, the accuracy that ``loss``
+    tells, and one for every step before the first whose loss is not finite. On several devices (``world_size``)
+    the gradients are averaged, by all-reduces that are fused into one where the back end can, and loss and totals
+    are those of the global batch on every rank.
     """
 
-    def __init__(self, model: nn.Cell, loss: NTXent, optimizer: nn.Optimizer, world_size: int = 1):
+    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, world_size: int = 1):
         super().__init__(auto_prefix=False)  # parameter names stay the model's own
         self.model = model
         self.loss = loss
@@ -28,11 +28,11 @@ class TrainStep(nn.Cell):
             self.average = Mean(world_size)
             self.average_gradients = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=world_size)
 
-    def forward(self, views):
-        return self.loss(self.model(views))
+    def forward(self, images, *labels):
+        return self.loss(self.model(images), *labels)
 
-    def construct(self, views):
-        (loss, accuracy), gradients = self.value_and_grad(views)
+    def construct(self, images, *labels):
+        (loss, accuracy), gradients = self.value_and_grad(images, *labels)
         measured = self.average(ops.stack([loss, accuracy]))
         loss = ops.depend(measured[0], self.optimizer(self.average_gradients(gradients)))
         return ops.depend(loss, self.add_up(measured))
@@ -52,17 +52,17 @@ class ScaledTrainStep(TrainStep):
     count of steps, and with it the learning rate, stay as they are.
     """
 
-    def __init__(self, model: nn.Cell, loss: NTXent, optimizer: nn.Optimizer, scaler: amp.LossScaler,
+    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, scaler: amp.LossScaler,
                  world_size: int = 1):
         super().__init__(model, loss, optimizer, world_size)
         self.scaler = scaler
 
-    def forward(self, views):
-        loss, accuracy = self.loss(self.model(views))
+    def forward(self, images, *labels):
+        loss, accuracy = self.loss(self.model(images), *labels)
         return self.scaler.scale(loss), loss, accuracy
 
-    def construct(self, views):
-        (_, loss, accuracy), gradients = self.value_and_grad(views)
+    def construct(self, images, *labels):
+        (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)
         gradients = self.scaler.unscale(self.average_gradients(gradients))
         # An Ascend in saturation mode tells of its own overflow only, so the ranks have to agree about it.
         overflow = 1 - amp.all_finite(gradients).astype(mstype.float32)

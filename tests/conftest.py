@@ -21,7 +21,7 @@ from src.dataset import DATA_SETS  # noqa: E402
 # Fast files first: pytest otherwise goes by name, and the scripts' tests take most of the time.
 SLOW = ("test_augmentation", "test_resnet", "test_launchers", "test_distributed_launchers", "test_converting",
         "test_torch_augmentation", "test_torch_reference", "test_scripts", "test_data_scripts", "test_quickstart",
-        "test_mixed_precision", "test_distributed")
+        "test_mixed_precision", "test_fine_tuning", "test_distributed")
 
 
 def pytest_collection_modifyitems(items):

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.config import adopt, parse
+from src.encoder_flags import ConvertConfig, EvalConfig, ExportConfig, FinetuneConfig
 from src.errors import UserError
-from src.flags import ConvertConfig, EvalConfig, ExportConfig, TrainConfig, flags_of, settings_of
+from src.flags import TrainConfig, flags_of, settings_of
 from src.kinds import BOOLEAN
 
 EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
@@ -144,7 +145,7 @@ def test_a_checkpoint_fills_in_what_was_not_said():
         adopt(other, stored, stored, "a.ckpt")
 
 
-@pytest.mark.parametrize("script", ["train.py", "linear_eval.py", "export.py"])
+@pytest.mark.parametrize("script", ["train.py", "linear_eval.py", "finetune.py", "export.py"])
 def test_scripts_end_with_status_2_and_one_line(run, tmp_path, script):
     result = run(script, "--batch_size", "0")
     assert result.returncode == 2
@@ -155,7 +156,7 @@ def test_scripts_end_with_status_2_and_one_line(run, tmp_path, script):
 
 @pytest.mark.parametrize("script, config_class", [
     ("train.py", TrainConfig), ("linear_eval.py", EvalConfig), ("export.py", ExportConfig),
-    ("convert.py", ConvertConfig)])
+    ("finetune.py", FinetuneConfig), ("convert.py", ConvertConfig)])
 def test_readme_tables_match_the_flags(script, config_class):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.split(f"#### `{script}`", 1)[1].split("####", 1)[0].split("\n## ", 1)[0]

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src.optimizer import build_optimizer, decays, default_learning_rate, default_scaling
+from src.lr_generator import default_learning_rate, default_scaling
+from src.optimizer import build_optimizer, decays
 from src.resnet import build_encoder
 
 RATES = 0.1 * np.cos(np.linspace(0, 1.5, 10)).astype(np.float32)

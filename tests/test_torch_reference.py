@@ -15,6 +15,7 @@ it mean something:
   of the second moment and MindSpore before it, which is 3e-7 instead of 1e-8 in the first step.
 """
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from conftest import ROOT
 from mindspore import Tensor, nn
 
 from src import optimizer
+from src.fine_tuning import CrossEntropy
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import ENCODERS, build_encoder
-from src.simclr_model import ProjectionHead, SimCLR
+from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, SimCLR
 from src.train_step import TrainStep
 
 torch = pytest.importorskip("torch")
@@ -247,3 +249,40 @@ def test_ten_steps(resnet18, name):
         tensor, median = worst(of_seeds)
         print(f"{name}, {kind}: {median:.1e} at most, for {tensor}")
         assert median < (BOUND_OF_UPDATE if kind == "updates" else BOUND), (kind, tensor)
+
+
+def test_training_with_labels():
+    """Three steps of encoder and classifier: losses and all weights."""
+    network = ImageClassifier(build_encoder("resnet18", 0.125), LinearClassifier(64, 10))
+    rng = np.random.default_rng(0)
+    for parameter in network.trainable_params():
+        if parameter.ndim < 4:  # zeros would hide whole branches
+            parameter.set_data(Tensor(rng.normal(0.5, 0.2, parameter.shape).astype(np.float32)))
+    rates = np.array([0.01, 0.007, 0.002], np.float32)
+    step = TrainStep(network, CrossEntropy(), build_optimizer("SGD", network.trainable_params(), rates, 1e-3))
+    step.set_train()
+    reference = torch.nn.Sequential(OrderedDict(
+        encoder=torch_reference.ResNet("resnet18", 0.125, 32, (0.0,) * 3, (1.0,) * 3),
+        linear_classifier=torch.nn.Sequential(OrderedDict(linear=torch.nn.Linear(64, 10)))))
+    there = values(network)
+    del there["linear_classifier.mean"], there["linear_classifier.scale"]
+    fit = reference.load_state_dict({name: torch.from_numpy(value) for name, value in there.items()}, strict=False)
+    assert not fit.unexpected_keys and all(name.endswith("num_batches_tracked") for name in fit.missing_keys)
+    optimizer = torch_reference.build_optimizer("SGD", reference.parameters(), 0.01, 1e-3)
+    for rate in rates:
+        images = rng.integers(0, 256, (16, 3, 32, 32), np.uint8)
+        labels = rng.integers(0, 10, 16).astype(np.int32)
+        loss = float(step(Tensor(images), Tensor(labels)).asnumpy())
+        optimizer.zero_grad()
+        logits = reference(torch.from_numpy(images))
+        expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+        expected.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
+    ended = reference.state_dict()
+    for name, value in values(network).items():
+        if name in there:
+            expected = ended[name].numpy()
+            assert np.linalg.norm(value - expected) <= 1e-4 * np.linalg.norm(expected), name

@@ -12,6 +12,9 @@ from scipy.stats import ks_2samp
 from src import shapes
 from src.augmentation import Augmentation
 from src.cifar10 import NAMES, write_file
+from src.config import parse
+from src.flags import TrainConfig, settings_of
+from src.starting import resolve
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -241,3 +244,13 @@ def test_what_the_reference_cannot_do_is_an_error(run, flag, value, tmp_path):
     result = run("benchmarks/train_reference.py", *SMALL, f"--{flag}", value)
     assert result.returncode == 2 and f"--{flag}: got {value}, which the reference cannot do" in result.stderr
     assert len(result.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags", [(), ("--optimizer", "LARS", "--epoch_size", "5"), ("--jitter_strength", "0.2"),
+                                   ("--config", str(ROOT / "configs" / "cifar10_resnet50_adam_100ep.yaml"))])
+def test_flags_that_are_not_given_mean_the_same_as_in_training(flags):
+    argv = [*flags, "--batch_size", "1024", "--num_parallel_workers", "1"]
+    expected = settings_of(resolve(parse(TrainConfig, argv), None, None, 1))
+    found = settings_of(train_reference.resolve(parse(train_reference.ReferenceConfig, argv[:-2])))
+    assert {name: found[name] for name in train_reference.TAKEN - {"compile"}} == {
+        name: expected[name] for name in train_reference.TAKEN - {"compile"}}

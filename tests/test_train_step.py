@@ -149,7 +149,8 @@ def report(loss, totals, weight=1.0):
     records = []
     sums = Parameter(Tensor(np.zeros(3, np.float32)), name="totals")
     weights = [Parameter(Tensor(np.array([1.0, weight], np.float32)), name="encoder.weight")]
-    epoch = EpochReport(sums, weights, np.linspace(1, 0, 20), first_epoch=1, images_per_step=8, write=records.append)
+    epoch = EpochReport("pretrain", "contrastive_accuracy", sums, weights, np.linspace(1, 0, 20), first_epoch=1,
+                        images_per_step=8, write=records.append)
     context = Context(steps=4, loss=loss)
     sums.set_data(Tensor(np.ones(3, np.float32)))  # of the epoch before
     epoch.on_train_epoch_begin(context)

@@ -1,0 +1,23 @@
+"""Fine-tune a whole network with labels, all of them or few, or train it from random weights for comparison.
+
+    python finetune.py --encoder_checkpoint_path outputs/checkpoint/latest --train_dataset_path /data/cifar10
+"""
+import sys
+
+from src.logs import status_of
+
+
+def main() -> None:
+    from src import environment
+    from src.config import parse
+    from src.encoder_flags import FinetuneConfig
+    config = parse(FinetuneConfig, description=__doc__)
+    process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
+                                  config.run_distribute, config.promised_devices)
+
+    from src.fine_tuning import fine_tune  # imports MindSpore, so only when the environment is set
+    fine_tune(config, process)
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))
