@@ -9,12 +9,12 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from src import evaluation_protocols, linear_evaluation
+from src import evaluation, evaluation_protocols
 from src.errors import UserError
+from src.evaluation import summarise
 from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
 from src.features import Split
 from src.knn import knn_scores
-from src.linear_evaluation import summarise
 from src.metrics import wilson_interval
 
 
@@ -101,7 +101,7 @@ def test_nearest_neighbours_say_their_protocol():
 
 
 def test_the_table(caplog, monkeypatch):
-    monkeypatch.setattr(linear_evaluation.logger, "propagate", True)
+    monkeypatch.setattr(evaluation.logger, "propagate", True)
     caplog.set_level(logging.INFO, "simclr")
     records = []
 

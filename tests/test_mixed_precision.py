@@ -16,9 +16,9 @@ from src import callbacks, checkpoint, mixed_precision
 from src.batch_norm import GlobalBatchNorm
 from src.callbacks import OverflowReport
 from src.errors import DivergedError
+from src.learner import Learner
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
-from src.pretraining import Learner
 from src.simclr_model import simclr_of
 from src.train_step import ScaledTrainStep, TrainStep
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from src import dataset
 from src.errors import UserError
-from src.images import Joined, identity
-from src.pretraining import fingerprint
+from src.images import Joined, fingerprint, identity
 
 COUNTS = {"train": 7, "test": 5, "unlabeled": 11}
 
