@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CIFAR_STEM_MAX_SIDE = 32
 MASKED = -1e9
 MOMENTUM = 0.9
 TRUST = 0.001
@@ -75,23 +74,27 @@ ENCODERS: Dict[str, Tuple[Type[nn.Module], Tuple[int, ...]]] = {
     "resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet101": (Bottleneck, (3, 4, 23, 3))}
 
 
+# stem -> kernel and stride of its convolution, and whether there is max-pooling
+STEMS = {"cifar": (3, 1, False), "strided": (3, 2, False), "imagenet": (7, 2, True)}
+
+
 class ResNet(nn.Module):
     """Images (N, 3, side, side), uint8 -> representations h (N, features).
 
-    Images of up to 32 pixels take the CIFAR stem. ``mean`` and ``std`` are of pixels in [0, 1].
+    ``stem`` is a key of ``STEMS``. ``mean`` and ``std`` are of pixels in [0, 1].
     """
 
-    def __init__(self, name: str, width_multiplier: float, side: int, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, name: str, width_multiplier: float, stem: str, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         block, depths = ENCODERS[name]
         widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
-        small = side <= CIFAR_STEM_MAX_SIDE
+        kernel, stride, pooling = STEMS[stem]
         # not persistent: a torchvision state dict has no such entries
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.conv1 = conv(3, widths[0], 3) if small else conv(3, widths[0], 7, stride=2)
+        self.conv1 = conv(3, widths[0], kernel, stride)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if pooling else nn.Identity()
         inputs = widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths), 1):
             blocks = []
@@ -124,9 +127,9 @@ class SimCLR(nn.Module):
     """Views (2B, 3, side, side), uint8 -> embeddings z (2B, dimension)."""
 
     def __init__(self, encoder: str, width_multiplier: float, dimension: int, head_batch_norm: bool = False,
-                 side: int = 32, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)):
+                 stem: str = "cifar", mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)):
         super().__init__()
-        self.encoder = ResNet(encoder, width_multiplier, side, mean, std)
+        self.encoder = ResNet(encoder, width_multiplier, stem, mean, std)
         self.projection_head = ProjectionHead(self.encoder.features, dimension, head_batch_norm)
 
     def forward(self, views: Tensor) -> Tensor:

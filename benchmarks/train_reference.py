@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_augmentation import augment
-from torch_reference import CIFAR_STEM_MAX_SIDE, SimCLR, build_optimizer, nt_xent
+from torch_reference import SimCLR, build_optimizer, nt_xent
 
 from src import dataset
 from src.config import parse
@@ -36,11 +36,12 @@ from src.lr_generator import default_learning_rate, default_scaling, default_war
 # The flags of train.py that mean something here.
 TAKEN = frozenset((
     "config", "device_target", "dataset_name", "train_dataset_path", "download", "num_samples", "train_output_path",
-    "encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize", "batch_size", "epoch_size",
-    "save_checkpoint_epochs", "seed", "optimizer", "learning_rate", "lr_scaling", "lr_schedule", "warmup_epochs",
-    "weight_decay", "temperature", "crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability",
-    "compile"))
-JITTER_STRENGTH = 0.5  # the default for images of up to 32 pixels
+    "encoder", "width_multiplier", "stem", "projection_dimension", "head_batch_norm", "normalize", "batch_size",
+    "epoch_size", "save_checkpoint_epochs", "seed", "optimizer", "learning_rate", "lr_scaling", "lr_schedule",
+    "warmup_epochs", "weight_decay", "temperature", "crop_min_scale", "flip_probability", "jitter_strength",
+    "grayscale_probability", "compile"))
+LARGEST_WITHOUT_BLUR = 32  # pixels; they have also this strength of the jitter by default
+JITTER_STRENGTH = 0.5
 AUGMENTATION = ("crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability")
 METRICS, WEIGHTS = "metrics.jsonl", "simclr.safetensors"
 NEIGHBOURS, KNN_TEMPERATURE = 200, 0.1
@@ -71,10 +72,10 @@ def resolve(config: ReferenceConfig) -> ReferenceConfig:
         UserError: the data set has images of more than 32 pixels, which would take blur.
     """
     side = dataset.DATA_SETS[config.dataset_name].side
-    if side > CIFAR_STEM_MAX_SIDE:
+    if side > LARGEST_WITHOUT_BLUR:
         raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of {side} pixels are blurred, which "
-                        f"the reference cannot do; take one with up to {CIFAR_STEM_MAX_SIDE}, such as cifar10")
-    missing: Dict[str, Any] = {"image_size": side}
+                        f"the reference cannot do; take one with up to {LARGEST_WITHOUT_BLUR}, such as cifar10")
+    missing: Dict[str, Any] = {"image_size": side, "stem": config.stem or "cifar"}
     if config.jitter_strength is None:
         missing["jitter_strength"] = JITTER_STRENGTH
     if config.learning_rate is None:
@@ -102,7 +103,7 @@ def build_model(config: ReferenceConfig, device: torch.device) -> SimCLR:
     data_set = dataset.DATA_SETS[config.dataset_name]
     colours = {"mean": data_set.mean, "std": data_set.std} if config.normalize else {}
     model = SimCLR(config.encoder, config.width_multiplier, config.projection_dimension, config.head_batch_norm,
-                   data_set.side, **colours)
+                   config.stem, **colours)
     return model.to(device, memory_format=torch.channels_last)
 
 

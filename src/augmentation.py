@@ -39,13 +39,14 @@ class Augmentation(NamedTuple):
         s = self.jitter_strength
         to_gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
         to_rgb = vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB)
-        kernel = max(3, side // 10 | 1)
-        blurs = [vision.GaussianBlur(kernel, sigma) for sigma in BLUR_SIGMAS]
         choices = [
             (vision.HorizontalFlip(), self.flip_probability),
             (vision.RandomColorAdjust(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s), JITTER_PROBABILITY if s else 0),
-            (transforms.Compose([to_gray, to_rgb]), self.grayscale_probability),
-            (transforms.RandomChoice(blurs), self.blur_probability)]
+            (transforms.Compose([to_gray, to_rgb]), self.grayscale_probability)]
+        if self.blur_probability:
+            kernel = max(3, side // 10 | 1)
+            blurs = [vision.GaussianBlur(kernel, sigma) for sigma in BLUR_SIGMAS]
+            choices.append((transforms.RandomChoice(blurs), self.blur_probability))
         crop = vision.RandomCropDecodeResize if encoded else vision.RandomResizedCrop
         operations = [crop(side, scale=(self.crop_min_scale, 1.0))]
         chosen = [(operation, probability) for operation, probability in choices if probability]

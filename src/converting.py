@@ -13,10 +13,10 @@ from src.dataset import DATA_SETS
 from src.encoder_flags import ConvertConfig
 from src.errors import UserError
 from src.logs import logger
-from src.simclr_model import ProjectionHead, encoder_of
+from src.simclr_model import ProjectionHead, encoder_of, stem_of
 from src.torch_weights import Found, Weights, torch_name
 
-STEMS = {3: "CIFAR stem (3x3)", 7: "ImageNet stem (7x7)"}
+STEMS = {"cifar": "CIFAR stem (3x3)", "strided": "strided stem (3x3, stride 2)", "imagenet": "ImageNet stem (7x7)"}
 
 
 def convert(config: ConvertConfig) -> Path:
@@ -55,12 +55,14 @@ def from_torch(config: ConvertConfig) -> Tuple[List[Parameter], Dict[str, Any]]:
     source = f"--source_path: {config.source_path}"
     found = torch_weights.recognise(torch_weights.read(config.source_path, "source_path"), source)
     config = adopt(config, found.settings, ("encoder", "width_multiplier"), config.source_path)
-    settings = {"dataset_name": config.dataset_name, "normalize": config.normalize, **found.settings}
+    settings = {"dataset_name": config.dataset_name, "normalize": config.normalize, "stem": config.stem,
+                **found.settings}
+    settings["stem"] = stem_of(settings)
     network = parameters_of(settings)
-    _check_stem(found.weights["conv1.weight"], network["conv1.weight"], config)
+    _check_stem(found.weights["conv1.weight"], network["conv1.weight"], settings["stem"], config)
     checkpoint.check_fit({name: (tuple(target.shape), "float32") for name, target in network.items()},
                          {name: (value.shape, str(value.dtype)) for name, value in found.weights.items()}, source)
-    _report(settings, config.source_path, found.weights["conv1.weight"].shape[2])
+    _report(settings, config.source_path)
     if found.left_out:
         logger.info("left out: %s", torch_weights.summary(found.left_out))
     if found.counters:
@@ -81,11 +83,11 @@ def to_torch(config: ConvertConfig) -> Weights:
     """
     source = checkpoint.load(config.source_path, "simclr", "source_path")
     settings = source.info["settings"]
-    adopt(config, {**settings, "pretrain_epoch_size": source.info["epoch"]},
-          ("encoder", "width_multiplier", "dataset_name", "normalize", "pretrain_epoch_size"), str(source.path))
+    adopt(config, {**settings, "stem": stem_of(settings), "pretrain_epoch_size": source.info["epoch"]},
+          ("encoder", "width_multiplier", "stem", "dataset_name", "normalize", "pretrain_epoch_size"), str(source.path))
     weights = {torch_name(name): value.asnumpy() for name, value in source.parameters.items()
                if name.startswith("encoder.")}
-    _report(settings, str(source.path), weights["conv1.weight"].shape[2])
+    _report(settings, str(source.path))
     others = [name for name in source.parameters if not name.startswith("encoder.")]
     if others:
         logger.info("left out: %s", torch_weights.summary(others))
@@ -108,18 +110,23 @@ def parameters_of(settings: Dict[str, Any]) -> Dict[str, Parameter]:
     return {torch_name(parameter.name): parameter for parameter in parameters}
 
 
-def _check_stem(there: np.ndarray, wanted: Parameter, config: ConvertConfig) -> None:
-    kernel, needed = there.shape[2], wanted.shape[2]
-    if kernel != needed:
-        raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of "
-                        f"{DATA_SETS[config.dataset_name].side} pixels take the {STEMS[needed]}, but "
-                        f"{config.source_path} has the {STEMS.get(kernel, f'first convolution {kernel}x{kernel}')}; "
-                        "name a data set that fits it, or other weights")
+def _check_stem(there: np.ndarray, wanted: Parameter, stem: str, config: ConvertConfig) -> None:
+    kernel = there.shape[2]
+    if kernel == wanted.shape[2]:
+        return
+    has = {3: STEMS["cifar"], 7: STEMS["imagenet"]}.get(kernel, f"first convolution {kernel}x{kernel}")
+    if config.stem:
+        raise UserError(f"--stem: got {stem}, the {STEMS[stem]}, but {config.source_path} has the {has}; leave the "
+                        "flag out, or name other weights")
+    raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of "
+                    f"{DATA_SETS[config.dataset_name].side} pixels take the {STEMS[stem]}, but {config.source_path} "
+                    f"has the {has}; name a data set that fits it, or the --stem, or other weights")
 
 
-def _report(settings: Dict[str, Any], source: str, kernel: int) -> None:
+def _report(settings: Dict[str, Any], source: str) -> None:
     """Log what was recognised, and what the pixels must be: weights do not tell."""
-    logger.info("%s: %s, width x %g, %s", source, settings["encoder"], settings["width_multiplier"], STEMS[kernel])
+    logger.info("%s: %s, width x %g, %s", source, settings["encoder"], settings["width_multiplier"],
+                STEMS[stem_of(settings)])
     if "projection_dimension" in settings:
         logger.info("projection head: to %d dimensions, %s batch norm", settings["projection_dimension"],
                     "with" if settings["head_batch_norm"] else "without")

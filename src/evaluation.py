@@ -14,6 +14,7 @@ from src.images import Images
 from src.logs import logger
 from src.metrics import classification_metrics, wilson_interval
 from src.run_folder import RunFolder
+from src.simclr_model import stem_of
 
 
 class Outcome(NamedTuple):
@@ -35,7 +36,8 @@ Config = TypeVar("Config", EvalConfig, FinetuneConfig)
 def resolve(config: Config, encoder: Checkpoint) -> Config:
     """Fill in what the encoder's checkpoint knows; a flag that contradicts it is an error."""
     settings, source = encoder.info["settings"], str(encoder.path)
-    config = adopt(config, settings, ("encoder", "width_multiplier", "projection_dimension"), source)
+    config = adopt(config, {**settings, "stem": stem_of(settings)},
+                   ("encoder", "width_multiplier", "stem", "projection_dimension"), source)
     if config.dataset_name is None:
         config = adopt(config, settings, ("dataset_name",), source)
     side = dataset.side_of(settings)

@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.files import written_whole
 from src.linear_classifier import build_classifier, load_classifier
 from src.logs import logger
-from src.simclr_model import ImageClassifier, encoder_of
+from src.simclr_model import ImageClassifier, encoder_of, stem_of
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 TOLERANCE = 1e-3  # relative to the largest output
@@ -74,8 +74,8 @@ def load_model(config: ExportConfig) -> Tuple[nn.Cell, int]:
     source = checkpoint.load(config.ckpt_simclr_encoder, "simclr", "ckpt_simclr_encoder")
     settings = source.info["settings"]
     side = side_of(settings)
-    adopt(config, {**settings, "image_size": side}, ("encoder", "width_multiplier", "dataset_name", "image_size"),
-          str(source.path))
+    adopt(config, {**settings, "image_size": side, "stem": stem_of(settings)},
+          ("encoder", "width_multiplier", "stem", "dataset_name", "image_size"), str(source.path))
     encoder = encoder_of(settings)
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
     if not config.ckpt_linear_classifier:

@@ -39,7 +39,8 @@ from src.starting import check_data, fit_workers
 
 FOLDER = "finetune"                      # of the results, in the run's folder
 PEAK, PEAK_BATCH = 0.05, 256             # learning rate for so many images per step, in proportion for others
-DESCRIBED = ("dataset_name", "image_size", "encoder", "width_multiplier", "normalize")  # by an encoder's checkpoint
+# What an encoder's checkpoint says of it.
+DESCRIBED = ("dataset_name", "image_size", "encoder", "width_multiplier", "stem", "normalize")
 PROTOCOLS = {"pretrained": "fine-tuning of the whole network", "random": "supervised training from random weights"}
 
 

@@ -48,6 +48,10 @@ class Flags:
     encoder: Optional[str] = flag(None, choice("resnet18", "resnet34", "resnet50", "resnet101"), "base encoder")
     width_multiplier: Optional[float] = flag(
         None, number(0, 16, above=True), "factor on every width of the encoder; 0.25 is laptop-sized")
+    stem: Optional[str] = flag(
+        None, choice("cifar", "strided", "imagenet"), "first layers of the encoder; cifar: 3x3; strided: 3x3 with "
+        "stride 2, for a quarter of the work; imagenet: 7x7 with stride 2, and pooling; by default cifar for images of "
+        "up to 32 pixels, as in the paper, and imagenet for larger ones")
     given: FrozenSet[str] = frozenset()
 
     @staticmethod

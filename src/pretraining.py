@@ -153,8 +153,9 @@ def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Tuple
 def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> None:
     """Log what is about to be trained."""
     trained = sum(parameter.size for parameter in learner.model.trainable_params())
-    logger.info("%s, width x %g: %d features, projected to %d; %s parameters to train", config.encoder,
-                config.width_multiplier, learner.model.encoder.features, config.projection_dimension, f"{trained:,}")
+    logger.info("%s, width x %g, %s stem: %d features, projected to %d; %s parameters to train", config.encoder,
+                config.width_multiplier, config.stem, learner.model.encoder.features, config.projection_dimension,
+                f"{trained:,}")
     if config.amp_level != "O0":
         logger.info("mixed precision %s, loss scale %g", config.amp_level, learner.scaler.scale_value.asnumpy())
     batch = f"{config.device_num} x {config.batch_size}" if config.device_num > 1 else str(config.batch_size)

@@ -3,7 +3,7 @@
 Strides, symmetric padding and the place of the stride (the 3x3 convolution of a bottleneck) are those
 of torchvision's ResNets, so that parameters correspond one to one.
 """
-from typing import Callable, List, Optional, Tuple, Type
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Type
 
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
@@ -11,6 +11,22 @@ from mindspore.common.initializer import HeNormal
 
 CIFAR_STEM_MAX_SIDE = 32
 Norm = Callable[..., nn.Cell]
+
+
+class Stem(NamedTuple):
+    """The first layers: a convolution, and perhaps max-pooling."""
+
+    kernel: int
+    stride: int
+    pooling: bool = False
+
+
+STEMS: Dict[str, Stem] = {"cifar": Stem(3, 1), "strided": Stem(3, 2), "imagenet": Stem(7, 2, pooling=True)}
+
+
+def default_stem(side: int) -> str:
+    """Return the stem for images of ``side`` pixels: up to 32 the paper's for CIFAR-10 (B.9), above ImageNet's."""
+    return "cifar" if side <= CIFAR_STEM_MAX_SIDE else "imagenet"
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -90,26 +106,22 @@ class ResNet(nn.Cell):
         block: BasicBlock or Bottleneck.
         depths: blocks per stage.
         width_multiplier: factor on every width, 1 for the standard network.
-        side: of the images; up to 32 takes the CIFAR stem (3x3, stride 1, no pooling; paper, B.9),
-            above that the ImageNet stem (7x7, stride 2, max-pooling).
+        stem: a key of ``STEMS``.
         pixels: what turns the images into floats.
         norm: makes a batch norm from its channels and ``gamma_init``.
     """
 
-    def __init__(self, block: Type[nn.Cell], depths: List[int], width_multiplier: float = 1.0, side: int = 32,
+    def __init__(self, block: Type[nn.Cell], depths: List[int], width_multiplier: float = 1.0, stem: str = "cifar",
                  pixels: Optional[Pixels] = None, norm: Norm = nn.BatchNorm2d):
         super().__init__()
         widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
         self.features = widths[-1] * block.expansion
         self.pixels = pixels or Pixels()
-        if side <= CIFAR_STEM_MAX_SIDE:
-            self.conv1 = conv(3, widths[0], 3)
-            self.pool = nn.Identity()
-        else:
-            self.conv1 = conv(3, widths[0], 7, stride=2)
-            self.pool = nn.SequentialCell(
-                nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros, below every input: the input comes out of a ReLU
-                nn.MaxPool2d(3, 2))
+        kernel, stride, pooling = STEMS[stem]
+        self.conv1 = conv(3, widths[0], kernel, stride)
+        self.pool = nn.SequentialCell(
+            nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros, below every input: the input comes out of a ReLU
+            nn.MaxPool2d(3, 2)) if pooling else nn.Identity()
         self.bn1 = norm(widths[0])
         stages, inputs = [], widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths)):
@@ -134,8 +146,8 @@ ENCODERS = {
 }
 
 
-def build_encoder(name: str, width_multiplier: float = 1.0, side: int = 32, pixels: Optional[Pixels] = None,
+def build_encoder(name: str, width_multiplier: float = 1.0, stem: str = "cifar", pixels: Optional[Pixels] = None,
                   norm: Norm = nn.BatchNorm2d) -> ResNet:
     """Return the encoder ``name``, a key of ``ENCODERS``."""
     block, depths = ENCODERS[name]
-    return ResNet(block, depths, width_multiplier, side, pixels, norm)
+    return ResNet(block, depths, width_multiplier, stem, pixels, norm)

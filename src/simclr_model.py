@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.dataset import DATA_SETS, side_of
-from src.resnet import Norm, Pixels, ResNet, build_encoder
+from src.resnet import Norm, Pixels, ResNet, build_encoder, default_stem
 
 
 class ProjectionHead(nn.Cell):
@@ -76,12 +76,17 @@ class ImageClassifier(nn.Cell):
         return self.linear_classifier(self.encoder(images))
 
 
+def stem_of(settings: Dict[str, Any]) -> str:
+    """Return the stem that a run's, or a checkpoint's, ``settings`` are for."""
+    # Checkpoints of before there was a choice do not say it.
+    return settings.get("stem") or default_stem(side_of(settings))
+
+
 def encoder_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> ResNet:
     """Build the encoder that ``settings``, a run's or a checkpoint's, describe; ``norm`` as for ``ResNet``."""
     data_set = DATA_SETS[settings["dataset_name"]]
     pixels = Pixels(data_set.mean, data_set.std) if settings["normalize"] else Pixels()
-    return build_encoder(settings["encoder"], settings["width_multiplier"], side_of(settings), pixels,
-                         norm)
+    return build_encoder(settings["encoder"], settings["width_multiplier"], stem_of(settings), pixels, norm)
 
 
 def simclr_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> SimCLR:

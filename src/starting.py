@@ -15,11 +15,12 @@ from src.flags import CIRCUMSTANCES, TrainConfig, TrainingFlags, settings_of
 from src.logs import logger
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
 from src.process_group import Process
-from src.resnet import CIFAR_STEM_MAX_SIDE
+from src.resnet import CIFAR_STEM_MAX_SIDE, default_stem
+from src.simclr_model import stem_of
 
 PREFIX = "checkpoint_simclr"
 Config = TypeVar("Config", bound=TrainingFlags)
-NETWORK = ("encoder", "width_multiplier", "projection_dimension", "head_batch_norm", "normalize")
+NETWORK = ("encoder", "width_multiplier", "stem", "projection_dimension", "head_batch_norm", "normalize")
 
 
 def find_resumed(config: TrainConfig) -> Optional[Checkpoint]:
@@ -70,10 +71,12 @@ def resolve(config: TrainConfig, resumed: Optional[Checkpoint], source: Optional
     config = dataclasses.replace(config, device_num=world_size)
     if resumed:
         names = [name for name in settings_of(config) if name not in CIRCUMSTANCES and name != "batch_size"]
-        config = adopt(config, resumed.info["settings"], names, str(resumed.path))
+        settings = resumed.info["settings"]
+        config = adopt(config, {**settings, "stem": stem_of(settings)}, names, str(resumed.path))
         config = keep_global_batch(config, resumed)
     elif source:
-        config = adopt(config, source.info["settings"], NETWORK, str(source.path))
+        settings = source.info["settings"]
+        config = adopt(config, {**settings, "stem": stem_of(settings)}, NETWORK, str(source.path))
         if config.normalize and config.dataset_name != source.info["settings"]["dataset_name"]:
             raise UserError(f"--dataset_name: got {config.dataset_name}, but {source.path} has the normalisation of "
                             f"{source.info['settings']['dataset_name']} in it")
@@ -115,7 +118,7 @@ def follow_images(config: TrainConfig) -> TrainConfig:
     check_side(config.dataset_name, side, "--image_size asks for")
     paper = PAPER_SMALL if side <= CIFAR_STEM_MAX_SIDE else PAPER_LARGE
     missing = {name: getattr(paper, name) for name in paper._fields if getattr(config, name) is None}
-    return dataclasses.replace(config, image_size=side, **missing)
+    return dataclasses.replace(config, image_size=side, stem=config.stem or default_stem(side), **missing)
 
 
 def keep_global_batch(config: TrainConfig, resumed: Checkpoint) -> TrainConfig:

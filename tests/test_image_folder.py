@@ -8,7 +8,7 @@ from src.augmentation import Augmentation, Views, to_dataset
 from src.errors import UserError
 from src.images import fingerprint
 from src.process_group import Process
-from src.resnet import build_encoder
+from src.resnet import build_encoder, default_stem
 
 SIDE = 48
 FILES = {"train/cat": ("a.jpg", "b.png", "c.JPEG"), "train/dog": ("a.jpeg", "deeper/b.jpg"), "train/emu": ("z.PNG",),
@@ -200,7 +200,7 @@ def test_fingerprint_follows_names_sizes_and_side(folder):
 
 
 def test_features_of_files(folder, tmp_path):
-    encoder = build_encoder("resnet18", 0.0625, SIDE)
+    encoder = build_encoder("resnet18", 0.0625, default_stem(SIDE))
     pixels = load(folder).pixels
     alone = Process("CPU")
     from_files = features.cached(tmp_path / "kept", encoder, "digest", pixels, 4, "train", alone)

@@ -4,8 +4,8 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.dataset import DATA_SETS
-from src.resnet import ENCODERS, Pixels, build_encoder
-from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, SimCLR
+from src.resnet import ENCODERS, Pixels, build_encoder, default_stem
+from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, SimCLR, stem_of
 
 
 @pytest.mark.parametrize("name, side, count", [
@@ -17,7 +17,7 @@ from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, 
     ("resnet101", 224, 42_500_160),
 ])
 def test_parameter_counts(name, side, count):
-    assert sum(parameter.size for parameter in build_encoder(name, side=side).trainable_params()) == count
+    assert sum(parameter.size for parameter in build_encoder(name, stem=default_stem(side)).trainable_params()) == count
 
 
 @pytest.mark.parametrize("name, width, features", [
@@ -50,11 +50,11 @@ def convolve(x, weight, stride):
 class Reference:
     """A ResNet in inference mode, float64, with the parameters of a MindSpore one."""
 
-    def __init__(self, encoder, name, side):
+    def __init__(self, encoder, name, stem):
         self.parameters = {p.name: p.asnumpy().astype(np.float64) for p in encoder.get_parameters()}
         self.depths = ENCODERS[name][1]
         self.convolutions = 2 if name in ("resnet18", "resnet34") else 3
-        self.small = side <= 32
+        self.stem = stem
 
     def norm(self, x, name):
         gamma, beta, mean, variance = (self.parameters[f"{name}.{part}"][:, None, None]
@@ -74,9 +74,9 @@ class Reference:
         return np.maximum(out + x, 0)
 
     def __call__(self, images):
-        x = convolve(images.astype(np.float64) / 255, self.parameters["conv1.weight"], 1 if self.small else 2)
+        x = convolve(images.astype(np.float64) / 255, self.parameters["conv1.weight"], 1 if self.stem == "cifar" else 2)
         x = np.maximum(self.norm(x, "bn1"), 0)
-        if not self.small:
+        if self.stem == "imagenet":
             x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
             x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::2, ::2].max((4, 5))
         for stage, depth in enumerate(self.depths):
@@ -85,15 +85,16 @@ class Reference:
         return x.mean((2, 3))
 
 
-@pytest.mark.parametrize("name, side", [("resnet18", 32), ("resnet50", 32), ("resnet18", 40)])
-def test_forward_pass(name, side):
-    encoder = build_encoder(name, 0.0625, side)
+@pytest.mark.parametrize("name, side, stem", [
+    ("resnet18", 32, "cifar"), ("resnet50", 32, "cifar"), ("resnet18", 40, "imagenet"), ("resnet18", 32, "strided")])
+def test_forward_pass(name, side, stem):
+    encoder = build_encoder(name, 0.0625, stem)
     rng = np.random.default_rng(0)
     for parameter in encoder.get_parameters():
         if parameter.ndim == 1:  # batch norm, which is nearly idle in a fresh network
             parameter.set_data(Tensor(rng.uniform(0.5, 1.5, parameter.shape).astype(np.float32)))
     images = rng.integers(0, 256, (2, 3, side, side), dtype=np.uint8)
-    expected = Reference(encoder, name, side)(images)
+    expected = Reference(encoder, name, stem)(images)
     encoder.set_train(False)
     assert np.abs(encoder(Tensor(images)).asnumpy() - expected).max() / np.abs(expected).max() < 1e-5
 
@@ -132,6 +133,14 @@ def test_parameter_names_are_fixed():
                           ("dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias")]
     names = [parameter.name for parameter in LinearClassifier(4, 2).get_parameters()]
     assert names == ["mean", "scale", "linear.weight", "linear.bias"]
+
+
+@pytest.mark.parametrize("settings, stem", [
+    ({"dataset_name": "cifar10"}, "cifar"), ({"dataset_name": "stl10"}, "imagenet"),
+    ({"dataset_name": "imagefolder", "image_size": 32}, "cifar"),
+    ({"dataset_name": "cifar10", "stem": "strided"}, "strided")])
+def test_settings_of_before_there_was_a_choice_have_the_stem_of_their_images(settings, stem):
+    assert stem_of(settings) == stem
 
 
 def test_classifier_standardises_and_gives_logits():

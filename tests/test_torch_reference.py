@@ -26,7 +26,7 @@ from src import optimizer
 from src.fine_tuning import CrossEntropy
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
-from src.resnet import ENCODERS, build_encoder
+from src.resnet import ENCODERS, STEMS, build_encoder
 from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, SimCLR
 from src.train_step import TrainStep
 
@@ -163,21 +163,22 @@ def resnet50():
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("side", [32, 64])
-def test_names_and_shapes_correspond(encoder, side):
-    ours = build_encoder(encoder, 0.25, side)
+@pytest.mark.parametrize("stem", STEMS)
+def test_names_and_shapes_correspond(encoder, stem):
+    ours = build_encoder(encoder, 0.25, stem)
     model = SimCLR(ours, ProjectionHead(ours.features, DIMENSION, nn.BatchNorm2d))
-    carry_over(values(model), torch_reference.SimCLR(encoder, 0.25, DIMENSION, True, side))
+    carry_over(values(model), torch_reference.SimCLR(encoder, 0.25, DIMENSION, True, stem))
 
 
-@pytest.mark.parametrize("encoder, width_multiplier, side", [("resnet34", 0.125, 32), ("resnet18", 0.125, 64)])
-def test_features_in_inference(encoder, width_multiplier, side):
-    """With the running statistics, normalised pixels and both stems."""
+@pytest.mark.parametrize("encoder, stem, side", [
+    ("resnet34", "cifar", 32), ("resnet18", "strided", 32), ("resnet18", "imagenet", 64)])
+def test_features_in_inference(encoder, stem, side):
+    """With the running statistics, normalised pixels and every stem."""
     from src.resnet import Pixels
     colours = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
-    model = build_encoder(encoder, width_multiplier, side, Pixels(*colours))
+    model = build_encoder(encoder, 0.125, stem, Pixels(*colours))
     randomise(model, 0)
-    reference = torch_reference.ResNet(encoder, width_multiplier, side, *colours)
+    reference = torch_reference.ResNet(encoder, 0.125, stem, *colours)
     carry_over({name.lstrip("."): value for name, value in values(model).items()}, reference)
     model.set_train(False)
     reference.eval()
@@ -262,7 +263,7 @@ def test_training_with_labels():
     step = TrainStep(network, CrossEntropy(), build_optimizer("SGD", network.trainable_params(), rates, 1e-3))
     step.set_train()
     reference = torch.nn.Sequential(OrderedDict(
-        encoder=torch_reference.ResNet("resnet18", 0.125, 32, (0.0,) * 3, (1.0,) * 3),
+        encoder=torch_reference.ResNet("resnet18", 0.125, "cifar", (0.0,) * 3, (1.0,) * 3),
         linear_classifier=torch.nn.Sequential(OrderedDict(linear=torch.nn.Linear(64, 10)))))
     there = values(network)
     del there["linear_classifier.mean"], there["linear_classifier.scale"]

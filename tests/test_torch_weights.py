@@ -31,6 +31,7 @@ from torch_layouts import (
 
 from src import checkpoint
 from src.converting import convert
+from src.errors import UserError
 from src.simclr_model import encoder_of, simclr_of
 from src.torch_weights import recognise, summary
 
@@ -58,8 +59,8 @@ def test_encoder_and_width_are_recognised(name, width):
 def test_features_agree_with_numpy(converted, random_images):
     weights = filled(RESNET18)
     found = converted(weights, "--normalize", "False")
-    assert found.info["settings"] == {"dataset_name": "cifar10", "normalize": False, "encoder": "resnet18",
-                                      "width_multiplier": WIDTH}
+    assert found.info["settings"] == {"dataset_name": "cifar10", "normalize": False, "stem": "cifar",
+                                      "encoder": "resnet18", "width_multiplier": WIDTH}
     assert (found.info["epoch"], found.info["converted_from"]) == (None, "in.safetensors")
     encoder = encoder_of(found.info["settings"])
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(found.parameters, "encoder."), "x")
@@ -68,7 +69,7 @@ def test_features_agree_with_numpy(converted, random_images):
     renamed = [SimpleNamespace(name=mindspore_name(name), asnumpy=lambda value=value: value)
                for name, value in encoder_alone(weights).items()]
     images = np.ascontiguousarray(random_images(2).pixels.transpose(0, 3, 1, 2))
-    expected = Reference(SimpleNamespace(get_parameters=lambda: renamed), "resnet18", 32)(images)
+    expected = Reference(SimpleNamespace(get_parameters=lambda: renamed), "resnet18", "cifar")(images)
     assert np.abs(encoder(Tensor(images)).asnumpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 
@@ -114,6 +115,18 @@ def test_every_prefix(converted, caplog, layout):
 def test_stem_of_larger_images(converted, large_images):
     found = converted(filled(shapes_of("resnet18", kernel=7)))
     assert found.parameters["encoder.conv1.weight"].shape == (4, 3, 7, 7)
+
+
+def test_the_stem_can_be_named(converted):
+    """Weights do not tell the stride."""
+    found = converted(filled(RESNET18), "--stem", "strided")
+    assert found.info["settings"]["stem"] == "strided"
+    assert encoder_of(found.info["settings"]).conv1.stride == (2, 2)
+    found = converted(filled(shapes_of("resnet18", kernel=7)), "--stem", "imagenet")
+    assert found.info["settings"]["dataset_name"] == "cifar10"
+    assert found.parameters["encoder.conv1.weight"].shape == (4, 3, 7, 7)
+    with pytest.raises(UserError, match=r"--stem: got imagenet, the ImageNet stem \(7x7\), but .* CIFAR stem \(3x3\)"):
+        converted(filled(RESNET18), "--stem", "imagenet")
 
 
 def test_summaries_are_short():
