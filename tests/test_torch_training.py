@@ -234,6 +234,14 @@ def test_a_run_learns_and_its_weights_fit(run, few_shapes, tmp_path):
     model = train_reference.SimCLR("resnet18", 0.0625, 16, True)
     model.load_state_dict(weights)
     assert {name.split(".")[0] for name in weights} == {"encoder", "projection_head"}
+    result = run("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt",
+                 "--dataset_name", "shapes", "--normalize", "False", "--pretrain_epoch_size", 2)
+    assert result.returncode == 0, result.stderr
+    result = run("linear_eval.py", "--encoder_checkpoint_path", "reference.ckpt", "--train_dataset_path", few_shapes,
+                 "--protocol", "knn")
+    assert result.returncode == 0, result.stderr
+    (record,) = (json.loads(line) for line in (tmp_path / "outputs" / "metrics.jsonl").read_text().splitlines())
+    assert record["accuracy"] == pytest.approx(evaluation["knn_accuracy"], abs=2.01 / 200)
     again = run("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes,
                 "--train_output_path", "run", env=PYTORCH)
     assert again.returncode == 2 and "already holds a run" in again.stderr
@@ -247,7 +255,8 @@ def test_what_the_reference_cannot_do_is_an_error(run, flag, value, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--optimizer", "LARS", "--epoch_size", "5"), ("--jitter_strength", "0.2"),
-                                   ("--config", str(ROOT / "configs" / "cifar10_resnet50_adam_100ep.yaml"))])
+                                   *(("--config", str(ROOT / "configs" / f"cifar10_{name}.yaml")) for name in (
+                                       "resnet18_cpu", "resnet18_sgd_100ep", "resnet50_adam_100ep"))])
 def test_flags_that_are_not_given_mean_the_same_as_in_training(flags):
     argv = [*flags, "--batch_size", "1024", "--num_parallel_workers", "1"]
     expected = settings_of(resolve(parse(TrainConfig, argv), None, None, 1))
