@@ -83,7 +83,8 @@ class Views:
     Yields uint8 (2 * batch_size, 3, side, side): the first views of a batch, then the second views
     in the same order. The order of the images is new in every epoch and common to all ranks, and every
     step takes the next ``world_size * batch_size`` of them, each rank its own. Images that do not fill
-    such a global batch are left out of that epoch. ``pixels`` is as in ``Images``.
+    such a global batch are left out of that epoch. ``pixels`` is as in ``Images``; ``rows`` are the numbers of the
+    images that take part, by default all.
 
     An image that cannot be read or decoded ends an epoch with a UserError. It is kept in ``error`` too, for
     MindSpore makes another of every error in a data set.
@@ -93,7 +94,8 @@ class Views:
     views_per_image = 2
 
     def __init__(self, pixels: Any, batch_size: int, augmentation: Augmentation, seed: int,
-                 workers: int, first_epoch: int = 0, rank: int = 0, world_size: int = 1):
+                 workers: int, first_epoch: int = 0, rank: int = 0, world_size: int = 1,
+                 rows: Optional[np.ndarray] = None):
         self.pixels = pixels
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -103,7 +105,7 @@ class Views:
         self.rank = rank
         self.world_size = world_size
         self.error: Optional[UserError] = None
-        self.rows = np.arange(len(pixels))  # of the images that take part
+        self.rows = np.arange(len(pixels)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows) // (self.batch_size * self.world_size)
@@ -147,17 +149,15 @@ class Views:
 class LabelledViews(Views):
     """One view of every image, with its label, for training with labels; the rest is as for ``Views``.
 
-    Yields uint8 (batch_size, 3, side, side) and int32 (batch_size,). ``labels`` (N,) are those of ``pixels``, and
-    ``rows`` the numbers of the images that take part.
+    Yields uint8 (batch_size, 3, side, side) and int32 (batch_size,). ``labels`` (N,) are those of ``pixels``.
     """
 
     columns = ["images", "labels"]
     views_per_image = 1
 
-    def __init__(self, pixels: Any, labels: np.ndarray, rows: np.ndarray, *settings: Any):
-        super().__init__(pixels, *settings)
+    def __init__(self, pixels: Any, labels: np.ndarray, **settings: Any):
+        super().__init__(pixels, **settings)
         self.labels = labels
-        self.rows = rows
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
         labels = self.labels[self.order_of(epoch)].astype(np.int32).reshape(len(self), self.batch_size)

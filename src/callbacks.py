@@ -28,8 +28,8 @@ def check_finite(totals: Tensor, epoch: int, steps: int) -> None:
     loss, _, finite = totals.asnumpy()
     if finite < steps:
         raise DivergedError(f"the loss of epoch {epoch}, step {int(finite) + 1} is not finite (their sum is {loss}): "
-                            "training has diverged; the checkpoints are from before; begin again with a lower "
-                            "--learning_rate or a higher --temperature")
+                            "training has diverged; what is saved is from before; begin again with a lower "
+                            "--learning_rate (or, in pretraining, a higher --temperature)")
 
 
 def check_weights(weights: Iterable[Parameter], epoch: int, steps: int) -> None:
@@ -37,7 +37,7 @@ def check_weights(weights: Iterable[Parameter], epoch: int, steps: int) -> None:
     for weight in weights:
         if not np.isfinite(weight.asnumpy()).all():
             raise DivergedError(f"{weight.name} is not finite after epoch {epoch}, step {steps}: training has "
-                                "diverged; the checkpoints are from before; begin again with a lower --learning_rate")
+                                "diverged; what is saved is from before; begin again with a lower --learning_rate")
 
 
 class Progress(Callback):

@@ -99,7 +99,7 @@ def load(path: str, kind: str, flag: str) -> Checkpoint:
     text = parameters.pop(_INFO, None)
     if text is None:
         raise UserError(f"--{flag}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
-                        "of train.py or linear_eval.py")
+                        "of train.py, linear_eval.py, finetune.py or convert.py")
     info = json.loads(str(text))
     if info["kind"] != kind:
         raise UserError(f"--{flag}: {path} holds a {info['kind']}, takes a {kind} checkpoint")

@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src import checkpoint, torch_weights
 from src.config import adopt
-from src.dataset import DATA_SETS
+from src.dataset import DATA_SETS, check_side, side_of
 from src.encoder_flags import ConvertConfig
 from src.errors import UserError
 from src.logs import logger
@@ -55,11 +55,13 @@ def from_torch(config: ConvertConfig) -> Tuple[List[Parameter], Dict[str, Any]]:
     source = f"--source_path: {config.source_path}"
     found = torch_weights.recognise(torch_weights.read(config.source_path, "source_path"), source)
     config = adopt(config, found.settings, ("encoder", "width_multiplier"), config.source_path)
-    settings = {"dataset_name": config.dataset_name, "normalize": config.normalize, "stem": config.stem,
-                **found.settings}
+    settings = {"dataset_name": config.dataset_name, "image_size": config.image_size, "normalize": config.normalize,
+                "stem": config.stem, **found.settings}
+    settings["image_size"] = side_of(settings)
+    check_side(config.dataset_name, settings["image_size"], "--image_size asks for")
     settings["stem"] = stem_of(settings)
     network = parameters_of(settings)
-    _check_stem(found.weights["conv1.weight"], network["conv1.weight"], settings["stem"], config)
+    _check_stem(found.weights["conv1.weight"], network["conv1.weight"], settings, config)
     checkpoint.check_fit({name: (tuple(target.shape), "float32") for name, target in network.items()},
                          {name: (value.shape, str(value.dtype)) for name, value in found.weights.items()}, source)
     _report(settings, config.source_path)
@@ -83,8 +85,10 @@ def to_torch(config: ConvertConfig) -> Weights:
     """
     source = checkpoint.load(config.source_path, "simclr", "source_path")
     settings = source.info["settings"]
-    adopt(config, {**settings, "stem": stem_of(settings), "pretrain_epoch_size": source.info["epoch"]},
-          ("encoder", "width_multiplier", "stem", "dataset_name", "normalize", "pretrain_epoch_size"), str(source.path))
+    adopt(config, {**settings, "image_size": side_of(settings), "stem": stem_of(settings),
+                   "pretrain_epoch_size": source.info["epoch"]},
+          ("encoder", "width_multiplier", "stem", "dataset_name", "image_size", "normalize", "pretrain_epoch_size"),
+          str(source.path))
     weights = {torch_name(name): value.asnumpy() for name, value in source.parameters.items()
                if name.startswith("encoder.")}
     _report(settings, str(source.path))
@@ -110,8 +114,9 @@ def parameters_of(settings: Dict[str, Any]) -> Dict[str, Parameter]:
     return {torch_name(parameter.name): parameter for parameter in parameters}
 
 
-def _check_stem(there: np.ndarray, wanted: Parameter, stem: str, config: ConvertConfig) -> None:
-    kernel = there.shape[2]
+def _check_stem(there: np.ndarray, wanted: Parameter, settings: Dict[str, Any],
+                config: ConvertConfig) -> None:
+    kernel, stem = there.shape[2], settings["stem"]
     if kernel == wanted.shape[2]:
         return
     has = {3: STEMS["cifar"], 7: STEMS["imagenet"]}.get(kernel, f"first convolution {kernel}x{kernel}")
@@ -119,7 +124,7 @@ def _check_stem(there: np.ndarray, wanted: Parameter, stem: str, config: Convert
         raise UserError(f"--stem: got {stem}, the {STEMS[stem]}, but {config.source_path} has the {has}; leave the "
                         "flag out, or name other weights")
     raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of "
-                    f"{DATA_SETS[config.dataset_name].side} pixels take the {STEMS[stem]}, but {config.source_path} "
+                    f"{settings['image_size']} pixels take the {STEMS[stem]}, but {config.source_path} "
                     f"has the {has}; name a data set that fits it, or the --stem, or other weights")
 
 

@@ -3,16 +3,18 @@ import dataclasses
 from typing import Optional, Sequence, Tuple
 
 from src.errors import UserError
-from src.flags import CheckpointFlags, Flags, TrainingFlags, flag, with_default
+from src.flags import LARGEST_SEED, CheckpointFlags, Flags, RunFlags, TrainConfig, TrainingFlags, flag, with_default
 from src.kinds import BOOLEAN, PATH, choice, integer, number
 
-ENCODER = "checkpoint of train.py, a run's checkpoint folder or its `latest` (required)"
+ENCODER = ("checkpoint of train.py, convert.py or finetune.py, a run's checkpoint folder or its `latest` "
+           "(required)")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig(CheckpointFlags):
     """Settings of linear_eval.py."""
 
+    projection_dimension: Optional[int] = with_default(TrainConfig, "projection_dimension", None)
     encoder_checkpoint_path: Optional[str] = flag(None, PATH, ENCODER)
     eval_dataset_path: Optional[str] = flag(
         None, PATH, "folder with the test files, or its parent; by default train_dataset_path")
@@ -52,7 +54,9 @@ class EvalConfig(CheckpointFlags):
 class FinetuneConfig(TrainingFlags):
     """Settings of finetune.py."""
 
-    weight_decay: float = with_default(TrainingFlags, "weight_decay", 0.0)
+    weight_decay: float = with_default(
+        TrainingFlags, "weight_decay", 0.0, "L2 penalty on weights, not on biases and batch norm; the paper has none")
+    seed: int = with_default(RunFlags, "seed", 0, "seed of weights, order, augmentation and of the drawn labels")
     encoder_checkpoint_path: Optional[str] = with_default(EvalConfig, "encoder_checkpoint_path", None)
     eval_dataset_path: Optional[str] = with_default(EvalConfig, "eval_dataset_path", None)
     class_num: Optional[int] = with_default(EvalConfig, "class_num", None)
@@ -62,7 +66,8 @@ class FinetuneConfig(TrainingFlags):
     label_fraction: float = flag(
         1.0, number(0, 1, above=True), "share of the training images whose labels are used, as many of every class; "
         "0.01 and 0.1 are usual")
-    repeat: int = with_default(EvalConfig, "repeat", 1)
+    repeat: int = with_default(
+        EvalConfig, "repeat", 1, "train with N seeds, seed, seed + 1, ..., and give mean and deviation")
     learning_rate: Optional[float] = flag(
         None, number(0, above=True), "peak learning rate (SGD with momentum, cosine decay); by default 0.05 x B / 256 "
         "for B images per step over all devices, the paper's")
@@ -70,6 +75,9 @@ class FinetuneConfig(TrainingFlags):
     def check(self) -> None:
         super().check()
         self.require_encoder("encoder_checkpoint_path", "fine-tune")
+        if self.seeds[-1] > LARGEST_SEED:
+            raise UserError(f"--repeat: got {self.repeat} with --seed {self.seed}, takes seeds of at most "
+                            f"{LARGEST_SEED}")
 
     @property
     def seeds(self) -> Sequence[int]:
@@ -83,7 +91,7 @@ class ExportConfig(Flags):
 
     ckpt_simclr_encoder: Optional[str] = flag(None, PATH, ENCODER)
     ckpt_linear_classifier: Optional[str] = flag(
-        None, PATH, "checkpoint of linear_eval.py; without it the encoder alone is exported (features)")
+        None, PATH, "checkpoint of linear_eval.py or finetune.py; without it the encoder alone is exported (features)")
     file_name: str = flag("simclr", PATH, "file to write; the format's suffix is added")
     file_format: str = flag("MINDIR", choice("MINDIR", "AIR", "ONNX"), "format; AIR needs an Ascend device")
     batch_size: int = flag(1, integer(1), "images per call of the exported model")

@@ -36,8 +36,7 @@ Config = TypeVar("Config", EvalConfig, FinetuneConfig)
 def resolve(config: Config, encoder: Checkpoint) -> Config:
     """Fill in what the encoder's checkpoint knows; a flag that contradicts it is an error."""
     settings, source = encoder.info["settings"], str(encoder.path)
-    config = adopt(config, {**settings, "stem": stem_of(settings)},
-                   ("encoder", "width_multiplier", "stem", "projection_dimension"), source)
+    config = adopt(config, {**settings, "stem": stem_of(settings)}, ("encoder", "width_multiplier", "stem"), source)
     if config.dataset_name is None:
         config = adopt(config, settings, ("dataset_name",), source)
     side = dataset.side_of(settings)

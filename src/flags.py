@@ -11,6 +11,8 @@ from typing import Any, Dict, FrozenSet, List, Optional
 from src.errors import UserError
 from src.kinds import BOOLEAN, PATH, URL, Kind, choice, integer, number
 
+LARGEST_SEED = 2**32 - 1
+
 # Flags that say where and how to run, not what is learned; a run may be resumed with others.
 CIRCUMSTANCES = frozenset((
     "config", "device_target", "device_id", "run_cloudbrain", "run_distribute", "device_num", "data_url",
@@ -22,10 +24,10 @@ def flag(default: Any, kind: Kind, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"kind": kind, "help": text})
 
 
-def with_default(config_class: type, name: str, default: Any) -> Any:
-    """Return the flag ``name`` of ``config_class`` with another default."""
+def with_default(config_class: type, name: str, default: Any, text: str = "") -> Any:
+    """Return the flag ``name`` of ``config_class`` with another default, and another help text where one is given."""
     (field,) = (field for field in dataclasses.fields(config_class) if field.name == name)
-    return dataclasses.field(default=default, metadata=field.metadata)
+    return flag(default, field.metadata["kind"], text or field.metadata["help"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Flags:
         None, number(0, 16, above=True), "factor on every width of the encoder; 0.25 is laptop-sized")
     stem: Optional[str] = flag(
         None, choice("cifar", "strided", "imagenet"), "first layers of the encoder; cifar: 3x3; strided: 3x3 with "
-        "stride 2, for a quarter of the work; imagenet: 7x7 with stride 2, and pooling; by default cifar for images of "
-        "up to 32 pixels, as in the paper, and imagenet for larger ones")
+        "stride 2, for a quarter of the multiplications; imagenet: 7x7 with stride 2, and pooling; by default cifar "
+        "for images of up to 32 pixels, as in the paper, and imagenet for larger ones")
     given: FrozenSet[str] = frozenset()
 
     @staticmethod
@@ -85,8 +87,7 @@ class RunFlags(Flags):
     train_output_path: str = flag("./outputs", PATH, "folder of the run")
     batch_size: int = flag(128, integer(2), "images per step and device")
     epoch_size: int = flag(100, integer(1), "number of epochs")
-    projection_dimension: Optional[int] = flag(None, integer(1), "width of the embedding z")
-    seed: int = flag(0, integer(0, 2**32 - 1), "seed of weights, order and augmentation")
+    seed: int = flag(0, integer(0, LARGEST_SEED), "seed of weights, order and augmentation")
     save_graphs: bool = flag(False, BOOLEAN, "write MindSpore's compiled graphs into the run's folder")
 
     @property
@@ -145,12 +146,12 @@ class TrainConfig(CheckpointFlags, TrainingFlags):
     dataset_name: str = with_default(Flags, "dataset_name", "cifar10")
     encoder: str = with_default(Flags, "encoder", "resnet50")
     width_multiplier: float = with_default(Flags, "width_multiplier", 1.0)
-    projection_dimension: int = with_default(RunFlags, "projection_dimension", 128)
+    projection_dimension: int = flag(128, integer(1), "width of the embedding z")
     learning_rate: Optional[float] = flag(
         None, number(0, above=True), "peak learning rate; by default that of optimizer and lr_scaling")
     lr_scaling: Optional[str] = flag(
         None, choice("sqrt", "linear"), "how the default learning rate follows the global batch B: Adam 9e-4 at 1024 "
-        "(by default sqrt), SGD 0.06 at 256 (linear), LARS 4.8 at 4096 (linear: the paper's 0.3 x B / 256; sqrt: its "
+        "(by default sqrt), SGD 0.03 at 256 (linear), LARS 4.8 at 4096 (linear: the paper's 0.3 x B / 256; sqrt: its "
         "0.075 x sqrt(B))")
     lr_schedule: str = flag("linear", choice("linear", "cosine", "step", "polynomial"), "decay after the warm-up")
     warmup_epochs: float = flag(15.0, number(0), "epochs of linear warm-up; where none are given, at most 15% of "

@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
-import mindspore.dataset as ds
 import numpy as np
-from mindspore.dataset import vision
 from PIL import Image
 
 from src.errors import UserError
@@ -74,6 +72,8 @@ class ImageFiles:
 
     def _decode(self, rows: Sequence[int]) -> np.ndarray:
         """Decode in a pipeline: a single operation outside of one fails again after its first failure."""
+        import mindspore.dataset as ds  # here, so that the data sets can be read where there is no MindSpore
+        from mindspore.dataset import vision
         whole = [vision.Decode(), vision.Resize(round(self.side / KEPT)), vision.CenterCrop(self.side)]
         images = ds.GeneratorDataset([(self[int(row)],) for row in rows], ["image"], shuffle=False,
                                      num_parallel_workers=1).map(whole, ["image"])

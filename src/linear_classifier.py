@@ -87,7 +87,7 @@ def info_of(config: Union[EvalConfig, FinetuneConfig], features: int, classes: T
 
 
 def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:
-    """Load a checkpoint of linear_eval.py that was trained on ``encoder``, whose digest is given.
+    """Load a checkpoint of linear_eval.py or finetune.py that was trained on ``encoder``, whose digest is given.
 
     Raises:
         UserError: it was trained on another encoder.

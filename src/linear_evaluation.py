@@ -65,7 +65,10 @@ def evaluate(config: EvalConfig, process: Process) -> None:
         importlib.import_module("sklearn.linear_model")  # its absence is found out now, before the work
     source, digest, given = find_start(config, process)
     with together(process):
-        config = dataclasses.replace(resolve(config, source), device_num=process.world_size)
+        if given and config.dataset_name is None:  # the encoder's may be that of its normalisation
+            config = adopt(config, given.info, ("dataset_name",), str(given.path))
+        config = adopt(resolve(config, source), source.info["settings"], ("projection_dimension",), str(source.path))
+        config = dataclasses.replace(config, device_num=process.world_size)
         if given:
             config = adopt(config, given.info, ("class_num",), str(given.path))
         if config.run_cloudbrain:

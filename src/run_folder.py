@@ -27,7 +27,7 @@ class RunFolder:
         config: the script's resolved settings, written down with the versions and the command line.
         process: where the script runs.
         prefix: of the script's own ``config.yaml`` and ``log``: "" for train.py, "eval_" for
-            linear_eval.py.
+            linear_eval.py, "finetune_" for finetune.py.
 
     Raises:
         UserError: the folder cannot be made or written.

@@ -139,11 +139,16 @@ def keep_global_batch(config: TrainConfig, resumed: Checkpoint) -> TrainConfig:
     return dataclasses.replace(config, batch_size=batch_size)
 
 
+def check_same(data: str, data_of_first: str, flag: str, split: str) -> None:
+    """Raise UserError where this rank has other images than rank 0."""
+    if data != data_of_first:
+        raise UserError(f"--{flag}: its {split} images ({data}) are not those of rank 0 ({data_of_first}); give every "
+                        "machine the same data")
+
+
 def check_data(data: str, data_of_first: str, resumed: Optional[Checkpoint]) -> None:
     """Raise UserError where this rank has other training images than rank 0, or than the run that is resumed."""
-    if data != data_of_first:
-        raise UserError(f"--train_dataset_path: its training images ({data}) are not those of rank 0 "
-                        f"({data_of_first}); give every machine the same data")
+    check_same(data, data_of_first, "train_dataset_path", "training")
     if resumed and resumed.info["data"] != data:
         raise UserError(f"--train_dataset_path: its training images ({data}) are not those that "
                         f"{resumed.path} was trained on ({resumed.info['data']}); a run resumes on the same data")

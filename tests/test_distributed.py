@@ -240,13 +240,34 @@ def test_a_table_of_eight_for_four_processes(work):
 
 # --- linear_eval.py ---
 
-def test_linear_evaluation_shares_the_images(work):
-    command = common.msrun(2, work / "eval_logs") + [
-        str(ROOT / "linear_eval.py"), "--run_distribute", "True", "--device_target", "CPU", "--train_dataset_path",
-        "data", "--encoder_checkpoint_path", "run/checkpoint/latest", "--batch_size", "8", "--epoch_size", "3"]
+def run_with_two(work, script, *flags):
+    """Run a script that takes an encoder on two ranks, and return the command."""
+    command = common.msrun(2, work / f"{script}.logs") + [
+        str(ROOT / script), "--run_distribute", "True", "--device_target", "CPU", "--train_dataset_path", "data",
+        "--encoder_checkpoint_path", "run/checkpoint/latest", "--batch_size", "8", *flags]
     result = subprocess.run([*command, "--train_output_path", "together"], cwd=work, capture_output=True, text=True,
                             timeout=120, env={**os.environ, "PATH": common.own_path()})
     assert result.returncode == 0, result.stderr
+    return command
+
+
+def test_fine_tuning_gives_one_network(work):
+    """Also where the ranks have batch-norm statistics of their own: what is judged is what is kept."""
+    run_with_two(work, "finetune.py", "--epoch_size", "2", "--label_fraction", "0.5", "--sync_bn", "False")
+    records = read_metrics(work / "together" / "metrics.jsonl")
+    assert [record["kind"] for record in records] == ["finetune", "finetune", "finetune_eval"]
+    assert "(50 images, 5 of each class, drawn by the seed), 2 epochs of 16 images" in records[-1]["protocol"]
+    place = work / "together" / "finetune" / "pretrained-0.5"
+    result = run_script(
+        "linear_eval.py", "--encoder_checkpoint_path", place / "encoder.ckpt", "--pre_classifier_checkpoint_path",
+        place / "linear_classifier.ckpt", "--train_dataset_path", "data", "--train_output_path", "again", cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert read_metrics(work / "again" / "metrics.jsonl")[-1]["confusion"] == records[-1]["confusion"]
+    shutil.rmtree(work / "together")
+
+
+def test_linear_evaluation_shares_the_images(work):
+    command = run_with_two(work, "linear_eval.py", "--epoch_size", "3")
     alone = run_script("linear_eval.py", *command[command.index("--device_target"):], "--train_output_path", "alone",
                        cwd=work)
     assert alone.returncode == 0, alone.stderr

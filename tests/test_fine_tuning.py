@@ -46,7 +46,8 @@ def test_every_image_comes_with_its_label():
     count, batch = 50, 8
     pixels = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 16, 16, 3))
     labels, rows = np.arange(count) * 7 % 10, np.arange(0, count, 2)
-    views = LabelledViews(pixels, labels, rows, batch, Augmentation(jitter_strength=0, grayscale_probability=0), 3, 1)
+    crops_and_flips = Augmentation(jitter_strength=0, grayscale_probability=0)
+    views = LabelledViews(pixels, labels, rows=rows, batch_size=batch, augmentation=crops_and_flips, seed=3, workers=1)
     epochs = []
     for _ in range(2):
         batches = list(views)
@@ -63,8 +64,8 @@ def test_every_image_comes_with_its_label():
 
 def test_ranks_share_the_images():
     pixels, rows = np.zeros((40, 16, 16, 3), np.uint8), np.arange(5, 29)
-    orders = [LabelledViews(pixels, np.arange(40), rows, 4, Augmentation(), 3, 1, 0, rank, 3).order_of(0)
-              for rank in range(3)]
+    orders = [LabelledViews(pixels, np.arange(40), rows=rows, batch_size=4, augmentation=Augmentation(), seed=3,
+                            workers=1, rank=rank, world_size=3).order_of(0) for rank in range(3)]
     assert sorted(np.concatenate(orders)) == rows.tolist()
 
 
@@ -146,7 +147,7 @@ def test_the_network_is_kept_whole(work):
 def test_supervised_training_begins_with_random_weights(work):
     """With a learning rate of all but nothing, what is written is what the training began with."""
     still = ("--learning_rate", 1e-30, "--epoch_size", 1, "--train_output_path")
-    for output, more in (("pretrained", ()), ("random", ("--initial_weights", "random"))):
+    for output, more in (("pretrained", ()), ("random", ("--initial_weights", "random", "--amp_level", "O2"))):
         result = finetune(work, *still, output, *more)
         assert result.returncode == 0, result.stderr
     pretrained = load(str(work / "outputs" / "checkpoint" / "latest"), "simclr", "x").parameters
@@ -158,14 +159,37 @@ def test_supervised_training_begins_with_random_weights(work):
     assert equal == {"pretrained": True, "random": False}
     (record,) = (r for r in read_metrics(work / "random" / "metrics.jsonl") if r["kind"] == "finetune_eval")
     assert record["protocol"].startswith("supervised training from random weights, all 200 labels, 1 epochs of 20")
+    assert record["protocol"].endswith("mixed precision O2, in the test too, last epoch")
 
 
 @pytest.mark.parametrize("flags, message", [
     (("--label_fraction", "0.02"), "--batch_size: got 20, takes at most the 10 labelled images"),
     (("--label_fraction", "0"), "--label_fraction: got '0', takes"),
     (("--encoder", "resnet50"), "--encoder: got resnet50, but "),
-    (("--class_num", "7"), "--class_num: got 7, takes at least the 10 classes")])
+    (("--class_num", "7"), "--class_num: got 7, takes at least the 10 classes"),
+    (("--seed", 2**32 - 1, "--repeat", 2), f"--repeat: got 2 with --seed {2**32 - 1}, takes seeds of at most")])
 def test_bad_input_is_refused_before_anything_is_written(work, flags, message):
     result = finetune(work, "--train_output_path", "nothing", *flags)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
     assert not (work / "nothing").exists()
+
+
+def test_a_fine_tuned_network_is_not_overwritten(work):
+    before = (work / "outputs" / "metrics.jsonl").read_bytes()
+    result = finetune(work, "--label_fraction", 0.2)
+    assert result.returncode == 2 and "finetune/pretrained-0.2 already holds a fine-tuned network" in result.stderr
+    assert (work / "outputs" / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_data_set_than_the_encoders(work):
+    """CIFAR-10's encoder on the shapes; the pair of checkpoints then belongs to the shapes."""
+    result = finetune(work, "--dataset_name", "shapes", "--train_dataset_path", "shapes", "--num_samples", 100,
+                      "--train_output_path", "other", "--epoch_size", 1)
+    assert result.returncode == 0, result.stderr
+    place = work / "other" / "finetune" / "pretrained-1"
+    result = run_script(
+        "linear_eval.py", "--encoder_checkpoint_path", place / "encoder.ckpt", "--pre_classifier_checkpoint_path",
+        place / "linear_classifier.ckpt", "--train_dataset_path", "shapes", "--train_output_path", "others", cwd=work)
+    assert result.returncode == 0, result.stderr
+    (first, again) = (read_metrics(work / folder / "metrics.jsonl")[-1] for folder in ("other", "others"))
+    assert first["confusion"] == again["confusion"] and again["dataset"] == "shapes" and again["images"] == 2000

@@ -93,7 +93,7 @@ def test_decay_is_for_weights_only():
 
 @pytest.mark.parametrize("name, scaling, global_batch, rate", [
     ("Adam", "sqrt", 1024, 9e-4), ("Adam", "sqrt", 256, 4.5e-4), ("Adam", "linear", 256, 2.25e-4),
-    ("SGD", "linear", 512, 0.12), ("SGD", "sqrt", 1024, 0.12),
+    ("SGD", "linear", 512, 0.06), ("SGD", "sqrt", 1024, 0.06),
     ("LARS", "linear", 256, 0.3), ("LARS", "linear", 4096, 4.8), ("LARS", "sqrt", 4096, 4.8),
     ("LARS", "sqrt", 512, 0.075 * np.sqrt(512)), ("LARS", "linear", 1000, 0.3 * 1000 / 256)])
 def test_default_rates_scale_with_the_global_batch(name, scaling, global_batch, rate):

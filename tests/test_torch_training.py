@@ -1,5 +1,6 @@
 """The PyTorch reference's augmentation against MindSpore's, and a small run of its training script."""
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -263,3 +264,10 @@ def test_flags_that_are_not_given_mean_the_same_as_in_training(flags):
     found = settings_of(train_reference.resolve(parse(train_reference.ReferenceConfig, argv[:-2])))
     assert {name: found[name] for name in train_reference.TAKEN - {"compile"}} == {
         name: expected[name] for name in train_reference.TAKEN - {"compile"}}
+
+
+def test_the_reference_needs_no_mindspore():
+    code = "import sys; sys.modules['mindspore'] = None; import train_reference"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True,
+                            timeout=60)
+    assert result.returncode == 0, result.stderr

@@ -59,7 +59,7 @@ def test_encoder_and_width_are_recognised(name, width):
 def test_features_agree_with_numpy(converted, random_images):
     weights = filled(RESNET18)
     found = converted(weights, "--normalize", "False")
-    assert found.info["settings"] == {"dataset_name": "cifar10", "normalize": False, "stem": "cifar",
+    assert found.info["settings"] == {"dataset_name": "cifar10", "image_size": 32, "normalize": False, "stem": "cifar",
                                       "encoder": "resnet18", "width_multiplier": WIDTH}
     assert (found.info["epoch"], found.info["converted_from"]) == (None, "in.safetensors")
     encoder = encoder_of(found.info["settings"])
@@ -127,6 +127,13 @@ def test_the_stem_can_be_named(converted):
     assert found.parameters["encoder.conv1.weight"].shape == (4, 3, 7, 7)
     with pytest.raises(UserError, match=r"--stem: got imagenet, the ImageNet stem \(7x7\), but .* CIFAR stem \(3x3\)"):
         converted(filled(RESNET18), "--stem", "imagenet")
+
+
+def test_the_size_of_images_is_kept(converted):
+    found = converted(filled(RESNET18), "--dataset_name", "imagefolder", "--image_size", "32")
+    assert (found.info["settings"]["image_size"], found.info["settings"]["stem"]) == (32, "cifar")
+    with pytest.raises(UserError, match=r"got cifar10 \(32 pixels\), but --image_size asks for 64 pixels"):
+        converted(filled(RESNET18), "--image_size", "64")
 
 
 def test_summaries_are_short():
