@@ -213,10 +213,12 @@ def evaluate(encoder: nn.Module, train: Images, test: Images, device: torch.devi
             "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def save(model: nn.Module, path: Path, settings: Dict[str, Any]) -> None:
+def save(model: nn.Module, path: Path, settings: Dict[str, Any], epoch: int) -> None:
+    """Write the weights, and the settings for convert.py, which looks for them under this name."""
+    told = {**settings, "pretrain_epoch_size": epoch}
     with written_whole(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-                  str(temporary), metadata={"settings": json.dumps(settings)})
+                  str(temporary), metadata={"simclr_settings": json.dumps(told)})
 
 
 def add_record(folder: Path, record: Dict[str, Any]) -> None:
@@ -245,7 +247,7 @@ def main() -> None:
     for epoch in range(1, config.epoch_size + 1):
         add_record(folder, trainer.epoch(epoch))
         if epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size:
-            save(trainer.model, folder / WEIGHTS, settings)
+            save(trainer.model, folder / WEIGHTS, settings, epoch)
     record = evaluate(trainer.model.encoder, train, test, device)
     add_record(folder, record)
     logger.info("kNN %.2f %%, linear %.2f %% of %d test images (%s)", 100 * record["knn_accuracy"],

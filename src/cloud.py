@@ -13,7 +13,8 @@ from src.files import one_at_a_time
 from src.logs import logger
 
 MARKER = ".staged-from"  # in a folder that was staged: the URL
-LATEST = "checkpoint/latest"  # what makes a folder a run
+LATEST = "checkpoint/latest"  # what makes a local folder a run
+RESULTS = "metrics.jsonl"     # there may be no more than this in the storage: of an encoder that lies elsewhere
 
 
 def stage_in(url: str, folder: Path) -> None:
@@ -87,12 +88,12 @@ def _restore_link(file: Path, folder: Path) -> None:
 
 
 def holds_run(url: str) -> bool:
-    """Tell whether there is a run at ``url`` in the storage.
+    """Tell whether there is a run at ``url`` in the storage, or results of linear_eval.py or finetune.py alone.
 
     Raises:
         UserError: the storage does not answer, or moxing is missing.
     """
-    return _call("exists", f"{url.rstrip('/')}/{LATEST}", flag="train_url")
+    return any(_call("exists", f"{url.rstrip('/')}/{file}", flag="train_url") for file in (LATEST, RESULTS))
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from src.logs import logger
 from src.simclr_model import ProjectionHead, encoder_of, stem_of
 from src.torch_weights import Found, Weights, torch_name
 
+# What is told of a network, by a checkpoint and by this project's .safetensors files.
+TOLD = ("encoder", "width_multiplier", "stem", "dataset_name", "image_size", "normalize", "pretrain_epoch_size")
 STEMS = {"cifar": "CIFAR stem (3x3)", "strided": "strided stem (3x3, stride 2)", "imagenet": "ImageNet stem (7x7)"}
 
 
@@ -35,7 +37,7 @@ def convert(config: ConvertConfig) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(target, *content)
         else:
-            torch_weights.write(target, content, "target_path")
+            torch_weights.write(target, *content, "target_path")
     except (OSError, RuntimeError) as error:  # MindSpore has RuntimeErrors for files
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise UserError(f"--target_path: cannot write {target} ({reason}); name a place that can be written") from None
@@ -54,6 +56,7 @@ def from_torch(config: ConvertConfig) -> Tuple[List[Parameter], Dict[str, Any]]:
     """
     source = f"--source_path: {config.source_path}"
     found = torch_weights.recognise(torch_weights.read(config.source_path, "source_path"), source)
+    config = adopt(config, torch_weights.told_settings(config.source_path), TOLD, config.source_path)
     config = adopt(config, found.settings, ("encoder", "width_multiplier"), config.source_path)
     settings = {"dataset_name": config.dataset_name, "image_size": config.image_size, "normalize": config.normalize,
                 "stem": config.stem, **found.settings}
@@ -77,25 +80,24 @@ def from_torch(config: ConvertConfig) -> Tuple[List[Parameter], Dict[str, Any]]:
             for name, target in network.items()], info
 
 
-def to_torch(config: ConvertConfig) -> Weights:
-    """Return the weights of a checkpoint's encoder by torchvision's names.
+def to_torch(config: ConvertConfig) -> Tuple[Weights, Dict[str, Any]]:
+    """Return the weights of a checkpoint's encoder by torchvision's names, and what else is known of it.
 
     Raises:
         UserError: there is no such checkpoint, or a flag contradicts it.
     """
     source = checkpoint.load(config.source_path, "simclr", "source_path")
     settings = source.info["settings"]
-    adopt(config, {**settings, "image_size": side_of(settings), "stem": stem_of(settings),
-                   "pretrain_epoch_size": source.info["epoch"]},
-          ("encoder", "width_multiplier", "stem", "dataset_name", "image_size", "normalize", "pretrain_epoch_size"),
-          str(source.path))
+    settings = {**settings, "image_size": side_of(settings), "stem": stem_of(settings),
+                "pretrain_epoch_size": source.info["epoch"]}
+    adopt(config, settings, TOLD, str(source.path))
     weights = {torch_name(name): value.asnumpy() for name, value in source.parameters.items()
                if name.startswith("encoder.")}
     _report(settings, str(source.path))
     others = [name for name in source.parameters if not name.startswith("encoder.")]
     if others:
         logger.info("left out: %s", torch_weights.summary(others))
-    return weights
+    return weights, {name: settings[name] for name in TOLD}
 
 
 def parameters_of(settings: Dict[str, Any]) -> Dict[str, Parameter]:

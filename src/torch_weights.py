@@ -4,6 +4,7 @@ The names are torchvision's, which are this project's but for those of batch nor
 lightly, solo-learn, MoCo and DataParallel put before them. Only float32 is taken, so every bit is kept.
 """
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
@@ -25,6 +26,7 @@ PREFIXES = ("", "encoder.", "backbone.", "encoder_q.", "base_encoder.")
 HEADS = ("projection_head.", "projector.")  # lightly and the reference, solo-learn; MoCo v2 calls it fc
 CLASSIFIERS = ("fc.", "linear.")  # torchvision, lightly
 COUNTER = "num_batches_tracked"
+SETTINGS = "simclr_settings"  # in the metadata of this project's .safetensors files: what weights do not tell, as JSON
 # An encoder cut out as nn.Sequential(*list(resnet.children())[:-1]), as lightly does, has numbers for names;
 # lightly's own ResNet has no ReLU and no pooling among its children.
 NUMBERED = (dict(zip("014567", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"))),
@@ -95,6 +97,14 @@ def read(path: str, flag: str) -> Weights:
     return _read_safetensors(path, flag) if path.endswith(".safetensors") else _read_pickle(path, flag)
 
 
+def told_settings(path: str) -> Dict[str, Any]:
+    """Return what a file that was ``read`` tells of its network: nothing, but for .safetensors of this project."""
+    if not path.endswith(".safetensors"):
+        return {}
+    with importlib.import_module("safetensors").safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get(SETTINGS, "{}"))
+
+
 def _not_float32(path: str, flag: str, name: str, kind: str) -> UserError:
     return UserError(f"--{flag}: {path}: {name} is {kind}, takes float32; save the weights as float32 first")
 
@@ -145,8 +155,8 @@ def _read_pickle(path: str, flag: str) -> Weights:
     return weights
 
 
-def write(path: Path, weights: Weights, flag: str) -> None:
-    """Write ``weights`` to a .safetensors, .pth or .pt file, whole or not at all.
+def write(path: Path, weights: Weights, settings: Dict[str, Any], flag: str) -> None:
+    """Write ``weights`` to a .safetensors, .pth or .pt file, whole or not at all; the first has ``settings`` too.
 
     Raises:
         UserError: the package that writes it is missing.
@@ -156,7 +166,7 @@ def write(path: Path, weights: Weights, flag: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
         if is_safe:
-            package.save_file(weights, str(temporary), metadata={"format": "pt"})
+            package.save_file(weights, str(temporary), metadata={"format": "pt", SETTINGS: json.dumps(settings)})
             temporary.chmod(0o644)  # safetensors' own files are for their owner alone
         else:
             package.save({name: package.from_numpy(value.copy()) for name, value in weights.items()}, temporary)

@@ -180,6 +180,12 @@ def test_fetch_run(calls, tmp_path):
     assert len(calls()) == 1 and contents(local)["checkpoint/latest"] == "2"
 
 
+def test_results_alone_are_fetched_too(calls, tmp_path):
+    remote = tree(tmp_path / "bucket", {"metrics.jsonl": "{}", "finetune/pretrained-1/encoder.ckpt": "1"})
+    cloud.fetch_run(str(remote), tmp_path / "outputs")
+    assert contents(tmp_path / "outputs") == contents(remote) and cloud.holds_run(str(remote))
+
+
 @pytest.mark.parametrize("files", [{}, {"log": "a run that failed at once"}])
 def test_fetch_run_without_a_run_in_the_storage(calls, tmp_path, files):
     cloud.fetch_run(str(tree(tmp_path / "bucket", files)), tmp_path / "outputs")

@@ -10,7 +10,7 @@ from mindspore import dataset as ds
 from mindspore.dataset import vision
 from scipy.stats import ks_2samp
 
-from src import shapes
+from src import checkpoint, shapes
 from src.augmentation import Augmentation
 from src.cifar10 import NAMES, write_file
 from src.config import parse
@@ -235,14 +235,17 @@ def test_a_run_learns_and_its_weights_fit(run, few_shapes, tmp_path):
     model = train_reference.SimCLR("resnet18", 0.0625, 16, True)
     model.load_state_dict(weights)
     assert {name.split(".")[0] for name in weights} == {"encoder", "projection_head"}
-    result = run("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt",
-                 "--dataset_name", "shapes", "--normalize", "False", "--pretrain_epoch_size", 2)
+    result = run("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt")
     assert result.returncode == 0, result.stderr
+    told = checkpoint.load(str(tmp_path / "reference.ckpt"), "simclr", "test").info["settings"]
+    assert (told["dataset_name"], told["normalize"], told["stem"]) == ("shapes", False, "cifar")
     result = run("linear_eval.py", "--encoder_checkpoint_path", "reference.ckpt", "--train_dataset_path", few_shapes,
-                 "--protocol", "knn")
+                 "--protocol", "all", "--epoch_size", 20)
     assert result.returncode == 0, result.stderr
-    (record,) = (json.loads(line) for line in (tmp_path / "outputs" / "metrics.jsonl").read_text().splitlines())
-    assert record["accuracy"] == pytest.approx(evaluation["knn_accuracy"], abs=2.01 / 200)
+    records = [json.loads(line) for line in (tmp_path / "outputs" / "metrics.jsonl").read_text().splitlines()]
+    (knn,) = (record for record in records if "kNN" in record.get("protocol", ""))
+    assert knn["accuracy"] == pytest.approx(evaluation["knn_accuracy"], abs=2.01 / 200)
+    assert knn["encoder_epoch"] == 2 and len(records) >= 3
     again = run("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes,
                 "--train_output_path", "run", env=PYTORCH)
     assert again.returncode == 2 and "already holds a run" in again.stderr

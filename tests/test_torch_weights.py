@@ -179,6 +179,20 @@ def test_flags_that_contradict(tmp_path, converted):
     assert "--target_path: " in fails(out, out) and "is the source itself" in fails(given, given)
 
 
+def test_this_projects_files_tell_what_weights_do_not(tmp_path, converted):
+    converted(filled(RESNET18), "--dataset_name", "shapes", "--stem", "strided", "--normalize", "False",
+              "--pretrain_epoch_size", "3")
+    out, back, again = (tmp_path / name for name in ("out.ckpt", "back.safetensors", "again.ckpt"))
+    convert(config(out, back))
+    convert(config(back, again))
+    first, second = (checkpoint.load(str(path), "simclr", "test").info for path in (out, again))
+    assert first["settings"] == second["settings"] and (first["epoch"], second["epoch"]) == (3, 3)
+    expected = {"dataset_name": "shapes", "stem": "strided", "normalize": False}
+    assert {name: second["settings"][name] for name in expected} == expected
+    assert "--stem: got cifar, but" in fails(back, again, "--stem", "cifar")
+    assert "--normalize: got True, but" in fails(back, again, "--normalize", "True")
+
+
 def test_sources_that_are_none(tmp_path):
     target, file = tmp_path / "new" / "out.ckpt", tmp_path / "in.safetensors"
     assert "--source_path: no file nowhere.pth" in fails("nowhere.pth", target)
