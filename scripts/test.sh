@@ -12,4 +12,4 @@ if [ -n "${CIFAR10_DIR:-}" ]; then
 fi
 make_venv "$ROOT/.venv" requirements-dev.txt
 tune CPU
-cd "$ROOT" && exec .venv/bin/python -m pytest "$@"
+cd "$ROOT" && exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
