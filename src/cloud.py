@@ -6,15 +6,15 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from src.errors import UserError
 from src.files import one_at_a_time
 from src.logs import logger
 
 MARKER = ".staged-from"  # in a folder that was staged: the URL
-LATEST = "checkpoint/latest"  # what makes a local folder a run
-RESULTS = "metrics.jsonl"     # there may be no more than this in the storage: of an encoder that lies elsewhere
+LATEST = "checkpoint/latest"  # what makes a folder a run
+RESULTS = "metrics.jsonl"     # what is there also when only an encoder from elsewhere was evaluated
 
 
 def stage_in(url: str, folder: Path) -> None:
@@ -60,11 +60,12 @@ def fetch_run(url: str, folder: Path) -> None:
     """
     url, folder = url.rstrip("/"), folder.resolve()
     with _alone(folder, "train_url") as scratch:
-        if os.path.lexists(folder / LATEST):
-            logger.info("%s has a run already, nothing is fetched", folder)
-            return
-        if not holds_run(url):
+        mark = LATEST if os.path.lexists(folder / LATEST) else _mark_at(url)
+        if mark is None:
             logger.info("no earlier run at %s", url)
+            return
+        if os.path.lexists(folder / mark):
+            logger.info("%s has a run already, nothing is fetched", folder)
             return
         new = scratch / "new"
         _download(url, new, "train_url")
@@ -93,7 +94,13 @@ def holds_run(url: str) -> bool:
     Raises:
         UserError: the storage does not answer, or moxing is missing.
     """
-    return any(_call("exists", f"{url.rstrip('/')}/{file}", flag="train_url") for file in (LATEST, RESULTS))
+    return _mark_at(url) is not None
+
+
+def _mark_at(url: str) -> Optional[str]:
+    """Return the file by which one knows what the storage has at ``url``, or None where there is nothing."""
+    return next((mark for mark in (LATEST, RESULTS)
+                 if _call("exists", f"{url.rstrip('/')}/{mark}", flag="train_url")), None)
 
 
 @contextmanager

@@ -56,8 +56,8 @@ def from_torch(config: ConvertConfig) -> Tuple[List[Parameter], Dict[str, Any]]:
     """
     source = f"--source_path: {config.source_path}"
     found = torch_weights.recognise(torch_weights.read(config.source_path, "source_path"), source)
-    config = adopt(config, torch_weights.told_settings(config.source_path), TOLD, config.source_path)
-    config = adopt(config, found.settings, ("encoder", "width_multiplier"), config.source_path)
+    told = torch_weights.told_settings(config.source_path, "source_path")
+    config = adopt(config, {**told, **found.settings}, TOLD, config.source_path)
     settings = {"dataset_name": config.dataset_name, "image_size": config.image_size, "normalize": config.normalize,
                 "stem": config.stem, **found.settings}
     settings["image_size"] = side_of(settings)

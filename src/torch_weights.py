@@ -97,11 +97,11 @@ def read(path: str, flag: str) -> Weights:
     return _read_safetensors(path, flag) if path.endswith(".safetensors") else _read_pickle(path, flag)
 
 
-def told_settings(path: str) -> Dict[str, Any]:
+def told_settings(path: str, flag: str) -> Dict[str, Any]:
     """Return what a file that was ``read`` tells of its network: nothing, but for .safetensors of this project."""
     if not path.endswith(".safetensors"):
         return {}
-    with importlib.import_module("safetensors").safe_open(path, framework="numpy") as file:
+    with _package("safetensors", path, flag).safe_open(path, framework="numpy") as file:
         return json.loads((file.metadata() or {}).get(SETTINGS, "{}"))
 
 

@@ -184,6 +184,12 @@ def test_results_alone_are_fetched_too(calls, tmp_path):
     remote = tree(tmp_path / "bucket", {"metrics.jsonl": "{}", "finetune/pretrained-1/encoder.ckpt": "1"})
     cloud.fetch_run(str(remote), tmp_path / "outputs")
     assert contents(tmp_path / "outputs") == contents(remote) and cloud.holds_run(str(remote))
+    tree(tmp_path / "outputs", {"metrics.jsonl": "newer, as the last copy failed"})
+    cloud.fetch_run(str(remote), tmp_path / "outputs")
+    assert len(calls()) == 1 and contents(tmp_path / "outputs")["metrics.jsonl"].startswith("newer")
+    tree(remote, {"checkpoint/latest": "2"})
+    cloud.fetch_run(str(remote), tmp_path / "outputs")  # a whole run is more than results
+    assert contents(tmp_path / "outputs") == contents(remote)
 
 
 @pytest.mark.parametrize("files", [{}, {"log": "a run that failed at once"}])
