@@ -4,7 +4,7 @@
 """
 import sys
 
-from src.logs import status_of
+from src.common.logs import status_of
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-import common
 import numpy as np
+
+import common
 
 DIMENSION = 128
 KINDS = ("gradients", "embeddings", "batch norm", "loss")

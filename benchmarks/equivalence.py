@@ -19,8 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
-import common
 import numpy as np
+
+import common
 
 REACH = {"loss": 1e-5, "gradients": 1e-4, "statistics": 1e-4, "weights": 1e-4}
 CHOICES = ("encoder", "width_multiplier", "global_batch", "steps", "optimizer", "seeds", "smooth")

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
-import common
 import numpy as np
+
+import common
 
 CLASSES = 10
 TEST_IMAGES = 10_000

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, Tuple
 
-import common
 import numpy as np
+
+import common
 
 SEED = 0
 TURNS = 10

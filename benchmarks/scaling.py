@@ -13,8 +13,9 @@ import sys
 import time
 from typing import Any, Dict, List
 
-import common
 import numpy as np
+
+import common
 
 SEED = 0
 WARM_UP_STEPS = 2  # after the first step, which compiles

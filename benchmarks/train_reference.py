@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-import common  # first: it lets `src` be found from any folder
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -23,14 +22,15 @@ from torch.nn import functional
 from torch_augmentation import augment
 from torch_reference import SimCLR, build_optimizer, nt_xent
 
+import common  # first: it lets `src` be found from any folder
 from src import dataset
+from src.common.errors import DivergedError, UserError
+from src.common.files import written_whole
+from src.common.logs import log_epoch, logger, status_of
 from src.config import parse
-from src.errors import DivergedError, UserError
-from src.files import written_whole
 from src.flags import TrainConfig, flag, settings_of
 from src.images import Images
 from src.kinds import BOOLEAN
-from src.logs import log_epoch, logger, status_of
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
 
 # The flags of train.py that mean something here.

@@ -11,8 +11,9 @@ import statistics
 import time
 from typing import Any, Callable, Dict, List
 
-import common
 import numpy as np
+
+import common
 
 SEED = 0
 WARM_UP_STEPS = 2  # after the first step, which is reported on its own

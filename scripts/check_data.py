@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from src.logs import logger, status_of
+from src.common.logs import logger, status_of
 
 FEW_CLASSES = 20  # so many are shown one by one
 BLOCK = 256  # files that are decoded at a time
@@ -16,7 +16,7 @@ BLOCK = 256  # files that are decoded at a time
 
 def main() -> None:
     from src import dataset
-    from src.errors import UserError
+    from src.common.errors import UserError
     from src.image_folder import ImageFiles
     if len(sys.argv) != 3 or sys.argv[1] not in dataset.DATA_SETS:
         raise UserError(f"usage: python scripts/check_data.py {{{','.join(dataset.DATA_SETS)}}} FOLDER")

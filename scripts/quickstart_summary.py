@@ -9,7 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src import environment
-from src.logs import log_to_console
+from src.common.logs import log_to_console
 
 IMAGES = 8
 

@@ -18,8 +18,8 @@ from typing import List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src import rank_table
-from src.errors import UserError
-from src.logs import status_of
+from src.common.errors import UserError
+from src.common.logs import status_of
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import transforms, vision
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.image_folder import ImageFiles
 
 JITTER_PROBABILITY = 0.8

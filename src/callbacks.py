@@ -8,8 +8,8 @@ from mindspore import Parameter, Tensor, ops
 from mindspore.train import Callback
 from tqdm import tqdm
 
-from src.errors import DivergedError
-from src.logs import log_epoch, logger
+from src.common.errors import DivergedError
+from src.common.logs import log_epoch, logger
 
 BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
 LINE_INTERVAL = 30.0

@@ -10,8 +10,8 @@ import mindspore as ms
 from mindspore import Parameter
 
 from src.collective import share
-from src.errors import UserError
-from src.files import written_whole
+from src.common.errors import UserError
+from src.common.files import written_whole
 from src.process_group import Process
 
 FOLDER = "checkpoint"  # of a run, in its folder

@@ -8,8 +8,8 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from src.errors import UserError
-from src.files import written_whole
+from src.common.errors import UserError
+from src.common.files import written_whole
 from src.images import Images
 
 SIDE = 32

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from src.errors import UserError
-from src.files import one_at_a_time
-from src.logs import logger
+from src.common.errors import UserError
+from src.common.files import one_at_a_time
+from src.common.logs import logger
 
 MARKER = ".staged-from"  # in a folder that was staged: the URL
 LATEST = "checkpoint/latest"  # what makes a folder a run

@@ -9,7 +9,7 @@ from typing import Any, Iterable, Iterator
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.process_group import Process
 
 

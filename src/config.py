@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import yaml
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.flags import Flags, flags_of
 from src.kinds import BOOLEAN
 

@@ -4,11 +4,11 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from src import cifar10, image_folder, shapes, stl10
 from src.cifar10 import CIFAR10, CIFAR100
+from src.common.errors import UserError
+from src.common.files import one_at_a_time
+from src.common.logs import logger
 from src.download import Archive, fetch
-from src.errors import UserError
-from src.files import one_at_a_time
 from src.images import Images
-from src.logs import logger
 
 
 class DataSet(NamedTuple):

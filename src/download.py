@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from src.errors import UserError
-from src.logs import logger
+from src.common.errors import UserError
+from src.common.logs import logger
 
 BLOCK = 1 << 20  # bytes that are read at a time
 

@@ -2,7 +2,7 @@
 import dataclasses
 from typing import Optional, Sequence, Tuple
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.flags import LARGEST_SEED, CheckpointFlags, Flags, RunFlags, TrainConfig, TrainingFlags, flag, with_default
 from src.kinds import BOOLEAN, PATH, choice, integer, number
 

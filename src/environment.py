@@ -6,7 +6,7 @@ import warnings
 from typing import Optional
 
 from src import process_group
-from src.errors import UserError
+from src.common.errors import UserError
 from src.process_group import Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.

@@ -7,11 +7,11 @@ import numpy as np
 
 from src import dataset
 from src.checkpoint import Checkpoint
+from src.common.errors import UserError
+from src.common.logs import logger
 from src.config import adopt
 from src.encoder_flags import EvalConfig, FinetuneConfig
-from src.errors import UserError
 from src.images import Images
-from src.logs import logger
 from src.metrics import classification_metrics, wilson_interval
 from src.run_folder import RunFolder
 from src.simclr_model import stem_of

@@ -8,10 +8,10 @@ from mindspore import Tensor
 from tqdm import tqdm
 
 from src.collective import share, sum_over_ranks, together
-from src.errors import UserError
-from src.files import written_whole
+from src.common.errors import UserError
+from src.common.files import written_whole
+from src.common.logs import logger
 from src.images import identity
-from src.logs import logger
 from src.process_group import Process
 from src.resnet import ResNet
 

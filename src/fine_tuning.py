@@ -20,16 +20,16 @@ from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, together
+from src.common.errors import UserError
+from src.common.files import write_text
+from src.common.logs import logger
 from src.encoder_flags import FinetuneConfig
-from src.errors import UserError
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.features import extract
-from src.files import write_text
 from src.images import Images, fingerprint
 from src.labelled_subset import balanced_subset
 from src.learner import Learner, learner_of, train_epochs
 from src.linear_classifier import info_of
-from src.logs import logger
 from src.lr_generator import learning_rates
 from src.optimizer import SGD_MOMENTUM, build_optimizer
 from src.process_group import Process

@@ -8,7 +8,7 @@ import dataclasses
 import os
 from typing import Any, Dict, FrozenSet, List, Optional
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.kinds import BOOLEAN, PATH, URL, Kind, choice, integer, number
 
 LARGEST_SEED = 2**32 - 1

@@ -14,9 +14,9 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from src.errors import UserError
+from src.common.errors import UserError
+from src.common.logs import logger
 from src.images import Images
-from src.logs import logger
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -3,7 +3,7 @@ from typing import Sequence
 
 import numpy as np
 
-from src.errors import UserError
+from src.common.errors import UserError
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str]) -> np.ndarray:

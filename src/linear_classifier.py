@@ -8,10 +8,10 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src import checkpoint
 from src.checkpoint import Checkpoint
+from src.common.errors import UserError
+from src.common.logs import log_epoch, logger
 from src.encoder_flags import EvalConfig, FinetuneConfig
-from src.errors import UserError
 from src.features import Split
-from src.logs import log_epoch, logger
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
 from src.run_folder import RunFolder

@@ -9,15 +9,15 @@ from mindspore import Tensor
 from src import checkpoint, cloud, dataset, features
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, together
+from src.common.errors import UserError
+from src.common.logs import logger
 from src.config import adopt
 from src.encoder_flags import EvalConfig
-from src.errors import UserError
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
 from src.features import Split
 from src.images import Images
 from src.linear_classifier import PREFIX, PROTOCOL, build_classifier, info_of, load_classifier, train_classifier
-from src.logs import logger
 from src.process_group import Process
 from src.run_folder import CLASSIFIERS, RunFolder
 from src.simclr_model import LinearClassifier, encoder_of

@@ -9,11 +9,11 @@ from mindspore.train import Callback
 
 from src import representation_metrics
 from src.augmentation import Views
+from src.common.logs import logger
 from src.features import extract
 from src.flags import TrainConfig
 from src.images import Images
 from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
-from src.logs import logger
 from src.process_group import Process
 from src.simclr_model import SimCLR
 

@@ -10,11 +10,11 @@ from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, sum_over_ranks, together
-from src.errors import UserError
+from src.common.errors import UserError
+from src.common.logs import logger
 from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.images import Images, fingerprint
 from src.learner import Learner, learner_of, train_epochs
-from src.logs import logger
 from src.lr_generator import learning_rates
 from src.monitor import Monitor, Probe, build_probe, trivial_loss
 from src.nt_xent import NTXent

@@ -9,7 +9,7 @@ import os
 from typing import NamedTuple, Optional
 
 from src import rank_table
-from src.errors import UserError
+from src.common.errors import UserError
 
 WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
 

@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
-from src.errors import UserError
-from src.files import write_text
+from src.common.errors import UserError
+from src.common.files import write_text
 
 
 class Device(NamedTuple):

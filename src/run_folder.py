@@ -11,10 +11,10 @@ import numpy
 import yaml
 
 from src import checkpoint
-from src.errors import UserError
-from src.files import write_text
+from src.common.errors import UserError
+from src.common.files import write_text
+from src.common.logs import log_to_file, logger
 from src.flags import Flags, settings_of
-from src.logs import log_to_file, logger
 from src.process_group import Process
 
 CLASSIFIERS = "linear_classifier"  # the folder of linear_eval.py's checkpoints

@@ -10,7 +10,7 @@ from typing import Callable, Dict
 import numpy as np
 
 from src.cifar10 import NAMES, SIDE, write_file
-from src.files import write_text
+from src.common.files import write_text
 from src.images import Images
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -10,7 +10,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from src.cifar10 import read_bytes
-from src.errors import UserError
+from src.common.errors import UserError
 from src.images import Images, Joined
 
 SIDE = 96

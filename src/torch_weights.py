@@ -11,9 +11,9 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
-from src.errors import UserError
-from src.files import written_whole
-from src.logs import logger
+from src.common.errors import UserError
+from src.common.files import written_whole
+from src.common.logs import logger
 from src.resnet import ENCODERS
 
 Weights = Dict[str, np.ndarray]

@@ -1,27 +1,56 @@
-"""The order of the modules: data flows one way."""
+"""Data flows one way: a module imports from the layers below its own, and within its own package."""
 import ast
-import re
 
+import pytest
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-ORDER = re.findall(r"\w+\.py", README.split("\nsrc/  ")[1].split("\ntests/")[0])
+LAYERS = ("common", "settings", "distributed", "data", "layers", ("dataset", "resnet", "simclr_model", "nt_xent",
+          "lr_generator", "optimizer"), "run", "evaluation", "training", "tasks")
+HEIGHT = {name: height for height, layer in enumerate(LAYERS)
+          for name in ([layer] if isinstance(layer, str) else layer)}
+FILES = sorted(file.relative_to(ROOT) for file in (ROOT / "src").rglob("*.py"))
 
 
-def imported_from_src(file):
-    """Return the modules of src that a file imports at its top."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "src":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("src."):
-            yield node.module.split(".")[1]
+def imported(file):
+    """Return the names below src, such as run.checkpoint, that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "src":
+            yield from (f"{node.module}.{alias.name}"[len("src."):] for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name[len("src."):] for alias in node.names if alias.name.startswith("src."))
 
 
-def test_the_readme_lists_every_module():
-    assert sorted(ORDER) == sorted(file.name for file in (ROOT / "src").glob("*.py") if file.name != "__init__.py")
+def test_src_shows_the_paper_and_no_more():
+    names = {path.stem for path in (ROOT / "src").iterdir() if not path.name.startswith("_")}
+    assert names == set(HEIGHT) and len(names) == 15
 
 
-def test_imports_point_up_the_readmes_list():
-    for position, name in enumerate(ORDER):
-        later = {f"{module}.py" for module in imported_from_src(ROOT / "src" / name)} - set(ORDER[:position])
-        assert not later, f"{name} imports {later}, which stand below it"
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_point_down(file):
+    if file.name == "__init__.py":
+        assert (ROOT / file).read_text() == "" or file.parent.name == "src"
+        return
+    own = file.relative_to("src").parts[0].removesuffix(".py")
+    for name in imported(file):
+        package = name.split(".")[0]
+        assert HEIGHT[package] < HEIGHT[own] or package == own, f"{file} imports src.{name}"
+
+
+def test_no_module_of_a_package_imports_in_a_circle():
+    graph = {file: {ROOT_PATHS[name] for name in modules(file)} for file in FILES}
+    done = set()
+    while len(done) < len(graph):
+        free = {file for file in graph if file not in done and graph[file] <= done | {file}}
+        assert free, f"these import each other: {sorted(map(str, graph.keys() - done))}"
+        done |= free
+
+
+ROOT_PATHS = {".".join(file.with_suffix("").parts[1:]): file for file in FILES}
+
+
+def modules(file):
+    """Return the modules of src that a file imports, whether whole or something of them."""
+    for name in imported(file):
+        module = name if name in ROOT_PATHS else name.rpartition(".")[0]
+        if module in ROOT_PATHS:
+            yield module

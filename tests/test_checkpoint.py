@@ -6,7 +6,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src import checkpoint
-from src.errors import UserError
+from src.common.errors import UserError
 
 INFO = {"kind": "simclr", "settings": {"encoder": "resnet18"}, "note": "naïve"}
 

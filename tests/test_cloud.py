@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, run_script
 
 from src import cloud
-from src.errors import UserError
+from src.common.errors import UserError
 
 STAND_INS = ROOT / "tests" / "stand_ins"
 
@@ -54,7 +54,7 @@ def contents(folder, marker=False):
 
 def start(call, *arguments, **env):
     """Start a process that makes one call of cloud and tells how it ended."""
-    code = ("import sys; from pathlib import Path; from src import cloud; from src.errors import UserError\n"
+    code = ("import sys; from pathlib import Path; from src import cloud; from src.common.errors import UserError\n"
             f"try: cloud.{call}(sys.argv[1], Path(sys.argv[2]))\n"
             "except UserError as error: sys.exit(f'user error: {error}')")
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env={**os.environ, **env}, text=True,

@@ -6,9 +6,9 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.common.errors import UserError
 from src.config import adopt, parse
 from src.encoder_flags import ConvertConfig, EvalConfig, ExportConfig, FinetuneConfig
-from src.errors import UserError
 from src.flags import TrainConfig, flags_of, settings_of
 from src.kinds import BOOLEAN
 

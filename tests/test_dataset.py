@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from src import cifar10, dataset, flags, shapes
 from src.cifar10 import CIFAR10
+from src.common.errors import UserError
 from src.download import Archive, fetch
-from src.errors import UserError
 from src.images import Images
 
 TRUCK, FROG = 9, 6

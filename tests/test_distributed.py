@@ -28,9 +28,10 @@ from src.shapes import draw
 from src.simclr_model import simclr_of
 
 sys.path.append(str(ROOT / "benchmarks"))
-import common
 import communication
 import equivalence
+
+import common
 
 LAUNCHER = "run_distribution_train_msrun.sh"
 SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "8", "--projection_dimension", "8",

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from src import environment, process_group
-from src.errors import UserError
+from src.common.errors import UserError
 
 REPORT = """
 import os, sys, types

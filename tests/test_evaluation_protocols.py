@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from src import evaluation, evaluation_protocols
-from src.errors import UserError
+from src.common.errors import UserError
 from src.evaluation import summarise
 from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
 from src.features import Split

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from src.augmentation import Augmentation, LabelledViews
 from src.checkpoint import load
 from src.cifar10 import write_file
-from src.errors import UserError
+from src.common.errors import UserError
 from src.fine_tuning import CrossEntropy
 from src.labelled_subset import balanced_subset
 from src.run_folder import read_metrics

@@ -15,7 +15,7 @@ from small_network import SmallNetwork
 from src import callbacks, checkpoint, mixed_precision
 from src.batch_norm import GlobalBatchNorm
 from src.callbacks import OverflowReport
-from src.errors import DivergedError
+from src.common.errors import DivergedError
 from src.learner import Learner
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer

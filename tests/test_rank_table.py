@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src import rank_table
-from src.errors import UserError
+from src.common.errors import UserError
 
 TABLES = ROOT / "tests" / "rank_tables"
 TWO_SERVERS = json.loads((TABLES / "2x8p.json").read_text())

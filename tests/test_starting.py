@@ -5,9 +5,9 @@ import pytest
 
 from src import evaluation, starting
 from src.checkpoint import Checkpoint
+from src.common.errors import UserError
 from src.config import parse
 from src.encoder_flags import EvalConfig, FinetuneConfig
-from src.errors import UserError
 from src.flags import TrainConfig
 
 SETTINGS = {"dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 1.0, "projection_dimension": 128,

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src import dataset
-from src.errors import UserError
+from src.common.errors import UserError
 from src.images import Joined, fingerprint, identity
 
 COUNTS = {"train": 7, "test": 5, "unlabeled": 11}

@@ -30,8 +30,8 @@ from torch_layouts import (
 )
 
 from src import checkpoint
+from src.common.errors import UserError
 from src.converting import convert
-from src.errors import UserError
 from src.simclr_model import encoder_of, simclr_of
 from src.torch_weights import recognise, summary
 

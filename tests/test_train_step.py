@@ -8,7 +8,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src import callbacks
 from src.callbacks import EpochReport, Progress, check_finite
-from src.errors import DivergedError
+from src.common.errors import DivergedError
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import build_encoder

@@ -7,7 +7,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, Callable
 
-from src.errors import UserError
+from src.common.errors import UserError
 
 logger = logging.getLogger("simclr")
 
