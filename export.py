@@ -10,8 +10,8 @@ from src.common.logs import status_of
 
 def main() -> None:
     from src import environment
-    from src.config import parse
-    from src.encoder_flags import ExportConfig
+    from src.settings.encoder_flags import ExportConfig
+    from src.settings.parsing import parse
     config = parse(ExportConfig, description=__doc__)
     process = environment.prepare(config.device_target, config.device_id)
 

@@ -9,8 +9,8 @@ from src.common.logs import status_of
 
 def main() -> None:
     from src import environment
-    from src.config import parse
-    from src.encoder_flags import EvalConfig
+    from src.settings.encoder_flags import EvalConfig
+    from src.settings.parsing import parse
     config = parse(EvalConfig, description=__doc__)
     process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
                                   config.run_distribute, config.promised_devices)

@@ -9,8 +9,8 @@ from src.common.logs import status_of
 
 def main() -> None:
     from src import environment
-    from src.config import parse
-    from src.flags import TrainConfig
+    from src.settings.flags import TrainConfig
+    from src.settings.parsing import parse
     config = parse(TrainConfig, description=__doc__)
     process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
                                   config.run_distribute, config.promised_devices)

@@ -42,9 +42,9 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
-    from src.encoder_flags import EvalConfig
     from src.features import Split
     from src.linear_classifier import train_classifier
+    from src.settings.encoder_flags import EvalConfig
     from src.simclr_model import LinearClassifier
 
     begin = 0.0

@@ -27,11 +27,11 @@ from src import dataset
 from src.common.errors import DivergedError, UserError
 from src.common.files import written_whole
 from src.common.logs import log_epoch, logger, status_of
-from src.config import parse
-from src.flags import TrainConfig, flag, settings_of
 from src.images import Images
-from src.kinds import BOOLEAN
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
+from src.settings.flags import TrainConfig, flag, settings_of
+from src.settings.parsing import parse
+from src.settings.types import BOOLEAN
 
 # The flags of train.py that mean something here.
 TAKEN = frozenset((

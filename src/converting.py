@@ -10,9 +10,9 @@ from mindspore import Parameter, Tensor, nn
 from src import checkpoint, torch_weights
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.config import adopt
 from src.dataset import DATA_SETS, check_side, side_of
-from src.encoder_flags import ConvertConfig
+from src.settings.encoder_flags import ConvertConfig
+from src.settings.parsing import adopt
 from src.simclr_model import ProjectionHead, encoder_of, stem_of
 from src.torch_weights import Found, Weights, torch_name
 

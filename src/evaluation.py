@@ -9,11 +9,11 @@ from src import dataset
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.config import adopt
-from src.encoder_flags import EvalConfig, FinetuneConfig
 from src.images import Images
 from src.metrics import classification_metrics, wilson_interval
 from src.run_folder import RunFolder
+from src.settings.encoder_flags import EvalConfig, FinetuneConfig
+from src.settings.parsing import adopt
 from src.simclr_model import stem_of
 
 

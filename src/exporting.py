@@ -13,10 +13,10 @@ from src import checkpoint
 from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
-from src.config import adopt
 from src.dataset import side_of
-from src.encoder_flags import ExportConfig
 from src.linear_classifier import build_classifier, load_classifier
+from src.settings.encoder_flags import ExportConfig
+from src.settings.parsing import adopt
 from src.simclr_model import ImageClassifier, encoder_of, stem_of
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}

@@ -23,7 +23,6 @@ from src.collective import broadcast, share, together
 from src.common.errors import UserError
 from src.common.files import write_text
 from src.common.logs import logger
-from src.encoder_flags import FinetuneConfig
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.features import extract
 from src.images import Images, fingerprint
@@ -34,6 +33,7 @@ from src.lr_generator import learning_rates
 from src.optimizer import SGD_MOMENTUM, build_optimizer
 from src.process_group import Process
 from src.run_folder import RunFolder
+from src.settings.encoder_flags import FinetuneConfig
 from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of
 from src.starting import check_same, fit_workers
 

@@ -10,11 +10,11 @@ from src import checkpoint
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import log_epoch, logger
-from src.encoder_flags import EvalConfig, FinetuneConfig
 from src.features import Split
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
 from src.run_folder import RunFolder
+from src.settings.encoder_flags import EvalConfig, FinetuneConfig
 from src.simclr_model import LinearClassifier
 
 PREFIX = "linear_classifier"

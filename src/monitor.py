@@ -11,10 +11,10 @@ from src import representation_metrics
 from src.augmentation import Views
 from src.common.logs import logger
 from src.features import extract
-from src.flags import TrainConfig
 from src.images import Images
 from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
 from src.process_group import Process
+from src.settings.flags import TrainConfig
 from src.simclr_model import SimCLR
 
 IMAGES = 10_000       # at most, in the bank, and as many test images

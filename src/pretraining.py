@@ -12,7 +12,6 @@ from src.checkpoint import Checkpoint
 from src.collective import broadcast, share, sum_over_ranks, together
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.images import Images, fingerprint
 from src.learner import Learner, learner_of, train_epochs
 from src.lr_generator import learning_rates
@@ -21,6 +20,7 @@ from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.process_group import Process
 from src.run_folder import RunFolder
+from src.settings.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.simclr_model import simclr_of
 
 WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint

@@ -10,12 +10,12 @@ from src.checkpoint import Checkpoint
 from src.collective import together
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.config import adopt
 from src.dataset import check_side, side_of
-from src.flags import CIRCUMSTANCES, TrainConfig, TrainingFlags, settings_of
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
 from src.process_group import Process
 from src.resnet import CIFAR_STEM_MAX_SIDE, default_stem
+from src.settings.flags import CIRCUMSTANCES, TrainConfig, TrainingFlags, settings_of
+from src.settings.parsing import adopt
 from src.simclr_model import stem_of
 
 PREFIX = "checkpoint_simclr"

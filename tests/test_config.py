@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.common.errors import UserError
-from src.config import adopt, parse
-from src.encoder_flags import ConvertConfig, EvalConfig, ExportConfig, FinetuneConfig
-from src.flags import TrainConfig, flags_of, settings_of
-from src.kinds import BOOLEAN
+from src.settings.encoder_flags import ConvertConfig, EvalConfig, ExportConfig, FinetuneConfig
+from src.settings.flags import TrainConfig, flags_of, settings_of
+from src.settings.parsing import adopt, parse
+from src.settings.types import BOOLEAN
 
 EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
 EXPORT = ["--ckpt_simclr_encoder", "x.ckpt"]

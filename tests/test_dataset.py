@@ -14,11 +14,12 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import cifar10, dataset, flags, shapes
+from src import cifar10, dataset, shapes
 from src.cifar10 import CIFAR10
 from src.common.errors import UserError
 from src.download import Archive, fetch
 from src.images import Images
+from src.settings import flags
 
 TRUCK, FROG = 9, 6
 

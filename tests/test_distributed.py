@@ -20,10 +20,10 @@ from test_scripts import parameters, refused
 from src import learner, pretraining
 from src.batch_norm import GlobalBatchNorm, batch_norm
 from src.cifar10 import write_file
-from src.config import parse
-from src.flags import TrainConfig
 from src.process_group import Process
 from src.run_folder import read_metrics
+from src.settings.flags import TrainConfig
+from src.settings.parsing import parse
 from src.shapes import draw
 from src.simclr_model import simclr_of
 

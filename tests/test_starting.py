@@ -6,9 +6,9 @@ import pytest
 from src import evaluation, starting
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
-from src.config import parse
-from src.encoder_flags import EvalConfig, FinetuneConfig
-from src.flags import TrainConfig
+from src.settings.encoder_flags import EvalConfig, FinetuneConfig
+from src.settings.flags import TrainConfig
+from src.settings.parsing import parse
 
 SETTINGS = {"dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 1.0, "projection_dimension": 128,
             "head_batch_norm": False, "normalize": False, "batch_size": 128}

@@ -13,8 +13,8 @@ from scipy.stats import ks_2samp
 from src import checkpoint, shapes
 from src.augmentation import Augmentation
 from src.cifar10 import NAMES, write_file
-from src.config import parse
-from src.flags import TrainConfig, settings_of
+from src.settings.flags import TrainConfig, settings_of
+from src.settings.parsing import parse
 from src.starting import resolve
 
 torch = pytest.importorskip("torch")

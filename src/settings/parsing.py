@@ -12,8 +12,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import yaml
 
 from src.common.errors import UserError
-from src.flags import Flags, flags_of
-from src.kinds import BOOLEAN
+from src.settings.flags import Flags, flags_of
+from src.settings.types import BOOLEAN
 
 
 def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:

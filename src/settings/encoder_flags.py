@@ -3,8 +3,17 @@ import dataclasses
 from typing import Optional, Sequence, Tuple
 
 from src.common.errors import UserError
-from src.flags import LARGEST_SEED, CheckpointFlags, Flags, RunFlags, TrainConfig, TrainingFlags, flag, with_default
-from src.kinds import BOOLEAN, PATH, choice, integer, number
+from src.settings.flags import (
+    LARGEST_SEED,
+    CheckpointFlags,
+    Flags,
+    RunFlags,
+    TrainConfig,
+    TrainingFlags,
+    flag,
+    with_default,
+)
+from src.settings.types import BOOLEAN, PATH, choice, integer, number
 
 ENCODER = ("checkpoint of train.py, convert.py or finetune.py, a run's checkpoint folder or its `latest` "
            "(required)")

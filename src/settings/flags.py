@@ -1,7 +1,7 @@
 """The flags, each of them once: its default, what it takes and its help text. Here are those of train.py and what
-the scripts share; those of the scripts that take an encoder are in src/encoder_flags.py.
+the scripts share; those of the scripts that take an encoder are in src/settings/encoder_flags.py.
 
-A script's flags are the fields of a frozen dataclass, which is also the type of its settings; src/config.py
+A script's flags are the fields of a frozen dataclass, which is also the type of its settings; src/settings/parsing.py
 fills it in. README's tables are checked against both files.
 """
 import dataclasses
@@ -9,7 +9,7 @@ import os
 from typing import Any, Dict, FrozenSet, List, Optional
 
 from src.common.errors import UserError
-from src.kinds import BOOLEAN, PATH, URL, Kind, choice, integer, number
+from src.settings.types import BOOLEAN, PATH, URL, Kind, choice, integer, number
 
 LARGEST_SEED = 2**32 - 1
 
