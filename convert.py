@@ -9,7 +9,7 @@ from src.common.logs import status_of
 
 
 def main() -> None:
-    from src import environment
+    from src.distributed import environment
     from src.settings.encoder_flags import ConvertConfig
     from src.settings.parsing import parse
     config = parse(ConvertConfig, description=__doc__)

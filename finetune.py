@@ -8,7 +8,7 @@ from src.common.logs import status_of
 
 
 def main() -> None:
-    from src import environment
+    from src.distributed import environment
     from src.settings.encoder_flags import FinetuneConfig
     from src.settings.parsing import parse
     config = parse(FinetuneConfig, description=__doc__)

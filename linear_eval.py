@@ -8,7 +8,7 @@ from src.common.logs import status_of
 
 
 def main() -> None:
-    from src import environment
+    from src.distributed import environment
     from src.settings.encoder_flags import EvalConfig
     from src.settings.parsing import parse
     config = parse(EvalConfig, description=__doc__)

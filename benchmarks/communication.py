@@ -27,14 +27,14 @@ COLLECTIVE = re.compile(r"= (AllReduce|AllGather)\((.*)\n"
 
 def compile_step(options: argparse.Namespace) -> None:
     """Compile the train step of rank 0 of ``options.compile`` devices; MindSpore writes its graph down."""
-    from src import environment
+    from src.distributed import environment
     environment.prepare("CPU", 0, distributed=True, save_graphs_to=options.graphs)
     from mindspore import Tensor
 
     from src.batch_norm import batch_norm
+    from src.distributed.process_group import Process
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
-    from src.process_group import Process
     from src.simclr_model import simclr_of
     from src.train_step import TrainStep
 

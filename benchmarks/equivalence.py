@@ -34,14 +34,14 @@ def views_of_step(seed: int, step: int, global_batch: int) -> np.ndarray:
 
 def train(options: argparse.Namespace, processes: int) -> None:
     """Be one of ``processes`` ranks; rank 0 writes what is compared."""
-    from src import environment
+    from src.distributed import environment
     process = environment.prepare("CPU", 0, distributed=processes > 1)
     from mindspore import Tensor, ops
     if options.smooth == "True":
         ops.relu = ops.silu
 
     from src.batch_norm import batch_norm
-    from src.collective import broadcast
+    from src.distributed.collectives import broadcast
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of

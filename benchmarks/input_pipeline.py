@@ -28,7 +28,7 @@ def read_pixels(options: argparse.Namespace):
 
 def pipeline(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of either pipeline."""
-    from src import environment
+    from src.distributed import environment
     environment.prepare("CPU", 0, SEED)
     from pil_augmentation import PilAugmentation
 

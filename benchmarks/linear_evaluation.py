@@ -38,7 +38,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src import environment
+    from src.distributed import environment
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 

@@ -2,7 +2,7 @@
 
 A step is forward, backward and Adam on two views of a batch of 32 x 32 uint8 images, with the CIFAR stem.
 The batch is random, in memory and the same in every step. MindSpore runs in graph mode with the CPU
-settings of src/environment.py and those of the launchers, PyTorch eager, in NCHW and as installed; both
+settings of src/distributed/environment.py and those of the launchers, PyTorch eager, in NCHW and as installed; both
 may use the same cores. The two take turns of --steps steps. A turn is timed as a whole, until the last
 loss has arrived.
 """
@@ -29,7 +29,7 @@ def random_views(batch_size: int) -> np.ndarray:
 
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src import environment
+    from src.distributed import environment
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 

@@ -44,7 +44,7 @@ check_flags() { # what follows the fixed arguments
 }
 
 # What must stand in the environment before a process on the CPU starts: large pages for its heap.
-# The rest src/environment.py sets itself. The user's own value wins.
+# The rest src/distributed/environment.py sets itself. The user's own value wins.
 tune() { # DEVICE_TARGET
     if [ "$1" = CPU ]; then
         export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from src import environment
 from src.common.logs import log_to_console
+from src.distributed import environment
 
 IMAGES = 8
 

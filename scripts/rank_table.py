@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from src import rank_table
 from src.common.errors import UserError
 from src.common.logs import status_of
+from src.distributed import rank_table
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,8 +4,8 @@ from typing import Callable
 
 from mindspore import Tensor, nn, ops
 
-from src.collective import Mean
-from src.process_group import Process
+from src.distributed.collectives import Mean
+from src.distributed.process_group import Process
 
 EPSILON = 1e-5  # MindSpore's and torchvision's
 KEPT = 0.9      # share of the running statistics that a step keeps

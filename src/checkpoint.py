@@ -9,10 +9,10 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 import mindspore as ms
 from mindspore import Parameter
 
-from src.collective import share
 from src.common.errors import UserError
 from src.common.files import written_whole
-from src.process_group import Process
+from src.distributed.collectives import share
+from src.distributed.process_group import Process
 
 FOLDER = "checkpoint"  # of a run, in its folder
 LATEST = "latest"

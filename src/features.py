@@ -7,12 +7,12 @@ import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
-from src.collective import share, sum_over_ranks, together
 from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
+from src.distributed.collectives import share, sum_over_ranks, together
+from src.distributed.process_group import Process
 from src.images import identity
-from src.process_group import Process
 from src.resnet import ResNet
 
 

@@ -19,10 +19,11 @@ from src.augmentation import Augmentation, LabelledViews
 from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress
 from src.checkpoint import Checkpoint
-from src.collective import broadcast, share, together
 from src.common.errors import UserError
 from src.common.files import write_text
 from src.common.logs import logger
+from src.distributed.collectives import broadcast, share, together
+from src.distributed.process_group import Process
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.features import extract
 from src.images import Images, fingerprint
@@ -31,7 +32,6 @@ from src.learner import Learner, learner_of, train_epochs
 from src.linear_classifier import info_of
 from src.lr_generator import learning_rates
 from src.optimizer import SGD_MOMENTUM, build_optimizer
-from src.process_group import Process
 from src.run_folder import RunFolder
 from src.settings.encoder_flags import FinetuneConfig
 from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of

@@ -7,7 +7,7 @@ from mindspore import Model, Parameter, amp, nn
 from src import mixed_precision
 from src.augmentation import Views, to_dataset
 from src.callbacks import OverflowReport
-from src.process_group import Process
+from src.distributed.process_group import Process
 from src.train_step import ScaledTrainStep, TrainStep
 
 

@@ -10,10 +10,10 @@ from mindspore.train import Callback
 from src import representation_metrics
 from src.augmentation import Views
 from src.common.logs import logger
+from src.distributed.process_group import Process
 from src.features import extract
 from src.images import Images
 from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
-from src.process_group import Process
 from src.settings.flags import TrainConfig
 from src.simclr_model import SimCLR
 

@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.collective import Gather
+from src.distributed.collectives import Gather
 
 # The loss of an anchor whose own similarity is masked with this is exact in float32: exp gives 0.
 MASKED = -1e9

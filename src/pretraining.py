@@ -9,16 +9,16 @@ from src.augmentation import Augmentation, Views
 from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
-from src.collective import broadcast, share, sum_over_ranks, together
 from src.common.errors import UserError
 from src.common.logs import logger
+from src.distributed.collectives import broadcast, share, sum_over_ranks, together
+from src.distributed.process_group import Process
 from src.images import Images, fingerprint
 from src.learner import Learner, learner_of, train_epochs
 from src.lr_generator import learning_rates
 from src.monitor import Monitor, Probe, build_probe, trivial_loss
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
-from src.process_group import Process
 from src.run_folder import RunFolder
 from src.settings.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.simclr_model import simclr_of

@@ -7,12 +7,12 @@ from typing import Optional, Tuple, TypeVar
 from src import checkpoint, cloud
 from src.augmentation import PAPER_LARGE, PAPER_SMALL
 from src.checkpoint import Checkpoint
-from src.collective import together
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.dataset import check_side, side_of
+from src.distributed.collectives import together
+from src.distributed.process_group import Process
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
-from src.process_group import Process
 from src.resnet import CIFAR_STEM_MAX_SIDE, default_stem
 from src.settings.flags import CIRCUMSTANCES, TrainConfig, TrainingFlags, settings_of
 from src.settings.parsing import adopt

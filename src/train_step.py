@@ -3,7 +3,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
-from src.collective import Mean
+from src.distributed.collectives import Mean
 
 
 class TrainStep(nn.Cell):

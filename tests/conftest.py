@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src import environment  # noqa: E402
+from src.distributed import environment  # noqa: E402
 
 environment.prepare("CPU", 0, seed=0)
 

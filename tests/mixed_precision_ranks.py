@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src import environment  # noqa: E402
+from src.distributed import environment  # noqa: E402
 
 process = environment.prepare("CPU", 0, distributed=True)
 
@@ -17,7 +17,7 @@ from mindspore import Parameter, Tensor, nn  # noqa: E402
 from small_network import SmallNetwork  # noqa: E402
 
 from src.batch_norm import batch_norm  # noqa: E402
-from src.collective import broadcast  # noqa: E402
+from src.distributed.collectives import broadcast  # noqa: E402
 from src.mixed_precision import in_float16, loss_scaler  # noqa: E402
 from src.nt_xent import NTXent  # noqa: E402
 from src.optimizer import build_optimizer  # noqa: E402

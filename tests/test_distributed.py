@@ -20,7 +20,7 @@ from test_scripts import parameters, refused
 from src import learner, pretraining
 from src.batch_norm import GlobalBatchNorm, batch_norm
 from src.cifar10 import write_file
-from src.process_group import Process
+from src.distributed.process_group import Process
 from src.run_folder import read_metrics
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse

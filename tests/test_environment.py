@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from src import environment, process_group
 from src.common.errors import UserError
+from src.distributed import environment, process_group
 
 REPORT = """
 import os, sys, types
@@ -19,7 +19,7 @@ stub.set_context = lambda **k: None
 stub.set_seed = lambda s: print("seed", s)
 stub.ops = types.SimpleNamespace(ones=lambda n: types.SimpleNamespace(asnumpy=lambda: None))
 sys.modules["mindspore"] = stub
-from src import environment
+from src.distributed import environment
 environment.DEVICE_FILES = {{"Ascend": ({ascend!r},), "GPU": ("/dev/null",)}}
 print("target", environment.prepare({target!r}, 3, 7).device_target)
 for name in environment.CPU_SETTINGS:

@@ -4,8 +4,8 @@ import pytest
 from mindspore import Tensor
 
 from src import features
+from src.distributed.process_group import Process
 from src.linear_classifier import epoch_order
-from src.process_group import Process
 from src.resnet import build_encoder
 
 ALONE = Process("CPU")

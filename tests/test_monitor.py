@@ -12,10 +12,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from src import monitor
 from src.augmentation import Augmentation, Views
 from src.cifar10 import Images
+from src.distributed.process_group import Process
 from src.monitor import Monitor, build_probe, likely_causes, symptoms, trivial_loss
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
-from src.process_group import Process
 from src.resnet import build_encoder
 from src.settings.flags import TrainConfig
 from src.simclr_model import ProjectionHead, SimCLR

@@ -10,8 +10,8 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src import rank_table
 from src.common.errors import UserError
+from src.distributed import rank_table
 
 TABLES = ROOT / "tests" / "rank_tables"
 TWO_SERVERS = json.loads((TABLES / "2x8p.json").read_text())

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.common.errors import UserError
-from src.process_group import Process
+from src.distributed.process_group import Process
 
 
 class Gather(nn.Cell):

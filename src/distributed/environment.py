@@ -5,9 +5,9 @@ import os
 import warnings
 from typing import Optional
 
-from src import process_group
 from src.common.errors import UserError
-from src.process_group import Process
+from src.distributed import process_group
+from src.distributed.process_group import Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.
 # A user's own value always wins. README, Performance, has what they are worth.

@@ -8,8 +8,8 @@ What they say is checked before anything is joined: a process that waits for oth
 import os
 from typing import NamedTuple, Optional
 
-from src import rank_table
 from src.common.errors import UserError
+from src.distributed import rank_table
 
 WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
 
