@@ -20,7 +20,8 @@ WORKERS = 2
 
 def read_pixels(options: argparse.Namespace):
     """Return uint8 images (--images, 32, 32, 3)."""
-    from src import dataset, shapes
+    from src import dataset
+    from src.data import shapes
     if options.data is None:
         return shapes.draw(options.images, SEED).pixels
     return dataset.load("cifar10", options.data, "train", "data", options.images).pixels
@@ -32,7 +33,7 @@ def pipeline(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from pil_augmentation import PilAugmentation
 
-    from src.augmentation import Augmentation, Views, to_dataset
+    from src.data.augmentation import Augmentation, Views, to_dataset
 
     augmentation = {"cpp": Augmentation, "pil": PilAugmentation}[options.role]()
     views = to_dataset(Views(read_pixels(options), BATCH_SIZE, augmentation, SEED, WORKERS), sinking=False)

@@ -4,7 +4,7 @@ from typing import List
 import numpy as np
 from mindspore.dataset import transforms, vision
 
-from src.augmentation import JITTER_PROBABILITY, Augmentation
+from src.data.augmentation import JITTER_PROBABILITY, Augmentation
 
 
 class PilAugmentation(Augmentation):

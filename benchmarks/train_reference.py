@@ -27,7 +27,7 @@ from src import dataset
 from src.common.errors import DivergedError, UserError
 from src.common.files import written_whole
 from src.common.logs import log_epoch, logger, status_of
-from src.images import Images
+from src.data.images import Images
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
 from src.settings.flags import TrainConfig, flag, settings_of
 from src.settings.parsing import parse

@@ -17,7 +17,7 @@ BLOCK = 256  # files that are decoded at a time
 def main() -> None:
     from src import dataset
     from src.common.errors import UserError
-    from src.image_folder import ImageFiles
+    from src.data.image_folder import ImageFiles
     if len(sys.argv) != 3 or sys.argv[1] not in dataset.DATA_SETS:
         raise UserError(f"usage: python scripts/check_data.py {{{','.join(dataset.DATA_SETS)}}} FOLDER")
     name, folder = sys.argv[1:]

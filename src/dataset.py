@@ -2,13 +2,13 @@
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from src import cifar10, image_folder, shapes, stl10
-from src.cifar10 import CIFAR10, CIFAR100
 from src.common.errors import UserError
 from src.common.files import one_at_a_time
 from src.common.logs import logger
-from src.download import Archive, fetch
-from src.images import Images
+from src.data import cifar, image_folder, shapes, stl10
+from src.data.cifar import CIFAR10, CIFAR100
+from src.data.download import Archive, fetch
+from src.data.images import Images
 
 
 class DataSet(NamedTuple):
@@ -16,7 +16,7 @@ class DataSet(NamedTuple):
 
     Args:
         format: what finds and reads its files: an object with ``find_files``, ``why_nothing``, ``class_names``,
-            ``read_files`` and ``expected``, such as ``cifar10.CIFAR10`` or the module ``stl10``.
+            ``read_files`` and ``expected``, such as ``cifar.CIFAR10`` or the module ``stl10``.
         classes: their names; none where those of folders on disk are taken.
         side: of its images in pixels; the default one where ``resizable``.
         mean, std: per channel, of pixels in [0, 1].
@@ -47,11 +47,11 @@ _CIFAR100 = """
 DATA_SETS: Dict[str, DataSet] = {
     "cifar10": DataSet(
         CIFAR10, ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        cifar10.SIDE, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+        cifar.SIDE, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
         Archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
                 "cifar-10-batches-bin")),
     "cifar100": DataSet(
-        CIFAR100, tuple(_CIFAR100.split()), cifar10.SIDE, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
+        CIFAR100, tuple(_CIFAR100.split()), cifar.SIDE, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
         Archive("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
                 "cifar-100-binary")),
     "stl10": DataSet(
@@ -61,7 +61,7 @@ DATA_SETS: Dict[str, DataSet] = {
                 "stl10_binary"), has_unlabelled=True),
     "imagefolder": DataSet(
         image_folder, (), 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resizable=True),  # ImageNet's figures
-    "shapes": DataSet(CIFAR10, tuple(shapes.CLASSES), cifar10.SIDE, (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)),
+    "shapes": DataSet(CIFAR10, tuple(shapes.CLASSES), cifar.SIDE, (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)),
 }
 
 
@@ -113,9 +113,9 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     share = "" if num_samples is None else f"the first {num_samples} of "
     shown = [file.name for file in files[:5]] + ["..."] * (len(files) > 5)
     logger.info("%s, %s: %s%d images from %s (%s)", name, split, share, total, files[0].parent, ", ".join(shown))
-    if name == "cifar10" and split == "train" and len(files) < cifar10.OFFICIAL_TRAIN_FILES:
+    if name == "cifar10" and split == "train" and len(files) < cifar.OFFICIAL_TRAIN_FILES:
         logger.warning("warning: %s has %d of CIFAR-10's %d training files", files[0].parent, len(files),
-                       cifar10.OFFICIAL_TRAIN_FILES)
+                       cifar.OFFICIAL_TRAIN_FILES)
     return images.first(num_samples)
 
 

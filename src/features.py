@@ -10,9 +10,9 @@ from tqdm import tqdm
 from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
+from src.data.images import identity
 from src.distributed.collectives import share, sum_over_ranks, together
 from src.distributed.process_group import Process
-from src.images import identity
 from src.resnet import ResNet
 
 

@@ -15,19 +15,19 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src import checkpoint, cloud, dataset
-from src.augmentation import Augmentation, LabelledViews
 from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.files import write_text
 from src.common.logs import logger
+from src.data.augmentation import Augmentation, LabelledViews
+from src.data.few_labels import balanced_subset
+from src.data.images import Images, fingerprint
 from src.distributed.collectives import broadcast, share, together
 from src.distributed.process_group import Process
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.features import extract
-from src.images import Images, fingerprint
-from src.labelled_subset import balanced_subset
 from src.learner import Learner, learner_of, train_epochs
 from src.linear_classifier import info_of
 from src.lr_generator import learning_rates

@@ -5,8 +5,8 @@ import numpy as np
 from mindspore import Model, Parameter, amp, nn
 
 from src import mixed_precision
-from src.augmentation import Views, to_dataset
 from src.callbacks import OverflowReport
+from src.data.augmentation import Views, to_dataset
 from src.distributed.process_group import Process
 from src.train_step import ScaledTrainStep, TrainStep
 

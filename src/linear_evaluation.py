@@ -10,12 +10,12 @@ from src import checkpoint, cloud, dataset, features
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import logger
+from src.data.images import Images
 from src.distributed.collectives import broadcast, share, together
 from src.distributed.process_group import Process
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
 from src.features import Split
-from src.images import Images
 from src.linear_classifier import PREFIX, PROTOCOL, build_classifier, info_of, load_classifier, train_classifier
 from src.run_folder import CLASSIFIERS, RunFolder
 from src.settings.encoder_flags import EvalConfig

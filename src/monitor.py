@@ -8,11 +8,11 @@ from mindspore import Tensor
 from mindspore.train import Callback
 
 from src import representation_metrics
-from src.augmentation import Views
 from src.common.logs import logger
+from src.data.augmentation import Views
+from src.data.images import Images
 from src.distributed.process_group import Process
 from src.features import extract
-from src.images import Images
 from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
 from src.settings.flags import TrainConfig
 from src.simclr_model import SimCLR

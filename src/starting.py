@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Optional, Tuple, TypeVar
 
 from src import checkpoint, cloud
-from src.augmentation import PAPER_LARGE, PAPER_SMALL
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import logger
+from src.data.augmentation import PAPER_LARGE, PAPER_SMALL
 from src.dataset import check_side, side_of
 from src.distributed.collectives import together
 from src.distributed.process_group import Process

@@ -15,7 +15,7 @@ environment.prepare("CPU", 0, seed=0)
 
 import numpy as np  # noqa: E402
 
-from src.cifar10 import Images, write_file  # noqa: E402
+from src.data.cifar import Images, write_file  # noqa: E402
 from src.dataset import DATA_SETS  # noqa: E402
 
 # Fast files first: pytest otherwise goes by name, and the scripts' tests take most of the time.

@@ -3,7 +3,7 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src.augmentation import PAPER_LARGE, PAPER_SMALL, Augmentation, Views, to_dataset
+from src.data.augmentation import PAPER_LARGE, PAPER_SMALL, Augmentation, Views, to_dataset
 
 BATCH, WORKERS = 64, 2
 STILL = Augmentation(crop_min_scale=1.0, flip_probability=0, jitter_strength=0, grayscale_probability=0)

@@ -14,11 +14,12 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import cifar10, dataset, shapes
-from src.cifar10 import CIFAR10
+from src import dataset
 from src.common.errors import UserError
-from src.download import Archive, fetch
-from src.images import Images
+from src.data import cifar, shapes
+from src.data.cifar import CIFAR10
+from src.data.download import Archive, fetch
+from src.data.images import Images
 from src.settings import flags
 
 TRUCK, FROG = 9, 6
@@ -30,7 +31,7 @@ def test_any_whole_number_of_records_reads_back(tmp_path_factory, count, seed):
     rng = np.random.default_rng(seed)
     images = Images(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count, np.int32))
     file = tmp_path_factory.mktemp("records") / "data_batch_1.bin"
-    cifar10.write_file(file, images)
+    cifar.write_file(file, images)
     assert file.stat().st_size == count * 3073
     read = CIFAR10.read_files([file])
     assert np.array_equal(read.pixels, images.pixels)

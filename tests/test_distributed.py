@@ -19,12 +19,12 @@ from test_scripts import parameters, refused
 
 from src import learner, pretraining
 from src.batch_norm import GlobalBatchNorm, batch_norm
-from src.cifar10 import write_file
+from src.data.cifar import write_file
+from src.data.shapes import draw
 from src.distributed.process_group import Process
 from src.run_folder import read_metrics
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse
-from src.shapes import draw
 from src.simclr_model import simclr_of
 
 sys.path.append(str(ROOT / "benchmarks"))

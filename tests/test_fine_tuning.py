@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 from scipy.special import log_softmax
 
-from src.augmentation import Augmentation, LabelledViews
 from src.checkpoint import load
-from src.cifar10 import write_file
 from src.common.errors import UserError
+from src.data.augmentation import Augmentation, LabelledViews
+from src.data.cifar import write_file
+from src.data.few_labels import balanced_subset
+from src.data.shapes import draw
 from src.fine_tuning import CrossEntropy
-from src.labelled_subset import balanced_subset
 from src.run_folder import read_metrics
-from src.shapes import draw
 
 CLASSES = tuple("abcde")
 

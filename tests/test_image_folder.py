@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 
 from src import dataset, features
-from src.augmentation import Augmentation, Views, to_dataset
 from src.common.errors import UserError
+from src.data.augmentation import Augmentation, Views, to_dataset
+from src.data.images import fingerprint
 from src.distributed.process_group import Process
-from src.images import fingerprint
 from src.resnet import build_encoder, default_stem
 
 SIDE = 48

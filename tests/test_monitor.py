@@ -10,8 +10,8 @@ from mindspore import Tensor, nn
 from sklearn.neighbors import KNeighborsClassifier
 
 from src import monitor
-from src.augmentation import Augmentation, Views
-from src.cifar10 import Images
+from src.data.augmentation import Augmentation, Views
+from src.data.cifar import Images
 from src.distributed.process_group import Process
 from src.monitor import Monitor, build_probe, likely_causes, symptoms, trivial_loss
 from src.nt_xent import NTXent

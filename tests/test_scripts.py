@@ -15,9 +15,9 @@ import yaml
 from conftest import ROOT, run_script
 
 from src.checkpoint import load
-from src.cifar10 import write_file
+from src.data.cifar import write_file
+from src.data.shapes import draw
 from src.run_folder import read_metrics
-from src.shapes import draw
 
 SMALL = ("--dataset_name", "cifar10", "--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16",
          "--projection_dimension", "8", "--head_batch_norm", "True", "--seed", "5")
@@ -461,7 +461,7 @@ def test_exported_classifier_gives_the_probabilities(evaluated, file_format, suf
 
 
 def pixels_of_test_set(work):
-    from src.cifar10 import CIFAR10
+    from src.data.cifar import CIFAR10
     return CIFAR10.read_files([work / "data" / "test_batch.bin"]).pixels
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from src import dataset
 from src.common.errors import UserError
-from src.images import Joined, fingerprint, identity
+from src.data.images import Joined, fingerprint, identity
 
 COUNTS = {"train": 7, "test": 5, "unlabeled": 11}
 

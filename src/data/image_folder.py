@@ -3,7 +3,7 @@
     DIR/train/<class>/*.jpg    DIR/test/<class>/*.jpg    (or val; .jpg, .jpeg and .png, in folders below too)
 
 Images may have any size, and are too many for the memory as a rule. So they stay files, and MindSpore's C++
-operations decode and resize them where they are needed: for views in the pipeline of src/augmentation.py, for
+operations decode and resize them where they are needed: for views in the pipeline of src/data/augmentation.py, for
 evaluation here.
 """
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.images import Images
+from src.data.images import Images
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.common.errors import UserError
 from src.common.files import written_whole
-from src.images import Images
+from src.data.images import Images
 
 SIDE = 32
 PLANES = 3 * SIDE * SIDE

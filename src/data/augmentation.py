@@ -13,7 +13,7 @@ import numpy as np
 from mindspore.dataset import transforms, vision
 
 from src.common.errors import UserError
-from src.image_folder import ImageFiles
+from src.data.image_folder import ImageFiles
 
 JITTER_PROBABILITY = 0.8
 IN_FLIGHT = 512  # images: more than there are between the source of a pipeline and its operations

@@ -9,9 +9,9 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from src.cifar10 import NAMES, SIDE, write_file
 from src.common.files import write_text
-from src.images import Images
+from src.data.cifar import NAMES, SIDE, write_file
+from src.data.images import Images
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -9,9 +9,9 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
-from src.cifar10 import read_bytes
 from src.common.errors import UserError
-from src.images import Images, Joined
+from src.data.cifar import read_bytes
+from src.data.images import Images, Joined
 
 SIDE = 96
 IMAGE = 3 * SIDE * SIDE
