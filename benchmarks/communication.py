@@ -31,8 +31,8 @@ def compile_step(options: argparse.Namespace) -> None:
     environment.prepare("CPU", 0, distributed=True, save_graphs_to=options.graphs)
     from mindspore import Tensor
 
-    from src.batch_norm import batch_norm
     from src.distributed.process_group import Process
+    from src.layers.batch_norm import batch_norm
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of

@@ -40,8 +40,8 @@ def train(options: argparse.Namespace, processes: int) -> None:
     if options.smooth == "True":
         ops.relu = ops.silu
 
-    from src.batch_norm import batch_norm
     from src.distributed.collectives import broadcast
+    from src.layers.batch_norm import batch_norm
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of

@@ -31,7 +31,7 @@ def rank(options: argparse.Namespace, parent: common.Parent) -> None:
     process = environment.prepare("CPU", 0, SEED, distributed="MS_ROLE" in os.environ)
     from mindspore import Tensor
 
-    from src.batch_norm import batch_norm
+    from src.layers.batch_norm import batch_norm
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of

@@ -15,7 +15,6 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src import checkpoint, cloud, dataset
-from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
@@ -28,6 +27,7 @@ from src.distributed.collectives import broadcast, share, together
 from src.distributed.process_group import Process
 from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.features import extract
+from src.layers.batch_norm import batch_norm
 from src.learner import Learner, learner_of, train_epochs
 from src.linear_classifier import info_of
 from src.lr_generator import learning_rates

@@ -4,10 +4,10 @@ from typing import Any, List, NamedTuple, Optional
 import numpy as np
 from mindspore import Model, Parameter, amp, nn
 
-from src import mixed_precision
 from src.callbacks import OverflowReport
 from src.data.augmentation import Views, to_dataset
 from src.distributed.process_group import Process
+from src.layers import mixed_precision
 from src.train_step import ScaledTrainStep, TrainStep
 
 

@@ -4,7 +4,7 @@ from typing import List
 import numpy as np
 from mindspore import Parameter, nn
 
-from src.lars import LARS
+from src.layers.lars import LARS
 
 SGD_MOMENTUM = 0.9
 

@@ -5,7 +5,6 @@ import mindspore as ms
 import numpy as np
 
 from src import checkpoint, cloud, dataset, starting
-from src.batch_norm import batch_norm
 from src.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.checkpoint import Checkpoint
 from src.common.errors import UserError
@@ -14,6 +13,7 @@ from src.data.augmentation import Augmentation, Views
 from src.data.images import Images, fingerprint
 from src.distributed.collectives import broadcast, share, sum_over_ranks, together
 from src.distributed.process_group import Process
+from src.layers.batch_norm import batch_norm
 from src.learner import Learner, learner_of, train_epochs
 from src.lr_generator import learning_rates
 from src.monitor import Monitor, Probe, build_probe, trivial_loss

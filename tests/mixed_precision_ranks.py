@@ -16,9 +16,9 @@ import numpy as np  # noqa: E402
 from mindspore import Parameter, Tensor, nn  # noqa: E402
 from small_network import SmallNetwork  # noqa: E402
 
-from src.batch_norm import batch_norm  # noqa: E402
 from src.distributed.collectives import broadcast  # noqa: E402
-from src.mixed_precision import in_float16, loss_scaler  # noqa: E402
+from src.layers.batch_norm import batch_norm  # noqa: E402
+from src.layers.mixed_precision import in_float16, loss_scaler  # noqa: E402
 from src.nt_xent import NTXent  # noqa: E402
 from src.optimizer import build_optimizer  # noqa: E402
 from src.train_step import ScaledTrainStep  # noqa: E402

@@ -18,10 +18,10 @@ from mindspore import nn
 from test_scripts import parameters, refused
 
 from src import learner, pretraining
-from src.batch_norm import GlobalBatchNorm, batch_norm
 from src.data.cifar import write_file
 from src.data.shapes import draw
 from src.distributed.process_group import Process
+from src.layers.batch_norm import GlobalBatchNorm, batch_norm
 from src.run_folder import read_metrics
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse

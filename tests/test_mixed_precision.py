@@ -12,10 +12,11 @@ from mindspore import Parameter, Tensor, amp, nn
 from mindspore import dtype as mstype
 from small_network import SmallNetwork
 
-from src import callbacks, checkpoint, mixed_precision
-from src.batch_norm import GlobalBatchNorm
+from src import callbacks, checkpoint
 from src.callbacks import OverflowReport
 from src.common.errors import DivergedError
+from src.layers import mixed_precision
+from src.layers.batch_norm import GlobalBatchNorm
 from src.learner import Learner
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer

@@ -6,7 +6,7 @@ contrastive loss computes in float32 whatever it is given.
 from mindspore import amp, nn
 from mindspore import dtype as mstype
 
-from src.batch_norm import GlobalBatchNorm
+from src.layers.batch_norm import GlobalBatchNorm
 
 FIRST_SCALE = 2**16
 GROWTH_INTERVAL = 2000  # steps without overflow after which the scale is doubled
