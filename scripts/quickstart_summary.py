@@ -16,7 +16,7 @@ IMAGES = 8
 
 def accuracy(folder: Path) -> float:
     """Return the accuracy of the linear evaluation in a run's folder."""
-    from src.run_folder import read_metrics
+    from src.run.folder import read_metrics
     records = read_metrics(folder / "metrics.jsonl")
     return [record["accuracy"] for record in records if record["kind"] == "linear_eval"][-1]
 

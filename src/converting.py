@@ -7,10 +7,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src import checkpoint, torch_weights
+from src import torch_weights
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.dataset import DATA_SETS, check_side, side_of
+from src.run import checkpoint
 from src.settings.encoder_flags import ConvertConfig
 from src.settings.parsing import adopt
 from src.simclr_model import ProjectionHead, encoder_of, stem_of

@@ -6,12 +6,12 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Tuple, TypeVar
 import numpy as np
 
 from src import dataset
-from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.images import Images
 from src.metrics import classification_metrics, wilson_interval
-from src.run_folder import RunFolder
+from src.run.checkpoint import Checkpoint
+from src.run.folder import RunFolder
 from src.settings.encoder_flags import EvalConfig, FinetuneConfig
 from src.settings.parsing import adopt
 from src.simclr_model import stem_of

@@ -9,12 +9,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src import checkpoint
 from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
 from src.dataset import side_of
 from src.linear_classifier import build_classifier, load_classifier
+from src.run import checkpoint
 from src.settings.encoder_flags import ExportConfig
 from src.settings.parsing import adopt
 from src.simclr_model import ImageClassifier, encoder_of, stem_of

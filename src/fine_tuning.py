@@ -14,9 +14,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src import checkpoint, cloud, dataset
+from src import dataset
 from src.callbacks import EpochReport, Progress
-from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.files import write_text
 from src.common.logs import logger
@@ -32,7 +31,9 @@ from src.learner import Learner, learner_of, train_epochs
 from src.linear_classifier import info_of
 from src.lr_generator import learning_rates
 from src.optimizer import SGD_MOMENTUM, build_optimizer
-from src.run_folder import RunFolder
+from src.run import checkpoint, staging
+from src.run.checkpoint import Checkpoint
+from src.run.folder import RunFolder
 from src.settings.encoder_flags import FinetuneConfig
 from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of
 from src.starting import check_same, fit_workers
@@ -65,7 +66,7 @@ def fine_tune(config: FinetuneConfig, process: Process) -> None:
     with together(process):
         config = resolve_training(config, source, process)
         if config.run_cloudbrain:
-            cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
+            staging.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
         train, test = load_train(config), load_test(config)
         config = resolve_classes(config, train.classes, test)
         subsets = {seed: labelled_images(config, train, seed, process) for seed in config.seeds}
@@ -81,7 +82,7 @@ def fine_tune(config: FinetuneConfig, process: Process) -> None:
     about = {"dataset": config.dataset_name, "data": data, "encoder_checkpoint": str(source.path),
              "encoder_epoch": source.info["epoch"], "initial_weights": config.initial_weights,
              "label_fraction": config.label_fraction, "labelled_images": len(subsets[config.seed])}
-    with cloud.synced(folder.path, config.train_url if process.is_first else None) as sync:
+    with staging.synced(folder.path, config.train_url if process.is_first else None) as sync:
         report_all(outcomes(config, source, train, subsets, test, about, folder, process, sync), test.labels,
                    test.classes, about, folder)
 
@@ -96,7 +97,7 @@ def find_source(config: FinetuneConfig, process: Process) -> Checkpoint:
     with together(process):
         if process.is_first:
             if config.run_cloudbrain:
-                cloud.fetch_run(config.train_url, Path(config.train_output_path))
+                staging.fetch_run(config.train_url, Path(config.train_output_path))
             source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
             encoder = encoder_of(source.info["settings"])  # whether it fits is found out now, before the work
             checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),

@@ -6,14 +6,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src import checkpoint
-from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import log_epoch, logger
 from src.features import Split
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
-from src.run_folder import RunFolder
+from src.run import checkpoint
+from src.run.checkpoint import Checkpoint
+from src.run.folder import RunFolder
 from src.settings.encoder_flags import EvalConfig, FinetuneConfig
 from src.simclr_model import LinearClassifier
 

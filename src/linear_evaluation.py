@@ -6,8 +6,7 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 
 from mindspore import Tensor
 
-from src import checkpoint, cloud, dataset, features
-from src.checkpoint import Checkpoint
+from src import dataset, features
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.images import Images
@@ -17,7 +16,9 @@ from src.evaluation import Outcome, load_test, load_train, report_all, resolve, 
 from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
 from src.features import Split
 from src.linear_classifier import PREFIX, PROTOCOL, build_classifier, info_of, load_classifier, train_classifier
-from src.run_folder import CLASSIFIERS, RunFolder
+from src.run import checkpoint, staging
+from src.run.checkpoint import Checkpoint
+from src.run.folder import CLASSIFIERS, RunFolder
 from src.settings.encoder_flags import EvalConfig
 from src.settings.parsing import adopt
 from src.simclr_model import LinearClassifier, encoder_of
@@ -41,7 +42,7 @@ def find_start(config: EvalConfig, process: Process) -> Tuple[Checkpoint, str, O
     with together(process):
         if process.is_first:
             if config.run_cloudbrain:
-                cloud.fetch_run(config.train_url, Path(config.train_output_path))
+                staging.fetch_run(config.train_url, Path(config.train_output_path))
             source = checkpoint.load(config.encoder_checkpoint_path, "simclr", "encoder_checkpoint_path")
             digest = checkpoint.digest(source.path)
             if config.pre_classifier_checkpoint_path:
@@ -72,7 +73,7 @@ def evaluate(config: EvalConfig, process: Process) -> None:
         if given:
             config = adopt(config, given.info, ("class_num",), str(given.path))
         if config.run_cloudbrain:
-            cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
+            staging.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
         train, test = None if given else load_train(config), load_test(config)
         # Checkpoints of before there were data sets with classes of their own do not say them.
         config = resolve_classes(config, tuple(given.info.get("classes", test.classes)) if given else train.classes,
@@ -93,7 +94,7 @@ def evaluate(config: EvalConfig, process: Process) -> None:
                                process)
         return Split(rows, images.labels, images.classes)
 
-    with cloud.synced(folder.path, config.train_url if process.is_first else None):
+    with staging.synced(folder.path, config.train_url if process.is_first else None):
         train_split = None if given else represent(train, "train")
         test_split = represent(test, "test")
         with together(process):  # the other ranks wait for rank 0

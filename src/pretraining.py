@@ -4,9 +4,8 @@ from typing import Callable, Optional, Tuple
 import mindspore as ms
 import numpy as np
 
-from src import checkpoint, cloud, dataset, starting
+from src import dataset, starting
 from src.callbacks import EpochReport, Progress, SaveCheckpoint
-from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.augmentation import Augmentation, Views
@@ -19,7 +18,9 @@ from src.lr_generator import learning_rates
 from src.monitor import Monitor, Probe, build_probe, trivial_loss
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
-from src.run_folder import RunFolder
+from src.run import checkpoint, staging
+from src.run.checkpoint import Checkpoint
+from src.run.folder import RunFolder
 from src.settings.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.simclr_model import simclr_of
 
@@ -64,7 +65,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
     info = {"kind": "simclr", "mindspore": ms.__version__, "data": data,
             "global_batch": config.batch_size * process.world_size,
             "settings": {name: value for name, value in settings_of(config).items() if name not in CIRCUMSTANCES}}
-    with cloud.synced(folder.path, config.train_url if process.is_first else None) as sync:
+    with staging.synced(folder.path, config.train_url if process.is_first else None) as sync:
         def save(epoch: int) -> None:
             checkpoint.save_epoch(folder.checkpoints, starting.PREFIX, epoch, learner.state(), info,
                                   config.keep_checkpoint_max)
@@ -137,7 +138,7 @@ def load_test(config: TrainConfig, process: Process) -> Optional[Images]:
 def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Tuple[Views, Images]:
     """Read the training images and prepare this rank's views of them."""
     if config.run_cloudbrain:
-        cloud.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
+        staging.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
     images = dataset.load(config.dataset_name, config.train_dataset_path, "pretrain",
                           num_samples=config.num_samples, download=config.download, side=config.image_size)
     if len(images.pixels) < config.batch_size * process.world_size:

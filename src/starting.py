@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 from typing import Optional, Tuple, TypeVar
 
-from src import checkpoint, cloud
-from src.checkpoint import Checkpoint
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.augmentation import PAPER_LARGE, PAPER_SMALL
@@ -14,6 +12,8 @@ from src.distributed.collectives import together
 from src.distributed.process_group import Process
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
 from src.resnet import CIFAR_STEM_MAX_SIDE, default_stem
+from src.run import checkpoint, staging
+from src.run.checkpoint import Checkpoint
 from src.settings.flags import CIRCUMSTANCES, TrainConfig, TrainingFlags, settings_of
 from src.settings.parsing import adopt
 from src.simclr_model import stem_of
@@ -32,8 +32,8 @@ def find_resumed(config: TrainConfig) -> Optional[Checkpoint]:
     folder = Path(config.train_output_path) / checkpoint.FOLDER
     if config.run_cloudbrain:
         if config.resume:
-            cloud.fetch_run(config.train_url, Path(config.train_output_path))
-        elif cloud.holds_run(config.train_url):
+            staging.fetch_run(config.train_url, Path(config.train_output_path))
+        elif staging.holds_run(config.train_url):
             raise UserError(f"--train_url: {config.train_url} already holds a run; go on with it with --resume True, "
                             "or name another place")
     if config.resume and os.path.lexists(folder / checkpoint.LATEST):

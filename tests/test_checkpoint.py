@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src import checkpoint
 from src.common.errors import UserError
+from src.run import checkpoint
 
 INFO = {"kind": "simclr", "settings": {"encoder": "resnet18"}, "note": "naïve"}
 

@@ -9,8 +9,8 @@ import time
 import pytest
 from conftest import ROOT, run_script
 
-from src import cloud
 from src.common.errors import UserError
+from src.run import staging
 
 STAND_INS = ROOT / "tests" / "stand_ins"
 
@@ -49,7 +49,7 @@ def tree(folder, files):
 
 def contents(folder, marker=False):
     return {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*")
-            if file.is_file() and (marker or file.name != cloud.MARKER)}
+            if file.is_file() and (marker or file.name != staging.MARKER)}
 
 
 def start(call, *arguments, **env):
@@ -119,7 +119,7 @@ def test_a_failed_copy_is_one_line_and_leaves_nothing(calls, bucket, tmp_path, m
     monkeypatch.setenv("MOXING_FAILS", "bucket")
     for _ in range(2):
         with pytest.raises(UserError) as error:
-            cloud.stage_in(str(bucket), tmp_path / "data")
+            staging.stage_in(str(bucket), tmp_path / "data")
         assert " failed (some parts are failed); check the URL" in str(error.value) and "\n" not in str(error.value)
     assert len(calls()) == 2
     assert not (tmp_path / "data").exists() and not list(tmp_path.glob("*.staging"))
@@ -131,7 +131,7 @@ def test_nothing_at_the_url(calls, tmp_path, exists, message):
     if exists:
         (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        cloud.stage_in(str(tmp_path / "empty"), tmp_path / "data")
+        staging.stage_in(str(tmp_path / "empty"), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
@@ -140,32 +140,32 @@ def test_the_same_url_is_kept_and_another_replaces_it(calls, bucket, tmp_path):
     local = tmp_path / "data"
     local.mkdir()  # an empty folder is as good as none
     for url, copies in ((f"{bucket}/", 1), (str(bucket), 1), (str(other), 2), (str(other), 2), (str(bucket), 3)):
-        cloud.stage_in(url, local)
+        staging.stage_in(url, local)
         assert len(calls()) == copies
         assert contents(local, marker=True) == {**contents(bucket if "other" not in url else other),
-                                                cloud.MARKER: url.rstrip("/")}
+                                                staging.MARKER: url.rstrip("/")}
 
 
 def test_a_failed_replacement_keeps_the_old(calls, bucket, tmp_path, monkeypatch):
     other = tree(tmp_path / "bucket" / "other", {"a.bin": "other a"})
-    cloud.stage_in(str(bucket), tmp_path / "data")
+    staging.stage_in(str(bucket), tmp_path / "data")
     monkeypatch.setenv("MOXING_FAILS", "other")
     with pytest.raises(UserError):
-        cloud.stage_in(str(other), tmp_path / "data")
+        staging.stage_in(str(other), tmp_path / "data")
     assert contents(tmp_path / "data") == contents(bucket)
 
 
 def test_files_of_the_user_are_never_replaced(calls, bucket, tmp_path):
     mine = tree(tmp_path / "data", {"mine.bin": "mine"})
     with pytest.raises(UserError, match="--data_url: .* holds files that did not come from .*; name an empty folder"):
-        cloud.stage_in(str(bucket), mine)
+        staging.stage_in(str(bucket), mine)
     assert contents(mine) == {"mine.bin": "mine"} and not calls()
 
 
 def test_a_place_that_cannot_be_written(calls, bucket, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--data_url: cannot stage to .*file/data .*; name a folder"):
-        cloud.stage_in(str(bucket), tmp_path / "file" / "data")
+        staging.stage_in(str(bucket), tmp_path / "file" / "data")
 
 
 def test_fetch_run(calls, tmp_path):
@@ -176,25 +176,25 @@ def test_fetch_run(calls, tmp_path):
     assert len(calls()) == 1
     assert contents(local) == {**contents(remote), "eval_log": "mine"}
     (remote / "checkpoint" / "latest").write_text("3")
-    cloud.fetch_run(str(remote), local)  # the local run stays what it is
+    staging.fetch_run(str(remote), local)  # the local run stays what it is
     assert len(calls()) == 1 and contents(local)["checkpoint/latest"] == "2"
 
 
 def test_results_alone_are_fetched_too(calls, tmp_path):
     remote = tree(tmp_path / "bucket", {"metrics.jsonl": "{}", "finetune/pretrained-1/encoder.ckpt": "1"})
-    cloud.fetch_run(str(remote), tmp_path / "outputs")
-    assert contents(tmp_path / "outputs") == contents(remote) and cloud.holds_run(str(remote))
+    staging.fetch_run(str(remote), tmp_path / "outputs")
+    assert contents(tmp_path / "outputs") == contents(remote) and staging.holds_run(str(remote))
     tree(tmp_path / "outputs", {"metrics.jsonl": "newer, as the last copy failed"})
-    cloud.fetch_run(str(remote), tmp_path / "outputs")
+    staging.fetch_run(str(remote), tmp_path / "outputs")
     assert len(calls()) == 1 and contents(tmp_path / "outputs")["metrics.jsonl"].startswith("newer")
     tree(remote, {"checkpoint/latest": "2"})
-    cloud.fetch_run(str(remote), tmp_path / "outputs")  # a whole run is more than results
+    staging.fetch_run(str(remote), tmp_path / "outputs")  # a whole run is more than results
     assert contents(tmp_path / "outputs") == contents(remote)
 
 
 @pytest.mark.parametrize("files", [{}, {"log": "a run that failed at once"}])
 def test_fetch_run_without_a_run_in_the_storage(calls, tmp_path, files):
-    cloud.fetch_run(str(tree(tmp_path / "bucket", files)), tmp_path / "outputs")
+    staging.fetch_run(str(tree(tmp_path / "bucket", files)), tmp_path / "outputs")
     assert not calls() and not (tmp_path / "outputs").exists()
 
 
@@ -202,15 +202,15 @@ def test_a_failed_fetch_leaves_no_run(calls, tmp_path, monkeypatch):
     remote = tree(tmp_path / "bucket", {"checkpoint/latest": "2", "log": "remote"})
     monkeypatch.setenv("MOXING_FAILS", "bucket")
     with pytest.raises(UserError, match="--train_url: copy_parallel of "):
-        cloud.fetch_run(str(remote), tmp_path / "outputs")
+        staging.fetch_run(str(remote), tmp_path / "outputs")
     assert not (tmp_path / "outputs").exists()
 
 
 def test_the_link_comes_last(calls, tmp_path, monkeypatch):
     remote = tree(tmp_path / "bucket", {"checkpoint/latest": "2", "checkpoint/a": "", "checkpoint/z": "", "z": ""})
     moved = []
-    monkeypatch.setattr(cloud.os, "replace", lambda source, target: moved.append(target.name))
-    cloud.fetch_run(str(remote), tmp_path / "outputs")
+    monkeypatch.setattr(staging.os, "replace", lambda source, target: moved.append(target.name))
+    staging.fetch_run(str(remote), tmp_path / "outputs")
     assert len(moved) == 4 and moved[-1] == "latest"
 
 
@@ -223,7 +223,7 @@ def save(folder, epoch):
 
 def test_synced_copies_what_is_new(calls, tmp_path):
     run, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
-    with cloud.synced(run, f"{url}/") as sync:
+    with staging.synced(run, f"{url}/") as sync:
         save(run, 1)
         sync()
         assert contents(url) == {"log": "begun", "checkpoint/c-1.ckpt": "1", "checkpoint/latest": "1"}
@@ -240,7 +240,7 @@ def test_synced_copies_what_is_new(calls, tmp_path):
 
 def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkeypatch, warnings):
     run, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
-    with cloud.synced(run, str(url)) as sync:
+    with staging.synced(run, str(url)) as sync:
         monkeypatch.setenv("MOXING_FAILS", "bucket")
         save(run, 1)
         sync()
@@ -253,7 +253,7 @@ def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkey
 def test_a_failure_at_the_end_is_an_error(calls, tmp_path, monkeypatch, warnings):
     monkeypatch.setenv("MOXING_FAILS", "bucket")
     with pytest.raises(UserError, match="--train_url: copy_parallel of .*log to .*bucket/log failed"), \
-            cloud.synced(tree(tmp_path / "run", {"log": "begun"}), str(tmp_path / "bucket")):
+            staging.synced(tree(tmp_path / "run", {"log": "begun"}), str(tmp_path / "bucket")):
         pass
     assert not warnings
 
@@ -263,22 +263,22 @@ def test_a_failure_at_the_end_is_an_error(calls, tmp_path, monkeypatch, warnings
 def test_a_run_that_failed_is_copied_out_and_its_error_wins(calls, tmp_path, monkeypatch, warnings, error, fails):
     run, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
     monkeypatch.setenv("MOXING_FAILS", "bucket" if fails else "")
-    with pytest.raises(type(error), match="the cause"), cloud.synced(run, str(url)):
+    with pytest.raises(type(error), match="the cause"), staging.synced(run, str(url)):
         raise error
     assert len(warnings) == fails
     assert fails or contents(url) == {"log": "begun"}
 
 
 def test_without_a_url_nothing_happens(tmp_path):
-    with cloud.synced(tmp_path, "") as sync:  # nor is moxing needed
+    with staging.synced(tmp_path, "") as sync:  # nor is moxing needed
         sync()
 
 
 @pytest.mark.parametrize("call", [
-    lambda place: cloud.stage_in("obs://bucket/data", place / "data"),
-    lambda place: cloud.fetch_run("obs://bucket/run", place / "outputs"),
-    lambda place: cloud.holds_run("obs://bucket/run"),
-    lambda place: cloud.synced(place, "obs://bucket/run").__enter__(),
+    lambda place: staging.stage_in("obs://bucket/data", place / "data"),
+    lambda place: staging.fetch_run("obs://bucket/run", place / "outputs"),
+    lambda place: staging.holds_run("obs://bucket/run"),
+    lambda place: staging.synced(place, "obs://bucket/run").__enter__(),
 ])
 def test_missing_moxing_is_named_before_anything_is_written(tmp_path, call):
     with pytest.raises(UserError, match="--run_cloudbrain: got True, but there is no package moxing, .*; leave "):
@@ -290,7 +290,7 @@ def test_a_package_that_moxing_misses_is_named_itself(tmp_path, monkeypatch):
     tree(tmp_path, {"moxing/__init__.py": "import obs_of_nobody"})
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="obs_of_nobody"):
-        cloud.holds_run("obs://bucket/run")
+        staging.holds_run("obs://bucket/run")
 
 
 def test_a_storage_that_does_not_answer(calls, monkeypatch):
@@ -301,7 +301,7 @@ def test_a_storage_that_does_not_answer(calls, monkeypatch):
 
     monkeypatch.setattr(moxing.file, "exists", no_answer)
     with pytest.raises(UserError, match="--train_url: exists of obs://bucket/run/checkpoint/latest failed"):
-        cloud.holds_run("obs://bucket/run")
+        staging.holds_run("obs://bucket/run")
 
 
 # --- the scripts ---

@@ -10,11 +10,12 @@ from conftest import run_script
 from mindspore import Tensor
 from torch_layouts import RESNET18, WIDTH, any_bits, config, encoder_alone, fails, filled, same_bits
 
-from src import checkpoint, dataset
+from src import dataset
 from src.converting import convert
 from src.data.cifar import write_file
 from src.data.shapes import draw
-from src.run_folder import read_metrics
+from src.run import checkpoint
+from src.run.folder import read_metrics
 from src.simclr_model import encoder_of
 
 

@@ -8,8 +8,8 @@ from conftest import run_script
 from PIL import Image
 from test_stl10 import write_stl10
 
-from src.checkpoint import load
-from src.run_folder import read_metrics
+from src.run.checkpoint import load
+from src.run.folder import read_metrics
 
 SMALL = ("--device_target", "CPU", "--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "8",
          "--projection_dimension", "8", "--epoch_size", "1", "--train_dataset_path", "data")

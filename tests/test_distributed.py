@@ -22,7 +22,7 @@ from src.data.cifar import write_file
 from src.data.shapes import draw
 from src.distributed.process_group import Process
 from src.layers.batch_norm import GlobalBatchNorm, batch_norm
-from src.run_folder import read_metrics
+from src.run.folder import read_metrics
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse
 from src.simclr_model import simclr_of

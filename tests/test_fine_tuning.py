@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 from scipy.special import log_softmax
 
-from src.checkpoint import load
 from src.common.errors import UserError
 from src.data.augmentation import Augmentation, LabelledViews
 from src.data.cifar import write_file
 from src.data.few_labels import balanced_subset
 from src.data.shapes import draw
 from src.fine_tuning import CrossEntropy
-from src.run_folder import read_metrics
+from src.run.checkpoint import load
+from src.run.folder import read_metrics
 
 CLASSES = tuple("abcde")
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from conftest import ROOT, run_script
 
-from src.checkpoint import load
 from src.data.cifar import write_file
 from src.data.shapes import draw
-from src.run_folder import read_metrics
+from src.run.checkpoint import load
+from src.run.folder import read_metrics
 
 SMALL = ("--dataset_name", "cifar10", "--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16",
          "--projection_dimension", "8", "--head_batch_norm", "True", "--seed", "5")

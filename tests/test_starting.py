@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from src import evaluation, starting
-from src.checkpoint import Checkpoint
 from src.common.errors import UserError
+from src.run.checkpoint import Checkpoint
 from src.settings.encoder_flags import EvalConfig, FinetuneConfig
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse

@@ -10,10 +10,10 @@ from mindspore import dataset as ds
 from mindspore.dataset import vision
 from scipy.stats import ks_2samp
 
-from src import checkpoint
 from src.data import shapes
 from src.data.augmentation import Augmentation
 from src.data.cifar import NAMES, write_file
+from src.run import checkpoint
 from src.settings.flags import TrainConfig, settings_of
 from src.settings.parsing import parse
 from src.starting import resolve

@@ -29,9 +29,9 @@ from torch_layouts import (
     shapes_of,
 )
 
-from src import checkpoint
 from src.common.errors import UserError
 from src.converting import convert
+from src.run import checkpoint
 from src.simclr_model import encoder_of, simclr_of
 from src.torch_weights import recognise, summary
 

@@ -10,11 +10,11 @@ import mindspore
 import numpy
 import yaml
 
-from src import checkpoint
 from src.common.errors import UserError
 from src.common.files import write_text
 from src.common.logs import log_to_file, logger
 from src.distributed.process_group import Process
+from src.run import checkpoint
 from src.settings.flags import Flags, settings_of
 
 CLASSIFIERS = "linear_classifier"  # the folder of linear_eval.py's checkpoints
