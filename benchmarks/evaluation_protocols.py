@@ -48,8 +48,8 @@ def given_features(options: argparse.Namespace) -> Tuple[Tuple[np.ndarray, np.nd
 
 def protocols(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src.evaluation_protocols import logistic_regression, nearest_neighbours
-    from src.features import Split
+    from src.evaluation.features import Split
+    from src.evaluation.protocols import logistic_regression, nearest_neighbours
 
     train, test = (given_features if options.features_folder else drawn_features)(options)
     train = Split(*train)

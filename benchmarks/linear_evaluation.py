@@ -42,8 +42,8 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
-    from src.features import Split
-    from src.linear_classifier import train_classifier
+    from src.evaluation.classifier import train_classifier
+    from src.evaluation.features import Split
     from src.settings.encoder_flags import EvalConfig
     from src.simclr_model import LinearClassifier
 

@@ -13,7 +13,7 @@ from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
 from src.dataset import side_of
-from src.linear_classifier import build_classifier, load_classifier
+from src.evaluation.classifier import build_classifier, load_classifier
 from src.run import checkpoint
 from src.settings.encoder_flags import ExportConfig
 from src.settings.parsing import adopt

@@ -24,11 +24,11 @@ from src.data.few_labels import balanced_subset
 from src.data.images import Images, fingerprint
 from src.distributed.collectives import broadcast, share, together
 from src.distributed.process_group import Process
-from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
-from src.features import extract
+from src.evaluation.classifier import info_of
+from src.evaluation.features import extract
+from src.evaluation.results import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.layers.batch_norm import batch_norm
 from src.learner import Learner, learner_of, train_epochs
-from src.linear_classifier import info_of
 from src.lr_generator import learning_rates
 from src.optimizer import SGD_MOMENTUM, build_optimizer
 from src.run import checkpoint, staging

@@ -6,16 +6,17 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 
 from mindspore import Tensor
 
-from src import dataset, features
+from src import dataset
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.images import Images
 from src.distributed.collectives import broadcast, share, together
 from src.distributed.process_group import Process
-from src.evaluation import Outcome, load_test, load_train, report_all, resolve, resolve_classes
-from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
-from src.features import Split
-from src.linear_classifier import PREFIX, PROTOCOL, build_classifier, info_of, load_classifier, train_classifier
+from src.evaluation import features
+from src.evaluation.classifier import PREFIX, PROTOCOL, build_classifier, info_of, load_classifier, train_classifier
+from src.evaluation.features import Split
+from src.evaluation.protocols import hold_out, logistic_regression, nearest_neighbours
+from src.evaluation.results import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
 from src.run.folder import CLASSIFIERS, RunFolder

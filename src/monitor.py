@@ -7,13 +7,13 @@ import numpy as np
 from mindspore import Tensor
 from mindspore.train import Callback
 
-from src import representation_metrics
 from src.common.logs import logger
 from src.data.augmentation import Views
 from src.data.images import Images
 from src.distributed.process_group import Process
-from src.features import extract
-from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
+from src.evaluation import spread
+from src.evaluation.features import extract
+from src.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
 from src.settings.flags import TrainConfig
 from src.simclr_model import SimCLR
 
@@ -122,10 +122,10 @@ class Monitor(Callback):
             first, second = np.split(unit_rows(model.projection_head(Tensor(of_views)).asnumpy().astype(np.float32)), 2)
             measured = {"knn_accuracy": probe.test and knn_accuracy(of_bank, probe.bank.labels, of_test,
                                                                     probe.test.labels),
-                        "alignment": representation_metrics.alignment(first, second),
-                        "uniformity": representation_metrics.uniformity(first),
-                        "embedding_std": representation_metrics.embedding_std(first),
-                        "effective_rank": representation_metrics.effective_rank(of_bank)}
+                        "alignment": spread.alignment(first, second),
+                        "uniformity": spread.uniformity(first),
+                        "embedding_std": spread.embedding_std(first),
+                        "effective_rank": spread.effective_rank(of_bank)}
         model.set_train()
         return measured
 

@@ -9,13 +9,13 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from src import evaluation, evaluation_protocols
 from src.common.errors import UserError
-from src.evaluation import summarise
-from src.evaluation_protocols import hold_out, logistic_regression, nearest_neighbours
-from src.features import Split
-from src.knn import knn_scores
-from src.metrics import wilson_interval
+from src.evaluation import protocols, results
+from src.evaluation.accuracy import wilson_interval
+from src.evaluation.features import Split
+from src.evaluation.knn import knn_scores
+from src.evaluation.protocols import hold_out, logistic_regression, nearest_neighbours
+from src.evaluation.results import summarise
 
 
 def data(count, seed, classes=4, dimension=12, noise=2.0):
@@ -55,7 +55,7 @@ def test_the_fit_minimises_the_stated_loss(fitted):
 def test_the_penalty_is_the_best_on_held_out_training_images(fitted):
     train, _, outcome = fitted
     accuracies = outcome.details["held_out_accuracy"]
-    assert list(accuracies) == [f"{l2:g}" for l2 in evaluation_protocols.PENALTIES]
+    assert list(accuracies) == [f"{l2:g}" for l2 in protocols.PENALTIES]
     scaler = StandardScaler().fit(train.rows)
     rows = scaler.transform(train.rows.astype(np.float64))
     chosen, held = (Split(rows[part], train.labels[part]) for part in hold_out(train.labels, seed=0))
@@ -73,7 +73,7 @@ def test_held_out_images_are_a_random_part_by_seed(monkeypatch):
     assert sorted([*chosen, *held]) == list(range(100))
     assert np.array_equal(held, hold_out(labels, 3)[1])
     assert not np.array_equal(held, hold_out(labels, 4)[1])
-    monkeypatch.setattr(evaluation_protocols, "SWEPT_IMAGES", 50)
+    monkeypatch.setattr(protocols, "SWEPT_IMAGES", 50)
     bounded, same = hold_out(labels, 3)
     assert len(bounded) == 50 and np.array_equal(same, held)
 
@@ -101,7 +101,7 @@ def test_nearest_neighbours_say_their_protocol():
 
 
 def test_the_table(caplog, monkeypatch):
-    monkeypatch.setattr(evaluation.logger, "propagate", True)
+    monkeypatch.setattr(results.logger, "propagate", True)
     caplog.set_level(logging.INFO, "simclr")
     records = []
 

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src import features
 from src.distributed.process_group import Process
-from src.linear_classifier import epoch_order
+from src.evaluation import features
+from src.evaluation.classifier import epoch_order
 from src.resnet import build_encoder
 
 ALONE = Process("CPU")

@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import dataset, features
+from src import dataset
 from src.common.errors import UserError
 from src.data.augmentation import Augmentation, Views, to_dataset
 from src.data.images import fingerprint
 from src.distributed.process_group import Process
+from src.evaluation import features
 from src.resnet import build_encoder, default_stem
 
 SIDE = 48

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from src import knn
-from src.knn import knn_scores
+from src.evaluation import knn
+from src.evaluation.knn import knn_scores
 
 
 def features(count, classes, dimension, seed):

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from src.knn import unit_rows
-from src.representation_metrics import alignment, effective_rank, embedding_std, uniformity
+from src.evaluation.knn import unit_rows
+from src.evaluation.spread import alignment, effective_rank, embedding_std, uniformity
 
 
 def sphere(count, dimension, seed=0):

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from src import evaluation, starting
+from src import starting
 from src.common.errors import UserError
+from src.evaluation import results
 from src.run.checkpoint import Checkpoint
 from src.settings.encoder_flags import EvalConfig, FinetuneConfig
 from src.settings.flags import TrainConfig
@@ -27,7 +28,7 @@ def pretrained(settings, *flags):
 def evaluated(config_class):
     def resolve(settings, *flags):
         config = parse(config_class, ["--encoder_checkpoint_path", "a.ckpt", *flags])
-        return evaluation.resolve(config, Checkpoint(Path("a.ckpt"), {}, {"settings": settings}))
+        return results.resolve(config, Checkpoint(Path("a.ckpt"), {}, {"settings": settings}))
     return resolve
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.evaluation import Outcome
-from src.features import Split
-from src.knn import NEIGHBOURS, TEMPERATURE, knn_scores
+from src.evaluation.features import Split
+from src.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_scores
+from src.evaluation.results import Outcome
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the sweep, the strongest first
 HELD_OUT = 0.2            # share of the training images that the sweep chooses on

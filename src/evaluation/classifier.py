@@ -8,7 +8,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src.common.errors import UserError
 from src.common.logs import log_epoch, logger
-from src.features import Split
+from src.evaluation.features import Split
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
 from src.run import checkpoint

@@ -9,7 +9,7 @@ from src import dataset
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.images import Images
-from src.metrics import classification_metrics, wilson_interval
+from src.evaluation.accuracy import classification_metrics, wilson_interval
 from src.run.checkpoint import Checkpoint
 from src.run.folder import RunFolder
 from src.settings.encoder_flags import EvalConfig, FinetuneConfig
