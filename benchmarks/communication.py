@@ -36,7 +36,7 @@ def compile_step(options: argparse.Namespace) -> None:
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of
-    from src.train_step import TrainStep
+    from src.training.step import TrainStep
 
     process = Process("CPU", 0, options.compile)
     model = simclr_of({"dataset_name": "cifar10", "normalize": False, "encoder": options.encoder,

@@ -45,7 +45,7 @@ def train(options: argparse.Namespace, processes: int) -> None:
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of
-    from src.train_step import TrainStep
+    from src.training.step import TrainStep
 
     batch_size = options.global_batch // processes
     model = simclr_of({"dataset_name": "shapes", "normalize": True, "encoder": options.encoder,

@@ -35,7 +35,7 @@ def rank(options: argparse.Namespace, parent: common.Parent) -> None:
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.simclr_model import simclr_of
-    from src.train_step import TrainStep
+    from src.training.step import TrainStep
 
     model = simclr_of({"dataset_name": "shapes", "normalize": False, "encoder": options.encoder,
                        "width_multiplier": options.width_multiplier, "projection_dimension": DIMENSION,

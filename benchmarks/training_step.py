@@ -37,7 +37,7 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
     from src.simclr_model import ProjectionHead, SimCLR
-    from src.train_step import TrainStep
+    from src.training.step import TrainStep
 
     encoder = build_encoder(options.encoder, options.width_multiplier)
     model = SimCLR(encoder, ProjectionHead(encoder.features, DIMENSION))

@@ -15,7 +15,6 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src import dataset
-from src.callbacks import EpochReport, Progress
 from src.common.errors import UserError
 from src.common.files import write_text
 from src.common.logs import logger
@@ -28,7 +27,6 @@ from src.evaluation.classifier import info_of
 from src.evaluation.features import extract
 from src.evaluation.results import Outcome, load_test, load_train, report_all, resolve, resolve_classes
 from src.layers.batch_norm import batch_norm
-from src.learner import Learner, learner_of, train_epochs
 from src.lr_generator import learning_rates
 from src.optimizer import SGD_MOMENTUM, build_optimizer
 from src.run import checkpoint, staging
@@ -37,6 +35,8 @@ from src.run.folder import RunFolder
 from src.settings.encoder_flags import FinetuneConfig
 from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of
 from src.starting import check_same, fit_workers
+from src.training.callbacks import EpochReport, Progress
+from src.training.loop import Learner, learner_of, train_epochs
 
 FOLDER = "finetune"                      # of the results, in the run's folder
 ENCODER_FILE = "encoder.ckpt"

@@ -5,7 +5,6 @@ import mindspore as ms
 import numpy as np
 
 from src import dataset, starting
-from src.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.augmentation import Augmentation, Views
@@ -13,9 +12,7 @@ from src.data.images import Images, fingerprint
 from src.distributed.collectives import broadcast, share, sum_over_ranks, together
 from src.distributed.process_group import Process
 from src.layers.batch_norm import batch_norm
-from src.learner import Learner, learner_of, train_epochs
 from src.lr_generator import learning_rates
-from src.monitor import Monitor, Probe, build_probe, trivial_loss
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.run import checkpoint, staging
@@ -23,6 +20,9 @@ from src.run.checkpoint import Checkpoint
 from src.run.folder import RunFolder
 from src.settings.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.simclr_model import simclr_of
+from src.training.callbacks import EpochReport, Progress, SaveCheckpoint
+from src.training.loop import Learner, learner_of, train_epochs
+from src.training.monitor import Monitor, Probe, build_probe, trivial_loss
 
 WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
 RECORDS = ("pretrain", "monitor")  # of an epoch, in metrics.jsonl

@@ -21,7 +21,7 @@ from src.layers.batch_norm import batch_norm  # noqa: E402
 from src.layers.mixed_precision import in_float16, loss_scaler  # noqa: E402
 from src.nt_xent import NTXent  # noqa: E402
 from src.optimizer import build_optimizer  # noqa: E402
-from src.train_step import ScaledTrainStep  # noqa: E402
+from src.training.step import ScaledTrainStep  # noqa: E402
 
 
 class Steep(nn.Cell):

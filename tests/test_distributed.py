@@ -17,7 +17,7 @@ from conftest import ROOT, run_script
 from mindspore import nn
 from test_scripts import parameters, refused
 
-from src import learner, pretraining
+from src import pretraining
 from src.data.cifar import write_file
 from src.data.shapes import draw
 from src.distributed.process_group import Process
@@ -26,6 +26,7 @@ from src.run.folder import read_metrics
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse
 from src.simclr_model import simclr_of
+from src.training import loop
 
 sys.path.append(str(ROOT / "benchmarks"))
 import communication
@@ -135,7 +136,7 @@ def test_what_is_across_devices_can_be_chosen(monkeypatch, across, synchronised)
     config = parse(TrainConfig, [*SMALL, "--cross_device_negatives", across, "--sync_bn", synchronised,
                                  "--learning_rate", "1e-3", "--warmup_epochs", "1"])
     built = {}
-    monkeypatch.setattr(learner, "TrainStep", lambda model, loss, optimizer, ranks: built.update(loss=loss))
+    monkeypatch.setattr(loop, "TrainStep", lambda model, loss, optimizer, ranks: built.update(loss=loss))
     model = pretraining.build_learner(config, 3, Process("CPU", 1, 2)).model
     assert built["loss"].itself.shape == ((16, 32) if across == "True" else (16, 16))
     assert isinstance(model.encoder.bn1, GlobalBatchNorm) is (synchronised == "True")

@@ -12,17 +12,17 @@ from mindspore import Parameter, Tensor, amp, nn
 from mindspore import dtype as mstype
 from small_network import SmallNetwork
 
-from src import callbacks
-from src.callbacks import OverflowReport
 from src.common.errors import DivergedError
 from src.layers import mixed_precision
 from src.layers.batch_norm import GlobalBatchNorm
-from src.learner import Learner
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.run import checkpoint
 from src.simclr_model import simclr_of
-from src.train_step import ScaledTrainStep, TrainStep
+from src.training import callbacks
+from src.training.callbacks import OverflowReport
+from src.training.loop import Learner
+from src.training.step import ScaledTrainStep, TrainStep
 
 sys.path.append(str(ROOT / "benchmarks"))
 import common

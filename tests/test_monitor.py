@@ -9,17 +9,17 @@ import pytest
 from mindspore import Tensor, nn
 from sklearn.neighbors import KNeighborsClassifier
 
-from src import monitor
 from src.data.augmentation import Augmentation, Views
 from src.data.cifar import Images
 from src.distributed.process_group import Process
-from src.monitor import Monitor, build_probe, likely_causes, symptoms, trivial_loss
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import build_encoder
 from src.settings.flags import TrainConfig
 from src.simclr_model import ProjectionHead, SimCLR
-from src.train_step import TrainStep
+from src.training import monitor
+from src.training.monitor import Monitor, build_probe, likely_causes, symptoms, trivial_loss
+from src.training.step import TrainStep
 
 BATCH, DIMENSION = 8, 16
 CONFIG = TrainConfig(batch_size=BATCH, projection_dimension=DIMENSION, epoch_size=10, eval_every=4, learning_rate=0.5,

@@ -28,7 +28,7 @@ from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import ENCODERS, STEMS, build_encoder
 from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, SimCLR
-from src.train_step import TrainStep
+from src.training.step import TrainStep
 
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src import callbacks
-from src.callbacks import EpochReport, Progress, check_finite
 from src.common.errors import DivergedError
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import build_encoder
 from src.simclr_model import ProjectionHead, SimCLR
-from src.train_step import TrainStep
+from src.training import callbacks
+from src.training.callbacks import EpochReport, Progress, check_finite
+from src.training.step import TrainStep
 
 BATCH = 8
 

@@ -4,11 +4,11 @@ from typing import Any, List, NamedTuple, Optional
 import numpy as np
 from mindspore import Model, Parameter, amp, nn
 
-from src.callbacks import OverflowReport
 from src.data.augmentation import Views, to_dataset
 from src.distributed.process_group import Process
 from src.layers import mixed_precision
-from src.train_step import ScaledTrainStep, TrainStep
+from src.training.callbacks import OverflowReport
+from src.training.step import ScaledTrainStep, TrainStep
 
 
 class Learner(NamedTuple):
