@@ -15,7 +15,7 @@ def main() -> None:
     config = parse(ConvertConfig, description=__doc__)
     environment.prepare(config.device_target, config.device_id)
 
-    from src.converting import convert  # imports MindSpore, so only when the environment is set
+    from src.tasks.converting import convert  # imports MindSpore, so only when the environment is set
     convert(config)
 
 

@@ -15,7 +15,7 @@ def main() -> None:
     config = parse(ExportConfig, description=__doc__)
     process = environment.prepare(config.device_target, config.device_id)
 
-    from src.exporting import export  # imports MindSpore, so only when the environment is set
+    from src.tasks.exporting import export  # imports MindSpore, so only when the environment is set
     export(config, process.device_target)
 
 

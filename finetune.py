@@ -15,7 +15,7 @@ def main() -> None:
     process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
                                   config.run_distribute, config.promised_devices)
 
-    from src.fine_tuning import fine_tune  # imports MindSpore, so only when the environment is set
+    from src.tasks.fine_tuning import fine_tune  # imports MindSpore, so only when the environment is set
     fine_tune(config, process)
 
 

@@ -15,7 +15,7 @@ def main() -> None:
     process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
                                   config.run_distribute, config.promised_devices)
 
-    from src.pretraining import pretrain  # imports MindSpore, so only when the environment is set
+    from src.tasks.pretraining import pretrain  # imports MindSpore, so only when the environment is set
     pretrain(config, process)
 
 

@@ -24,7 +24,7 @@ def accuracy(folder: Path) -> float:
 def main(run: Path, name: str, data: str, seconds: int) -> None:
     environment.prepare("CPU", 0)
     from src import dataset
-    from src.exporting import run_file
+    from src.tasks.exporting import run_file
 
     log_to_console()
     test = dataset.load(name, data, "test")

@@ -11,12 +11,12 @@ from mindspore import Tensor
 from torch_layouts import RESNET18, WIDTH, any_bits, config, encoder_alone, fails, filled, same_bits
 
 from src import dataset
-from src.converting import convert
 from src.data.cifar import write_file
 from src.data.shapes import draw
 from src.run import checkpoint
 from src.run.folder import read_metrics
 from src.simclr_model import encoder_of
+from src.tasks.converting import convert
 
 
 @pytest.fixture

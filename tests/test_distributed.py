@@ -17,7 +17,6 @@ from conftest import ROOT, run_script
 from mindspore import nn
 from test_scripts import parameters, refused
 
-from src import pretraining
 from src.data.cifar import write_file
 from src.data.shapes import draw
 from src.distributed.process_group import Process
@@ -26,6 +25,7 @@ from src.run.folder import read_metrics
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse
 from src.simclr_model import simclr_of
+from src.tasks import pretraining
 from src.training import loop
 
 sys.path.append(str(ROOT / "benchmarks"))

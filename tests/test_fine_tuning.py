@@ -14,9 +14,9 @@ from src.data.augmentation import Augmentation, LabelledViews
 from src.data.cifar import write_file
 from src.data.few_labels import balanced_subset
 from src.data.shapes import draw
-from src.fine_tuning import CrossEntropy
 from src.run.checkpoint import load
 from src.run.folder import read_metrics
+from src.tasks.fine_tuning import CrossEntropy
 
 CLASSES = tuple("abcde")
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from src import starting
 from src.common.errors import UserError
 from src.evaluation import results
 from src.run.checkpoint import Checkpoint
 from src.settings.encoder_flags import EvalConfig, FinetuneConfig
 from src.settings.flags import TrainConfig
 from src.settings.parsing import parse
+from src.tasks import beginning
 
 SETTINGS = {"dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 1.0, "projection_dimension": 128,
             "head_batch_norm": False, "normalize": False, "batch_size": 128}
@@ -17,12 +17,12 @@ SETTINGS = {"dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier"
 
 def resumed(settings, *flags):
     source = Checkpoint(Path("a.ckpt"), {}, {"settings": settings})
-    return starting.resolve(parse(TrainConfig, ["--resume", "--encoder", "resnet18", *flags]), source, None, 1)
+    return beginning.resolve(parse(TrainConfig, ["--resume", "--encoder", "resnet18", *flags]), source, None, 1)
 
 
 def pretrained(settings, *flags):
     source = Checkpoint(Path("a.ckpt"), {}, {"settings": settings})
-    return starting.resolve(parse(TrainConfig, ["--encoder", "resnet18", *flags]), None, source, 1)
+    return beginning.resolve(parse(TrainConfig, ["--encoder", "resnet18", *flags]), None, source, 1)
 
 
 def evaluated(config_class):

@@ -23,11 +23,11 @@ from conftest import ROOT
 from mindspore import Tensor, nn
 
 from src import optimizer
-from src.fine_tuning import CrossEntropy
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import ENCODERS, STEMS, build_encoder
 from src.simclr_model import ImageClassifier, LinearClassifier, ProjectionHead, SimCLR
+from src.tasks.fine_tuning import CrossEntropy
 from src.training.step import TrainStep
 
 torch = pytest.importorskip("torch")

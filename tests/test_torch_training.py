@@ -16,7 +16,7 @@ from src.data.cifar import NAMES, write_file
 from src.run import checkpoint
 from src.settings.flags import TrainConfig, settings_of
 from src.settings.parsing import parse
-from src.starting import resolve
+from src.tasks.beginning import resolve
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")

@@ -30,10 +30,10 @@ from torch_layouts import (
 )
 
 from src.common.errors import UserError
-from src.converting import convert
 from src.run import checkpoint
 from src.simclr_model import encoder_of, simclr_of
-from src.torch_weights import recognise, summary
+from src.tasks.converting import convert
+from src.tasks.torch_weights import recognise, summary
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.converting import convert
 from src.settings.encoder_flags import ConvertConfig
 from src.settings.parsing import parse
+from src.tasks.converting import convert
 
 WIDTH = 0.0625  # 4, 8, 16 and 32 channels
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}

@@ -4,7 +4,7 @@ from typing import Callable, Optional, Tuple
 import mindspore as ms
 import numpy as np
 
-from src import dataset, starting
+from src import dataset
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.augmentation import Augmentation, Views
@@ -20,6 +20,7 @@ from src.run.checkpoint import Checkpoint
 from src.run.folder import RunFolder
 from src.settings.flags import CIRCUMSTANCES, TrainConfig, settings_of
 from src.simclr_model import simclr_of
+from src.tasks import beginning
 from src.training.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.training.loop import Learner, learner_of, train_epochs
 from src.training.monitor import Monitor, Probe, build_probe, trivial_loss
@@ -48,15 +49,15 @@ def pretrain(config: TrainConfig, process: Process) -> None:
         UserError: data, checkpoint or folder are not what the settings say.
         DivergedError: the loss is not finite any more.
     """
-    resumed, source = starting.find_start(config, process)
+    resumed, source = beginning.find_start(config, process)
     with together(process):
-        config = starting.resolve(config, resumed, source, process.world_size)
+        config = beginning.resolve(config, resumed, source, process.world_size)
         start = resumed.info["epoch"] if resumed else config.pretrain_epoch_size
         views, images = load_views(config, start, process)
         data = fingerprint(views.pixels)
     data_of_first = share(data, process)
     with together(process):
-        starting.check_data(data, data_of_first, resumed)
+        beginning.check_data(data, data_of_first, resumed)
         learner = build_learner(config, len(views), process)
         if process.is_first:
             load_start(learner, resumed, source)
@@ -67,7 +68,7 @@ def pretrain(config: TrainConfig, process: Process) -> None:
             "settings": {name: value for name, value in settings_of(config).items() if name not in CIRCUMSTANCES}}
     with staging.synced(folder.path, config.train_url if process.is_first else None) as sync:
         def save(epoch: int) -> None:
-            checkpoint.save_epoch(folder.checkpoints, starting.PREFIX, epoch, learner.state(), info,
+            checkpoint.save_epoch(folder.checkpoints, beginning.PREFIX, epoch, learner.state(), info,
                                   config.keep_checkpoint_max)
             sync()
 

@@ -34,7 +34,7 @@ from src.run.checkpoint import Checkpoint
 from src.run.folder import RunFolder
 from src.settings.encoder_flags import FinetuneConfig
 from src.simclr_model import ImageClassifier, LinearClassifier, encoder_of
-from src.starting import check_same, fit_workers
+from src.tasks.beginning import check_same, fit_workers
 from src.training.callbacks import EpochReport, Progress
 from src.training.loop import Learner, learner_of, train_epochs
 

@@ -7,7 +7,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src import torch_weights
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.dataset import DATA_SETS, check_side, side_of
@@ -15,7 +14,8 @@ from src.run import checkpoint
 from src.settings.encoder_flags import ConvertConfig
 from src.settings.parsing import adopt
 from src.simclr_model import ProjectionHead, encoder_of, stem_of
-from src.torch_weights import Found, Weights, torch_name
+from src.tasks import torch_weights
+from src.tasks.torch_weights import Found, Weights, torch_name
 
 # What is told of a network, by a checkpoint and by this project's .safetensors files.
 TOLD = ("encoder", "width_multiplier", "stem", "dataset_name", "image_size", "normalize", "pretrain_epoch_size")
