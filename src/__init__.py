@@ -1,1 +1,0 @@
-"""SimCLR on MindSpore; README.md, Script Description, lists the modules in the order of data flow."""

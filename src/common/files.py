@@ -5,7 +5,9 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Union
+
+from src.common.errors import UserError
 
 
 @contextmanager
@@ -42,3 +44,35 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def writing(flag: str, place: Union[str, Path], takes: str = "a folder that can be written") -> Iterator[None]:
+    """Make the user's error of what keeps ``place``, which the flag ``flag`` names, from being written.
+
+    Raises:
+        UserError: for an OSError, or for a RuntimeError, which MindSpore raises for files.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"--{flag}: cannot write to {place} ({reason_of(error)}); name {takes}") from None
+
+
+@contextmanager
+def reading(place: Union[str, Path]) -> Iterator[None]:
+    """Make the user's error of what keeps the file ``place`` from being read.
+
+    Raises:
+        UserError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place}: cannot be read ({reason_of(error)}); check that it is there and its "
+                        "permissions") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Say why something failed, in one line."""
+    return getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
