@@ -4,19 +4,39 @@
     python convert.py --source_path outputs/checkpoint/latest --target_path encoder.pth
 """
 import sys
+from pathlib import Path
 
-from src.common.logs import status_of
+from src.common.files import writing
+from src.common.logs import logger, status_of
+from src.settings.parsing import parse
+from src.settings.scripts import ConvertSettings
+from src.tasks.preparing import prepare
 
 
 def main() -> None:
-    from src.distributed import environment
-    from src.settings.encoder_flags import ConvertConfig
-    from src.settings.parsing import parse
-    config = parse(ConvertConfig, description=__doc__)
-    environment.prepare(config.device_target, config.device_id)
+    given = parse(ConvertSettings, description=__doc__)
+    prepare(given)
 
-    from src.tasks.converting import convert  # imports MindSpore, so only when the environment is set
-    convert(config)
+    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    from src.run import checkpoint
+    from src.tasks import converting, torch_weights
+
+    source, target = given["source_path"], Path(given["target_path"])
+    converting.check_paths(source, target)
+    if target.suffix == ".ckpt":
+        found = torch_weights.recognise(torch_weights.read(source, "source_path"), f"--source_path: {source}")
+        given, network = converting.network_of(found, given)
+        parameters, info = converting.from_torch(found, network, given), converting.info_of(network, given)
+        with writing("target_path", target, "a place that can be written"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(target, parameters, info)
+    else:
+        trained = checkpoint.load(source, checkpoint.ENCODER, "source_path")
+        told = converting.told_of(trained, given)
+        weights = converting.to_torch(trained)
+        with writing("target_path", target, "a place that can be written"):
+            torch_weights.write(target, weights, told, "target_path")
+    logger.info("written: %s", target)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,90 @@
 import sys
 
 from src.common.logs import status_of
+from src.settings.given import values_of
+from src.settings.parsing import parse
+from src.settings.scripts import FinetuneSettings
+from src.tasks.preparing import prepare
 
 
 def main() -> None:
-    from src.distributed import environment
-    from src.settings.encoder_flags import FinetuneConfig
-    from src.settings.parsing import parse
-    config = parse(FinetuneConfig, description=__doc__)
-    process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
-                                  config.run_distribute, config.promised_devices)
+    given = parse(FinetuneSettings, description=__doc__)
+    process = prepare(given)
 
-    from src.tasks.fine_tuning import fine_tune  # imports MindSpore, so only when the environment is set
-    fine_tune(config, process)
+    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    import mindspore
+
+    from src.data.views import LabelledViews
+    from src.evaluation.results import Results
+    from src.layers.batch_norm import batch_norm
+    from src.lr_generator import learning_rates
+    from src.optimizer import build_optimizer
+    from src.resnet import build_encoder
+    from src.run import checkpoint
+    from src.run.layout import FINE_TUNING
+    from src.run.opened import opened
+    from src.simclr_model import ImageClassifier, LinearClassifier
+    from src.tasks import fine_tuning, inputs, labelled
+    from src.training.loop import learner_of, train
+
+    with opened(given["train_output_path"], process, given["train_url"]) as run:
+        source = run.read(lambda: labelled.read_encoder(given, run))
+        with run.together():
+            given = fine_tuning.follow(given, source, process.world_size)
+            labelled.load_encoder(source, process)  # whether it fits is found out now, before the work
+            inputs.stage(given["data_url"], given["dataset_name"], given["train_dataset_path"])
+            images, test = labelled.load_train(given), labelled.load_test(given)
+            settings = given.resolved(class_num=labelled.class_count(
+                given["class_num"], images.classes, test, given["dataset_name"]))
+            subsets = fine_tuning.draw_labels(settings, images, process.world_size)
+        data = {"data": inputs.same_data(images.pixels, run, "train_dataset_path", "training"),
+                "test_data": inputs.same_data(test.pixels, run, "eval_dataset_path", "test")}
+        with run.together():
+            digest = checkpoint.digest(source.path) if process.is_first else ""
+        training = fine_tuning.begin_or_take_up(settings, digest, data, run)
+        with run.together():
+            run.begin(values_of(settings), FINE_TUNING)
+
+        about = {"dataset": settings.dataset_name, "data": data["data"], "encoder_checkpoint": str(source.path),
+                 "encoder_epoch": source.info["epoch"], "initial_weights": settings.initial_weights,
+                 "label_fraction": settings.label_fraction, "labelled_images": len(subsets[settings.seed]),
+                 "training": training.name}
+        protocol = fine_tuning.protocol_of(settings, len(subsets[settings.seed]), len(images.classes),
+                                           process.world_size)
+        results = Results(test.labels, test.classes, about, run.records.add)
+        for seed, rows in subsets.items():
+            if seed in training.done:
+                results.recall(seed, fine_tuning.PROTOCOL_IDS[settings.initial_weights], protocol, training.done[seed])
+                continue
+            mindspore.set_seed(seed)
+            views = LabelledViews(
+                images.pixels, images.labels, batch_size=settings.batch_size,
+                augmentation=fine_tuning.augmentation_of(settings), seed=seed, workers=settings.num_parallel_workers,
+                rank=process.rank, world_size=process.world_size, rows=rows)
+            norm = batch_norm(settings.sync_bn, process)
+            if settings.initial_weights == "pretrained":
+                encoder = labelled.load_encoder(source, process, norm)
+            else:
+                encoder = build_encoder(source.network, norm)
+            model = ImageClassifier(encoder, LinearClassifier(encoder.features, settings.class_num))
+            rates = learning_rates("cosine", settings.learning_rate, settings.epoch_size, len(views))
+            optimizer = build_optimizer("SGD", model.trainable_params(), rates, settings.weight_decay)
+            learner = learner_of(model, fine_tuning.CrossEntropy(), optimizer, rates, settings.amp_level,
+                                 process.world_size)
+            with run.together():
+                details = fine_tuning.write_labels(settings, seed, rows, about, run)
+            run.broadcast(learner.state())
+            train(learner, views, 0, settings.epoch_size, fine_tuning.callbacks(
+                settings, learner, model, len(views), seed, training, run), process.device_target)
+            outcome = fine_tuning.judge(model, settings, test, protocol, details, run)
+            with run.together():
+                if process.is_first:
+                    if seed == settings.seed:
+                        fine_tuning.keep(model, settings, source, test, run)
+                    results.add(seed, outcome)
+            run.sync()
+        if process.is_first:
+            results.summarise()
 
 
 if __name__ == "__main__":

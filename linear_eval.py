@@ -4,19 +4,68 @@
 """
 import sys
 
-from src.common.logs import status_of
+from src.common.logs import logger, status_of
+from src.settings.given import values_of
+from src.settings.parsing import parse
+from src.settings.scripts import EvalSettings
+from src.tasks.preparing import prepare
 
 
 def main() -> None:
-    from src.distributed import environment
-    from src.settings.encoder_flags import EvalConfig
-    from src.settings.parsing import parse
-    config = parse(EvalConfig, description=__doc__)
-    process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
-                                  config.run_distribute, config.promised_devices)
+    given = parse(EvalSettings, description=__doc__)
+    process = prepare(given)
 
-    from src.tasks.evaluating import evaluate  # imports MindSpore, so only when the environment is set
-    evaluate(config, process)
+    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    from src.evaluation.classifier import info_of
+    from src.evaluation.features import Split, cached
+    from src.evaluation.protocols import logistic_regression, nearest_neighbours
+    from src.evaluation.results import Results
+    from src.run.checkpoint import after
+    from src.run.layout import EVALUATION
+    from src.run.opened import opened
+    from src.tasks import evaluating, inputs, labelled
+
+    evaluating.check_packages(given)
+    with opened(given["train_output_path"], process, given["train_url"]) as run:
+        source, digest, trained = evaluating.find_start(given, run)
+        with run.together():
+            given = evaluating.follow(given, source, trained)
+            inputs.stage(given["data_url"], given["dataset_name"], given["train_dataset_path"])
+            train_images = None if trained else labelled.load_train(given)
+            test_images = labelled.load_test(given)
+            settings = evaluating.resolve(given, trained, train_images, test_images)
+            encoder = labelled.load_encoder(source, process)
+            run.begin(values_of(settings), EVALUATION)
+        run.broadcast(encoder.get_parameters())
+        logger.info("encoder: %s, width x %g, %d features, %s, from %s", settings.encoder, settings.width_multiplier,
+                    encoder.features, after(source.info["epoch"]), source.path)
+
+        # Images -> representations h, each rank its share of them.
+        def represent(images, split: str) -> Split:
+            rows = cached(run.layout.features, encoder, digest, images.pixels, settings.batch_size, split, process)
+            return Split(rows, images.labels, images.classes)
+
+        train = None if trained else represent(train_images, "train")
+        test = represent(test_images, "test")
+        if not process.is_first:
+            return  # classifiers take rank 0 alone, and nobody waits for it
+
+        # Representations -> classes, by every protocol and with every seed that was asked for.
+        about = {"dataset": settings.dataset_name, "encoder_checkpoint": str(source.path),
+                 "encoder_epoch": source.info["epoch"]}
+        info = info_of(settings.class_num, encoder.features, settings.dataset_name, test.classes, digest,
+                       source.info["epoch"])
+        results = Results(test.labels, test.classes, about, run.records.add)
+        for protocol in settings.protocols:
+            for seed in settings.seeds_of(protocol):
+                if protocol == "knn":
+                    outcome = nearest_neighbours(train, test.rows, settings.class_num)
+                elif protocol == "lbfgs":
+                    outcome = logistic_regression(train, test.rows, settings.class_num, seed)
+                else:
+                    outcome = evaluating.classify(settings, seed, trained, train, test, info, run)
+                results.add(seed, outcome)
+        results.summarise()
 
 
 if __name__ == "__main__":

@@ -4,19 +4,73 @@
 """
 import sys
 
-from src.common.logs import status_of
+from src.common.logs import logger, status_of
+from src.settings.given import values_of
+from src.settings.parsing import parse
+from src.settings.scripts import TrainSettings
+from src.tasks.preparing import prepare
 
 
 def main() -> None:
-    from src.distributed import environment
-    from src.settings.flags import TrainConfig
-    from src.settings.parsing import parse
-    config = parse(TrainConfig, description=__doc__)
-    process = environment.prepare(config.device_target, config.device_id, config.seed, config.graphs_folder,
-                                  config.run_distribute, config.promised_devices)
+    given = parse(TrainSettings, description=__doc__)
+    process = prepare(given)
 
-    from src.tasks.pretraining import pretrain  # imports MindSpore, so only when the environment is set
-    pretrain(config, process)
+    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    from src import dataset
+    from src.data.views import Views
+    from src.layers.batch_norm import batch_norm
+    from src.lr_generator import learning_rates
+    from src.nt_xent import NTXent
+    from src.optimizer import build_optimizer
+    from src.resnet import build_encoder
+    from src.run.layout import PRETRAINING
+    from src.run.opened import opened
+    from src.simclr_model import SimCLR, build_head
+    from src.tasks import inputs, pretraining
+    from src.training.loop import learner_of, train
+
+    with opened(given["train_output_path"], process, given["train_url"]) as run:
+        start = pretraining.find_start(given, run)
+        with run.together():
+            settings, network = pretraining.resolve(given, start, process.world_size)
+            inputs.stage(settings.data_url, settings.dataset_name, settings.train_dataset_path)
+            images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
+                                  num_samples=settings.num_samples, download=settings.download,
+                                  side=settings.image_size)
+            inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)
+        data = pretraining.same_data(images, start, run)
+
+        # Images -> two random views of each.
+        views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
+                      settings.num_parallel_workers, process.rank, process.world_size)
+        # Views -> representations h -> embeddings z.
+        norm = batch_norm(settings.sync_bn, process)
+        encoder = build_encoder(network, norm)
+        projection_head = build_head(encoder.features, network, norm)
+        model = SimCLR(encoder, projection_head)
+        # Embeddings -> the contrastive loss, with the views of all devices as negatives or with its own alone.
+        if settings.cross_device_negatives:
+            loss = NTXent(settings.temperature, process.rank, process.world_size)
+        else:
+            loss = NTXent(settings.temperature)
+        # The loss -> an update of the weights.
+        rates = learning_rates(settings.lr_schedule, settings.learning_rate, settings.epoch_size, len(views),
+                               settings.warmup_epochs)
+        rates_left = rates[settings.pretrain_epoch_size * len(views):]
+        optimizer = build_optimizer(settings.optimizer, model.trainable_params(), rates_left, settings.weight_decay)
+        learner = learner_of(model, loss, optimizer, rates, settings.amp_level, process.world_size)
+
+        with run.together():
+            start.load_into(learner, model)
+            run.begin(values_of(settings), PRETRAINING)
+        run.broadcast(learner.state())
+        save = pretraining.saver(settings, network, learner, data, run)
+        pretraining.tell_start(start, settings, run, save)
+        first_epoch = start.epoch(settings)
+        if first_epoch < settings.epoch_size:
+            callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)
+            train(learner, views, first_epoch, settings.epoch_size, callbacks, process.device_target)
+        logger.info("done, %d epochs: %s", settings.epoch_size, run.layout.checkpoints.latest)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Images per second of the input pipeline: C++ augmentation, as this project has it, against PIL.
 
-Both pipelines are src.augmentation.Views with the default augmentation, batches of 128 images and two
+Both pipelines are src.data.views.Views with the paper's augmentation for CIFAR-10, batches of 128 images and two
 threads, and differ in the operations alone: MindSpore's in C++ or MindSpore's in Python with PIL. An
 image counts once, with its two views. A round is one epoch, timed from the making of the iterator to the
 last batch. An untimed epoch before counts the images whose two views are equal byte for byte: a pipeline
@@ -33,13 +33,16 @@ def pipeline(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from pil_augmentation import PilAugmentation
 
-    from src.data.augmentation import Augmentation, Views, to_dataset
+    from src.data import views
+    from src.settings.augmentation import PAPER_SMALL
 
-    augmentation = {"cpp": Augmentation, "pil": PilAugmentation}[options.role]()
-    views = to_dataset(Views(read_pixels(options), BATCH_SIZE, augmentation, SEED, WORKERS), sinking=False)
+    if options.role == "pil":
+        views.operations = lambda augmentation, side, encoded: PilAugmentation(*augmentation).operations(side)
+    epochs = views.to_dataset(views.Views(read_pixels(options), BATCH_SIZE, PAPER_SMALL, SEED, WORKERS), 0,
+                              sinking=False)
 
     def batches():
-        return (batch for (batch,) in views.create_tuple_iterator(num_epochs=1, output_numpy=True))
+        return (batch for (batch,) in epochs.create_tuple_iterator(num_epochs=1, output_numpy=True))
 
     def epoch() -> Dict[str, float]:
         begin = time.perf_counter()

@@ -11,13 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.common.logs import logger, status_of
 
 FEW_CLASSES = 20  # so many are shown one by one
-BLOCK = 256  # files that are decoded at a time
+BLOCK = 256  # decoded images that are in memory at a time
 
 
 def main() -> None:
     from src import dataset
     from src.common.errors import UserError
-    from src.data.image_folder import ImageFiles
+    from src.data.image_files import ImageFiles
+    from src.data.images import batches
     if len(sys.argv) != 3 or sys.argv[1] not in dataset.DATA_SETS:
         raise UserError(f"usage: python scripts/check_data.py {{{','.join(dataset.DATA_SETS)}}} FOLDER")
     name, folder = sys.argv[1:]
@@ -29,8 +30,8 @@ def main() -> None:
         else:
             logger.info("  %d classes of %d to %d images", len(classes), counts.min(), counts.max())
         if isinstance(pixels, ImageFiles):
-            for start in range(0, len(pixels), BLOCK):
-                pixels[np.arange(start, min(start + BLOCK, len(pixels)))]
+            for _ in batches(pixels, BLOCK):
+                pass
             logger.info("  all files can be decoded")
 
 

@@ -1,10 +1,8 @@
 #!/bin/sh
 # See SimCLR learn: install, pretrain a small encoder, evaluate it against an untrained one, export it
 # and classify a few test images with the exported file. A few minutes on two cores.
-# shellcheck source=/dev/null
-. "$(dirname -- "$0")/common.sh"
-# shellcheck source=/dev/null
-. "$(dirname -- "$0")/venv.sh"
+. "$(dirname -- "$0")/lib/common.sh"
+. "$(dirname -- "$0")/lib/venv.sh"
 
 [ $# -le 1 ] || fail "usage: sh scripts/quickstart.sh [CIFAR10_DIR]"
 if [ $# -eq 1 ]; then
@@ -13,7 +11,7 @@ if [ $# -eq 1 ]; then
 else
     dataset=shapes data=$ROOT/data/shapes
 fi
-make_venv "$ROOT/.venv" requirements.txt
+make_venv requirements.txt
 tune CPU
 run=$ROOT/outputs/quickstart-$dataset-$(date +%Y%m%d-%H%M%S)
 begin=$(date +%s)
@@ -37,7 +35,8 @@ step "1 of 5: pretrain a small encoder, without labels" train.py --device_target
     --dataset_name "$dataset" --train_dataset_path "$data" --train_output_path "$run"
 evaluate "2 of 5: what a linear classifier reads from it" "$run/checkpoint/latest" "$run"
 evaluate "3 of 5: the same for the untrained encoder" "$run/checkpoint/checkpoint_simclr-0.ckpt" "$run/untrained"
-step "4 of 5: export encoder and classifier" export.py --device_target CPU --ckpt_simclr_encoder "$run/checkpoint/latest" \
-    --ckpt_linear_classifier "$run/linear_classifier/latest" --file_name "$run/simclr" --batch_size 8
-step "5 of 5: classify test images with the exported file" scripts/quickstart_summary.py \
+step "4 of 5: export encoder and classifier" export.py --device_target CPU \
+    --ckpt_simclr_encoder "$run/checkpoint/latest" --ckpt_linear_classifier "$run/linear_classifier/latest" \
+    --file_name "$run/simclr" --batch_size 8
+step "5 of 5: classify test images with the exported file" scripts/lib/quickstart_summary.py \
     "$run" "$dataset" "$data" "$(($(date +%s) - begin))"

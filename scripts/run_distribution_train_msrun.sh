@@ -1,35 +1,21 @@
 #!/bin/sh
 # Pretrain on several devices, without a rank table: MindSpore's own launcher, msrun, starts the processes.
-# shellcheck source=/dev/null
-. "$(dirname -- "$0")/common.sh"
-# shellcheck source=/dev/null
-. "$(dirname -- "$0")/distributed.sh"
-
-usage() {
-    echo "Usage: sh run_distribution_train_msrun.sh [DEVICE_NUM] [cifar10] [TRAIN_DATASET_PATH] [--flag value ...]
-Data sets: $DATA_SETS.
-DEVICE_NUM counts the devices of all machines. Further flags go to train.py. Environment, with defaults:
-  DEVICE_TARGET=Ascend     Ascend, GPU or CPU
-  MASTER_ADDR=127.0.0.1    address of the machine with NODE_RANK 0
-  MASTER_PORT=8118         a free port there
-  NODE_NUM=1 NODE_RANK=0   number of machines, and which one this is; call the launcher on each
-It stays in front until all ranks have ended, and ends them all when one fails." >&2
-    exit 2
-}
+. "$(dirname -- "$0")/lib/common.sh"
+. "$(dirname -- "$0")/lib/distributed.sh"
+target=Ascend address=127.0.0.1 port=8118 nodes=1 node=0 # where the environment says nothing
+ARGUMENTS="[DEVICE_NUM] [cifar10] [TRAIN_DATASET_PATH]"
+NOTES="DEVICE_NUM counts the devices of all machines. Further flags go to train.py. Environment, with defaults:
+  DEVICE_TARGET=$target     Ascend, GPU or CPU
+  MASTER_ADDR=$address    address of the machine with NODE_RANK 0
+  MASTER_PORT=$port         a free port there
+  NODE_NUM=$nodes NODE_RANK=$node   number of machines, and which one this is; call the launcher on each
+$IN_FRONT"
 
 log_of() { # RANK, or scheduler, or msrun
     case $1 in
         scheduler | msrun) echo "$(pwd)/train_msrun/$1.log" ;;
         *) echo "$(pwd)/train_msrun/worker_$1.log" ;;
     esac
-}
-
-check_number() { # NAME VALUE LEAST MOST
-    case $2 in
-        '' | *[!0-9]* | 0?* | ??????*) ;;
-        *) [ "$2" -lt "$3" ] || [ "$2" -gt "$4" ] || return 0 ;;
-    esac
-    fail "$1: got '$2', takes a number from $3 to $4"
 }
 
 # Fails with a line that says why the scheduler could not listen at ADDRESS PORT.
@@ -48,13 +34,10 @@ except OSError as error:
 '
 
 [ $# -ge 3 ] || usage
-device_num=$1 dataset=$2
-nodes=${NODE_NUM:-1} node=${NODE_RANK:-0} target=${DEVICE_TARGET:-Ascend}
-address=${MASTER_ADDR:-127.0.0.1} port=${MASTER_PORT:-8118}
+device_num=$1 nodes=${NODE_NUM:-$nodes} node=${NODE_RANK:-$node}
+target=${DEVICE_TARGET:-$target} address=${MASTER_ADDR:-$address} port=${MASTER_PORT:-$port}
 check_number DEVICE_NUM "$device_num" 1 99999
-check_dataset "$2"
-check_folder TRAIN_DATASET_PATH "$3" "$2"
-data=$(absolute "$3")
+take_data "$2" "$3"
 shift 3
 check_flags "$@"
 case $target in
@@ -75,31 +58,19 @@ python=$(chosen_python) || exit 2
 [ "$node" -ne 0 ] || reason=$("$python" -c "$CAN_LISTEN" "$address" "$port" 2>&1) || fail "$reason"
 
 for log in train_msrun/*.log; do
-    [ ! -e "$log" ] || keep_log "$log"
+    [ ! -e "$log" ] || new_log "$log"
 done
-keep_log "$(log_of msrun)"
+new_log "$(log_of msrun)"
 prepare_ranks
-tune "$target"
-if [ "$target" = CPU ]; then # else every process takes all cores
-    threads=$(($(nproc) / local_num))
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))}"
-fi
+tune "$target" "$local_num"
 unset RANK_TABLE_FILE # of another run: it would win over msrun
 # msrun runs the first `python` of the PATH: rank.sh under that name, with the real python as its command.
 bin=${EVENTS%/*}
-cp "$ROOT/scripts/rank.sh" "$bin/python" && chmod +x "$bin/python"
+cp "$ROOT/scripts/lib/rank.sh" "$bin/python" && chmod +x "$bin/python"
 PATH=$bin:$PATH setsid "$python" -m mindspore.parallel.cluster.run --worker_num "$device_num" \
     --local_worker_num "$local_num" --master_addr "$address" --master_port "$port" --node_rank "$node" \
     --log_dir "$(pwd)/train_msrun" --join True --cluster_time_out 300 --tail_worker_log 0 python \
     "$python" "$ROOT/train.py" --device_target "$target" --run_distribute True --device_num "$device_num" \
-    --dataset_name "$dataset" --train_dataset_path "$data" "$@" >>"$(log_of msrun)" 2>&1 </dev/null &
+    --dataset_name "$dataset" --train_dataset_path "$train" "$@" >>"$(log_of msrun)" 2>&1 </dev/null &
 supervisor=$!
-echo "started here: $local_num of $device_num ranks; logs: $(log_of RANK), and rank 0's tells the progress"
-watch_ranks "$local_num"
-tick=0
-while read_stat "/proc/$supervisor/stat" && [ "$tick" -lt 50 ]; do # the scheduler ends last
-    sleep 0.2
-    tick=$((tick + 1))
-done
-end_ranks
-echo "all ranks started here have ended well"
+watch_ranks "$local_num" "$local_num of $device_num ranks"

@@ -4,11 +4,28 @@ from typing import Tuple
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.ops import constexpr
 
 from src.distributed.collectives import Gather
 
 # The loss of an anchor whose own similarity is masked with this is exact in float32: exp gives 0.
 MASKED = -1e9
+
+
+# Both depend on shapes alone, so they are computed when the graph is compiled and are constants of it.
+
+@constexpr
+def positive_columns(anchors: int, rank: int) -> Tensor:
+    """Return the column of every anchor's positive, int32 (anchors,), among the gathered views."""
+    if anchors % 2:
+        raise ValueError(f"NTXent takes two views of every image, got {anchors} rows")
+    return Tensor(rank * anchors + (np.arange(anchors) + anchors // 2) % anchors, mstype.int32)
+
+
+@constexpr
+def own_columns(anchors: int, rank: int, world_size: int) -> Tensor:
+    """Return the mask of every anchor itself, bool (anchors, world_size * anchors)."""
+    return Tensor(np.eye(anchors, world_size * anchors, rank * anchors, dtype=bool))
 
 
 class NTXent(nn.Cell):
@@ -32,34 +49,29 @@ class NTXent(nn.Cell):
         more similar to them than every negative (contrastive top-1).
 
     Args:
-        batch_size (int): B, images per step and device; mask and targets are built once from it.
         temperature (float): divides the cosine similarities.
         rank (int): which of the devices this is.
         world_size (int): N, the devices whose views are negatives.
 
     Raises:
-        ValueError: the temperature is not above 0, or (when compiled) z has not 2B rows.
+        ValueError: the temperature is not above 0, or (when compiled) z has an odd number of rows.
     """
 
-    def __init__(self, batch_size: int, temperature: float = 0.5, rank: int = 0, world_size: int = 1):
+    def __init__(self, temperature: float = 0.5, rank: int = 0, world_size: int = 1):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
-        self.anchors = 2 * batch_size
         self.inverse_temperature = 1 / temperature
+        self.rank = rank
+        self.world_size = world_size
         self.gather = Gather(rank) if world_size > 1 else nn.Identity()
-        own = rank * self.anchors  # the column of this rank's first view
-        positives = own + (np.arange(self.anchors) + batch_size) % self.anchors
-        self.positives = Tensor(positives, mstype.int32)
-        self.itself = Tensor(np.eye(self.anchors, world_size * self.anchors, own, dtype=bool))
 
     def construct(self, z) -> Tuple[Tensor, Tensor]:
-        if z.shape[0] != self.anchors:
-            raise ValueError(f"NTXent was built for {self.anchors} views and got {z.shape[0]}")
+        positives = positive_columns(z.shape[0], self.rank)
         z = z.astype(mstype.float32)
         z = z / ops.sqrt(ops.maximum((z * z).sum(1, keepdims=True), 1e-12))
         similarity = ops.matmul(z, self.gather(z).T) * self.inverse_temperature
-        similarity = ops.masked_fill(similarity, self.itself, MASKED)
-        loss = 2 * ops.cross_entropy(similarity, self.positives)
-        hits = ops.equal(similarity.argmax(1).astype(mstype.int32), self.positives)
+        similarity = ops.masked_fill(similarity, own_columns(z.shape[0], self.rank, self.world_size), MASKED)
+        loss = 2 * ops.cross_entropy(similarity, positives)
+        hits = ops.equal(similarity.argmax(1).astype(mstype.int32), positives)
         return loss, hits.astype(mstype.float32).mean()

@@ -3,30 +3,15 @@
 Strides, symmetric padding and the place of the stride (the 3x3 convolution of a bottleneck) are those
 of torchvision's ResNets, so that parameters correspond one to one.
 """
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Callable, Optional, Sequence, Type
 
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal
 
-CIFAR_STEM_MAX_SIDE = 32
+from src.settings.network import STEMS, Colour, Network
+
 Norm = Callable[..., nn.Cell]
-
-
-class Stem(NamedTuple):
-    """The first layers: a convolution, and perhaps max-pooling."""
-
-    kernel: int
-    stride: int
-    pooling: bool = False
-
-
-STEMS: Dict[str, Stem] = {"cifar": Stem(3, 1), "strided": Stem(3, 2), "imagenet": Stem(7, 2, pooling=True)}
-
-
-def default_stem(side: int) -> str:
-    """Return the stem for images of ``side`` pixels: up to 32 the paper's for CIFAR-10 (B.9), above ImageNet's."""
-    return "cifar" if side <= CIFAR_STEM_MAX_SIDE else "imagenet"
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -82,14 +67,14 @@ def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Cell:
     return nn.SequentialCell(conv(inputs, outputs, 1, stride), norm(outputs))
 
 
-class Pixels(nn.Cell):
+class PixelsToFloat(nn.Cell):
     """uint8 images -> floats in [0, 1], normalised per channel where ``mean`` and ``std`` are given.
 
     This is the one place where pixels become floats, and it is part of the encoder: training,
     evaluation and exported models cannot disagree about it.
     """
 
-    def __init__(self, mean: Optional[Tuple[float, ...]] = None, std: Optional[Tuple[float, ...]] = None):
+    def __init__(self, mean: Optional[Colour] = None, std: Optional[Colour] = None):
         super().__init__()
         mean, std = mean or (0.0, 0.0, 0.0), std or (1.0, 1.0, 1.0)
         self.scale = Tensor([1 / (255 * s) for s in std], mstype.float32).reshape(1, 3, 1, 1)
@@ -105,23 +90,20 @@ class ResNet(nn.Cell):
     Args:
         block: BasicBlock or Bottleneck.
         depths: blocks per stage.
-        width_multiplier: factor on every width, 1 for the standard network.
-        stem: a key of ``STEMS``.
-        pixels: what turns the images into floats.
+        network: width, stem and normalisation.
         norm: makes a batch norm from its channels and ``gamma_init``.
     """
 
-    def __init__(self, block: Type[nn.Cell], depths: List[int], width_multiplier: float = 1.0, stem: str = "cifar",
-                 pixels: Optional[Pixels] = None, norm: Norm = nn.BatchNorm2d):
+    def __init__(self, block: Type[nn.Cell], depths: Sequence[int], network: Network, norm: Norm = nn.BatchNorm2d):
         super().__init__()
-        widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
+        widths = [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
+        stem = STEMS[network.stem]
         self.features = widths[-1] * block.expansion
-        self.pixels = pixels or Pixels()
-        kernel, stride, pooling = STEMS[stem]
-        self.conv1 = conv(3, widths[0], kernel, stride)
+        self.pixels_to_float = PixelsToFloat(network.mean, network.std)
+        self.conv1 = conv(3, widths[0], stem.kernel, stem.stride)
         self.pool = nn.SequentialCell(
             nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros, below every input: the input comes out of a ReLU
-            nn.MaxPool2d(3, 2)) if pooling else nn.Identity()
+            nn.MaxPool2d(3, 2)) if stem.pooling else nn.Identity()
         self.bn1 = norm(widths[0])
         stages, inputs = [], widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths)):
@@ -133,7 +115,7 @@ class ResNet(nn.Cell):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
     def construct(self, images):
-        x = self.pool(ops.relu(self.bn1(self.conv1(self.pixels(images)))))
+        x = self.pool(ops.relu(self.bn1(self.conv1(self.pixels_to_float(images)))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3))
 
@@ -146,8 +128,7 @@ ENCODERS = {
 }
 
 
-def build_encoder(name: str, width_multiplier: float = 1.0, stem: str = "cifar", pixels: Optional[Pixels] = None,
-                  norm: Norm = nn.BatchNorm2d) -> ResNet:
-    """Return the encoder ``name``, a key of ``ENCODERS``."""
-    block, depths = ENCODERS[name]
-    return ResNet(block, depths, width_multiplier, stem, pixels, norm)
+def build_encoder(network: Network, norm: Norm = nn.BatchNorm2d) -> ResNet:
+    """Return the encoder of ``network``, without its projection head; ``norm`` as for ``ResNet``."""
+    block, depths = ENCODERS[network.encoder]
+    return ResNet(block, depths, network, norm)

@@ -1,11 +1,11 @@
 """The networks: encoder + projection head for pretraining, encoder + classifier for use."""
-from typing import Any, Dict, Optional
+from typing import Optional
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.dataset import DATA_SETS, side_of
-from src.resnet import Norm, Pixels, ResNet, build_encoder, default_stem
+from src.resnet import Norm, ResNet
+from src.settings.network import Network
 
 
 class ProjectionHead(nn.Cell):
@@ -67,30 +67,15 @@ class LinearClassifier(nn.Cell):
 class ImageClassifier(nn.Cell):
     """Images (N, 3, side, side), uint8 -> logits (N, classes)."""
 
-    def __init__(self, encoder: ResNet, linear_classifier: LinearClassifier):
+    def __init__(self, encoder: ResNet, classifier: LinearClassifier):
         super().__init__()
         self.encoder = encoder
-        self.linear_classifier = linear_classifier
+        self.classifier = classifier
 
     def construct(self, images):
-        return self.linear_classifier(self.encoder(images))
+        return self.classifier(self.encoder(images))
 
 
-def stem_of(settings: Dict[str, Any]) -> str:
-    """Return the stem that a run's, or a checkpoint's, ``settings`` are for."""
-    # Checkpoints of before there was a choice do not say it.
-    return settings.get("stem") or default_stem(side_of(settings))
-
-
-def encoder_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> ResNet:
-    """Build the encoder that ``settings``, a run's or a checkpoint's, describe; ``norm`` as for ``ResNet``."""
-    data_set = DATA_SETS[settings["dataset_name"]]
-    pixels = Pixels(data_set.mean, data_set.std) if settings["normalize"] else Pixels()
-    return build_encoder(settings["encoder"], settings["width_multiplier"], stem_of(settings), pixels, norm)
-
-
-def simclr_of(settings: Dict[str, Any], norm: Norm = nn.BatchNorm2d) -> SimCLR:
-    """Build the whole network that ``settings`` describe; ``norm`` as for ``ResNet``."""
-    encoder = encoder_of(settings, norm)
-    return SimCLR(encoder, ProjectionHead(encoder.features, settings["projection_dimension"],
-                                          norm if settings["head_batch_norm"] else None))
+def build_head(features: int, network: Network, norm: Norm = nn.BatchNorm2d) -> ProjectionHead:
+    """Return the projection head of ``network`` for an encoder with so many ``features``."""
+    return ProjectionHead(features, network.projection_dimension, norm if network.head_batch_norm else None)

@@ -1,11 +1,12 @@
 """What the converter's tests share: weights in NumPy with the names and shapes of other projects, written down anew."""
+import sys
+from unittest import mock
+
 import numpy as np
 import pytest
 
+import convert as script
 from src.common.errors import UserError
-from src.settings.encoder_flags import ConvertConfig
-from src.settings.parsing import parse
-from src.tasks.converting import convert
 
 WIDTH = 0.0625  # 4, 8, 16 and 32 channels
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -77,14 +78,17 @@ def same_bits(first, second):
         assert np.array_equal(first[name].view(np.uint32), second[name].view(np.uint32)), name
 
 
-def config(source, target, *flags):
-    return parse(ConvertConfig, ["--source_path", str(source), "--target_path", str(target), *flags])
+def convert(source, target, *flags):
+    """Run convert.py in this process; what it would report as an error is raised."""
+    arguments = ["--source_path", str(source), "--target_path", str(target), "--device_target", "CPU", *flags]
+    with mock.patch.object(sys, "argv", ["convert.py", *arguments]):
+        script.main()
 
 
 def fails(source, target, *flags):
     before = sorted(target.parent.parent.rglob("*"))
     with pytest.raises(UserError) as error:
-        convert(config(source, target, *flags))
+        convert(source, target, *flags)
     assert "\n" not in str(error.value)
     assert sorted(target.parent.parent.rglob("*")) == before
     return str(error.value)
@@ -107,7 +111,19 @@ def without_fc(weights):
 
 RESNET18 = shapes_of("resnet18")
 TORCHVISION = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-LIGHTLY = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+LIGHTLY = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")  # lightly's own ResNet
+
+
+def lightly_names(weights):
+    return {name.replace("downsample", "shortcut").replace("fc.", "linear."): value for name, value in weights.items()}
+
+
+def solo_learn(weights, encoder):
+    return {**prefixed(f"{encoder}.", encoder_alone(weights)),
+            **prefixed(f"momentum_{encoder}.", encoder_alone(filled(RESNET18, 9))),
+            **head_of(64, 8, ("projector.0", "", "projector.2")), "classifier.weight": np.ones((10, 32), np.float32)}
+
+
 LAYOUTS = {
     "torchvision": lambda w: w,
     "DataParallel": lambda w: prefixed("module.", w),
@@ -120,15 +136,18 @@ LAYOUTS = {
         **prefixed("backbone.", numbered(w, TORCHVISION)),
         **head_of(32, 8, [f"projection_head.layers.{part}" for part in "013"], True)},
     "lightly, its own ResNet": lambda w: {
-        **prefixed("backbone.", {name.replace("downsample", "shortcut"): value
-                                 for name, value in numbered(w, LIGHTLY).items()}),
+        **prefixed("backbone.", lightly_names(w)),
         **head_of(32, 8, [f"projection_head.layers.{part}" for part in "002"])},
     "lightly, last batch norm": lambda w: {
         **prefixed("backbone.", w), **head_of(32, 8, [f"projection_head.layers.{part}" for part in "013"], True),
         "projection_head.layers.4.weight": np.ones(8, np.float32)},
-    "solo-learn": lambda w: {
-        **prefixed("backbone.", encoder_alone(w)), **prefixed("momentum_backbone.", encoder_alone(filled(RESNET18, 9))),
-        **head_of(64, 8, ("projector.0", "", "projector.2")), "classifier.weight": np.ones((10, 32), np.float32)},
+    "solo-learn": lambda w: solo_learn(w, "backbone"),
+    "solo-learn, older": lambda w: solo_learn(w, "encoder"),
+    "solo-learn, a head like ours": lambda w: {
+        **prefixed("encoder.", encoder_alone(w)), **head_of(32, 8, ("projector.0", "", "projector.2"))},
+    "compiled": lambda w: prefixed("_orig_mod.module.", {**prefixed("encoder.", encoder_alone(w)), **head_of(
+        32, 8, [f"projection_head.{part}" for part in ("dense1", "bn1", "dense2")])}),
+    "in a module": lambda w: prefixed("model.", prefixed("backbone.", w)),
     "MoCo v1": lambda w: prefixed("module.", {
         **prefixed("encoder_q.", w), **prefixed("encoder_k.", filled(RESNET18, 9)),
         "queue": np.ones((8, 4), np.float32), "queue_ptr": np.zeros(1, np.int64)}),
@@ -140,15 +159,21 @@ LAYOUTS = {
         **prefixed("momentum_encoder.", filled(RESNET18, 9)), "predictor.0.weight": np.ones((4, 4), np.float32)}),
 }
 HEADS = {"reference": False, "reference, batch norm": True, "lightly, numbered": True, "lightly, its own ResNet": False,
-         "MoCo v2": False}
+         "MoCo v2": False, "solo-learn, a head like ours": False, "compiled": False}
+SOLO_LEARN = ("solo-learn", "solo-learn, older", "solo-learn, a head like ours")
 LEFT_OUT = {
     "torchvision": "fc.weight, fc.bias",
-    "DataParallel": "fc.weight, fc.bias",
+    "DataParallel": "module.fc.weight, module.fc.bias",
+    "in a module": "model.backbone.fc.weight, model.backbone.fc.bias",
     "reference, batch norm": "encoder.fc.weight, encoder.fc.bias",
+    "lightly, its own ResNet": "backbone.linear.weight, backbone.linear.bias",
     "lightly, last batch norm": "backbone.fc.weight, backbone.fc.bias, projection_head.* (8)",
     "solo-learn": "momentum_backbone.* (100), projector.0.weight, projector.2.weight, projector.2.bias, "
                   "projector.0.bias, classifier.weight",
-    "MoCo v1": "encoder_q.fc.weight, encoder_q.fc.bias, encoder_k.* (102), queue, queue_ptr",
-    "MoCo v2": "encoder_k.* (104)",
-    "MoCo v3": "base_encoder.* (7), momentum_encoder.* (102), predictor.0.weight",
+    "solo-learn, older": "momentum_encoder.* (100), projector.0.weight, projector.2.weight, projector.2.bias, "
+                         "projector.0.bias, classifier.weight",
+    "MoCo v1": "module.encoder_q.fc.weight, module.encoder_q.fc.bias, module.encoder_k.* (102), module.queue, "
+               "module.queue_ptr",
+    "MoCo v2": "module.encoder_k.* (104)",
+    "MoCo v3": "module.base_encoder.* (7), module.momentum_encoder.* (102), module.predictor.0.weight",
 }

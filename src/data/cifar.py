@@ -10,22 +10,25 @@ import numpy as np
 
 from src.common.errors import UserError
 from src.common.files import written_whole
-from src.data.images import Images
+from src.common.logs import logger
+from src.data.download import Archive
+from src.data.formats import DataSet, names_in, read_bytes
+from src.data.images import Images, channels_first, channels_last
 
 SIDE = 32
 PLANES = 3 * SIDE * SIDE
 NAMES = "batches.meta.txt"
-OFFICIAL_TRAIN_FILES = 5
 
 
 class Cifar(NamedTuple):
-    """The files of CIFAR-10 or CIFAR-100.
+    """The files of CIFAR-10 or CIFAR-100: a ``Format``.
 
     Args:
         title: the name of the data set.
         expected: what a user has to give.
         folders: where the files may lie in the folder that is given.
         patterns: the file names of every split.
+        train_files: how many there are of the split train.
         names: the file with the class names.
         label_bytes: of a record; the last one is the class.
         class_num: how many classes there are.
@@ -35,16 +38,12 @@ class Cifar(NamedTuple):
     expected: str
     folders: Tuple[str, ...]
     patterns: Dict[str, str]
+    train_files: int
     names: str
     label_bytes: int
     class_num: int
 
-    def find_files(self, folder: Path, split: str) -> List[Path]:
-        """Return the files of ``split`` (train or test) in ``folder`` or in one of its known subfolders.
-
-        The split is told by the file names alone, so test images never get into training, whatever
-        folder is given.
-        """
+    def find(self, folder: Path, split: str) -> List[Path]:
         for name in self.folders:
             files = sorted((folder / name).glob(self.patterns[split]))
             if files:
@@ -52,9 +51,6 @@ class Cifar(NamedTuple):
         return []
 
     def why_nothing(self, folder: Path, split: str) -> str:
-        """Say in a few words why ``find_files`` finds nothing."""
-        if not folder.is_dir():
-            return f"{folder} is not a folder"
         missing = f"no {split} files ({self.patterns[split]}) in {folder}"
         stems = {pattern[:-len(".bin")] for pattern in self.patterns.values()}
         there = {file.name for name in self.folders for stem in stems
@@ -65,21 +61,21 @@ class Cifar(NamedTuple):
             return f"{missing}: it holds {', '.join(sorted(there))} only"
         return missing
 
-    def class_names(self, files: List[Path]) -> Optional[Tuple[str, ...]]:
-        """Return the class names that lie beside ``files``, as in the official archive; None if none do."""
-        names = files[0].parent / self.names
-        return tuple(names.read_text(encoding="utf-8").split()) if names.is_file() else None
+    def class_names(self, places: List[Path]) -> Optional[Tuple[str, ...]]:
+        return names_in(places[0].parent / self.names)
 
-    def read_files(self, files: List[Path], side: int = SIDE) -> Images:
-        """Read every record of ``files``, in order.
+    def read(self, places: List[Path], side: int) -> Images:
+        """Read every record of ``places``, in order.
 
         Raises:
             UserError: a file is truncated, empty, unreadable, or has a label that is no class.
         """
-        records = np.concatenate([self._read_records(file) for file in files])
+        if len(places) < self.train_files and places[0].match(self.patterns["train"]):
+            logger.warning("warning: %s has %d of %s's %d training files", places[0].parent, len(places), self.title,
+                           self.train_files)
+        records = np.concatenate([self._read_records(file) for file in places])
         planes = records[:, self.label_bytes:].reshape(-1, 3, side, side)
-        return Images(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
-                      records[:, self.label_bytes - 1].astype(np.int32))
+        return Images(np.ascontiguousarray(channels_last(planes)), records[:, self.label_bytes - 1].astype(np.int32))
 
     def _read_records(self, file: Path) -> np.ndarray:
         data, record = read_bytes(file), self.label_bytes + PLANES
@@ -96,29 +92,37 @@ class Cifar(NamedTuple):
         return records
 
 
-CIFAR10 = Cifar("CIFAR-10", "the CIFAR-10 binary files, or the parent of both folders",
-                (".", "cifar-10-batches-bin", "cifar-10-verify-bin"),
-                {"train": "data_batch_*.bin", "test": "test_batch.bin"}, NAMES, label_bytes=1, class_num=10)
-CIFAR100 = Cifar("CIFAR-100", "the CIFAR-100 binary files (train.bin, test.bin), or its parent",
-                 (".", "cifar-100-binary"), {"train": "train.bin", "test": "test.bin"}, "fine_label_names.txt",
-                 label_bytes=2, class_num=100)  # the coarse label, then the fine one
-
-
-def read_bytes(file: Path) -> np.ndarray:
-    """Return the bytes of ``file``, uint8.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
-
-
 def write_file(file: Path, images: Images) -> None:
     """Write ``images`` as one file of CIFAR-10 records, whole or not at all."""
-    planes = images.pixels.transpose(0, 3, 1, 2).reshape(len(images.pixels), -1)
+    planes = channels_first(images.pixels).reshape(len(images.pixels), -1)
     records = np.concatenate([images.labels.astype(np.uint8)[:, None], planes], axis=1)
     with written_whole(file) as temporary:
         temporary.write_bytes(records.tobytes())
+
+
+CIFAR10_FILES = Cifar("CIFAR-10", "the CIFAR-10 binary files, or the parent of both folders",
+                      (".", "cifar-10-batches-bin", "cifar-10-verify-bin"),
+                      {"train": "data_batch_*.bin", "test": "test_batch.bin"}, train_files=5, names=NAMES,
+                      label_bytes=1, class_num=10)
+CIFAR100_FILES = Cifar("CIFAR-100", "the CIFAR-100 binary files (train.bin, test.bin), or its parent",
+                       (".", "cifar-100-binary"), {"train": "train.bin", "test": "test.bin"}, train_files=1,
+                       names="fine_label_names.txt", label_bytes=2, class_num=100)  # label bytes: coarse, then fine
+
+CIFAR10 = DataSet(
+    CIFAR10_FILES, ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    SIDE, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+    Archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
+            "cifar-10-batches-bin"))
+
+_NAMES_OF_100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm"""
+CIFAR100 = DataSet(
+    CIFAR100_FILES, tuple(_NAMES_OF_100.split()), SIDE, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
+    Archive("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+            "cifar-100-binary"))

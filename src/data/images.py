@@ -1,21 +1,40 @@
 """Images with their labels, in memory or on disk."""
 import hashlib
-from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
+from functools import singledispatch
+from typing import Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Union, overload
 
 import numpy as np
 
 BLOCK = 1024  # images that are in memory at a time while all are looked through
+OF_FILES = "files "  # in a fingerprint that was taken of the files' bytes
+
+
+class PixelSource(Protocol):
+    """Images uint8 (N, side, side, 3), wherever they are: an array in memory or mapped from a file, or the like.
+
+    A slice gives some of them without reading any, a number one image (side, side, 3), and an array of numbers these
+    images (numbers, side, side, 3).
+    """
+
+    @property
+    def shape(self) -> Tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PixelSource": ...
+
+    @overload
+    def __getitem__(self, index: Union[int, np.ndarray]) -> np.ndarray: ...
 
 
 class Images(NamedTuple):
     """The images of a split.
 
-    ``pixels`` is uint8 (N, side, side, 3): an array, in memory or mapped from a file, or something that takes
-    the same indices and reads what is asked for (``Joined``, ``image_folder.ImageFiles``). ``labels`` is
-    int32 (N,), -1 where an image has none; ``classes`` has their names.
+    ``labels`` is int32 (N,), -1 where an image has none; ``classes`` has their names.
     """
 
-    pixels: Any
+    pixels: PixelSource
     labels: np.ndarray
     classes: Tuple[str, ...] = ()
 
@@ -25,48 +44,90 @@ class Images(NamedTuple):
 
 
 class Joined:
-    """Arrays of images one after the other, left where they are, in memory or on disk.
+    """Images of mapped files one after the other, left where they are: a ``PixelSource``."""
 
-    A slice gives the like, a number one image (side, side, 3), and an array of numbers these images.
-    """
-
-    def __init__(self, parts: Sequence[np.ndarray], rows: Optional[np.ndarray] = None):
+    def __init__(self, parts: Sequence[np.ndarray]):
         self.parts = parts
         self.ends = np.cumsum([len(part) for part in parts])
-        self.rows = np.arange(self.ends[-1]) if rows is None else rows
 
     @property
     def shape(self) -> Tuple[int, ...]:
         return (len(self), *self.parts[0].shape[1:])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return int(self.ends[-1])
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return Joined(self.parts, self.rows[index])
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise IndexError(f"joined images are taken one after the other, not in steps of {step}")
+            begins = self.ends - [len(part) for part in self.parts]
+            return Joined([part[max(0, start - begin):max(0, stop - begin)]
+                           for part, begin in zip(self.parts, begins)])
         if np.ndim(index):
-            return np.stack([self._row(row) for row in self.rows[index]])
-        return self._row(self.rows[index])
+            return np.stack([self._row(row) for row in index])
+        return self._row(index)
 
     def _row(self, row: int) -> np.ndarray:
+        row = range(len(self))[row]
         part = np.searchsorted(self.ends, row, side="right")
         return self.parts[part][row - self.ends[part]]  # counted from the part's end
 
 
-def identity(pixels: Any) -> Iterator[Any]:
+def channels_first(images: np.ndarray) -> np.ndarray:
+    """Return images (..., H, W, C), as files and pictures have them, as (..., C, H, W), as networks take them.
+
+    The result is contiguous, as MindSpore's tensors have to be.
+    """
+    return np.ascontiguousarray(np.moveaxis(images, -1, -3))
+
+
+def channels_last(planes: np.ndarray) -> np.ndarray:
+    """Return images (..., C, H, W) as (..., H, W, C), not copied: a file that is mapped remains so."""
+    return np.moveaxis(planes, -3, -1)
+
+
+@singledispatch
+def batches(pixels: PixelSource, batch_size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+    """Yield images in order, uint8 (batch_size, side, side, 3), at the end fewer.
+
+    Args:
+        pixels: where they are; the classes that read images in a way of their own register it here.
+        batch_size: how many are in memory at a time.
+        rows: the numbers of the images; None takes all.
+
+    Raises:
+        UserError: an image cannot be read or decoded.
+    """
+    rows = np.arange(len(pixels)) if rows is None else rows
+    for start in range(0, len(rows), batch_size):
+        yield pixels[rows[start:start + batch_size]]
+
+
+@singledispatch
+def identity(pixels: PixelSource) -> Iterator[bytes]:
     """Yield bytes, to be hashed, that tell ``pixels`` from other images: where it can be, all their bytes."""
-    if hasattr(pixels, "identity"):
-        yield pixels.identity()
-        return
-    for start in range(0, len(pixels), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(pixels)))
-        yield np.ascontiguousarray(pixels[rows]).data
+    for batch in batches(pixels, BLOCK):
+        yield np.ascontiguousarray(batch).data
 
 
-def fingerprint(pixels: Any) -> str:
-    """Tell one set of images from another: how many, and the beginning of their SHA-256."""
+def fingerprint(pixels: PixelSource, like: Optional[str] = None) -> str:
+    """Tell one set of images from another: how many, and the beginning of a SHA-256.
+
+    Of images that are mapped from files it is that of the files' bytes: to put these in the order of pixels takes
+    several times as long. Earlier versions did so, and what is to be compared with theirs, ``like``, is made in the
+    same way.
+    """
+    in_files = isinstance(pixels, (Joined, np.memmap)) and (like is None or OF_FILES in like)
     digest = hashlib.sha256()
-    for part in identity(pixels):
-        digest.update(part)
-    return f"{len(pixels)} images, {digest.hexdigest()[:16]}"
+    for data in _as_stored(pixels) if in_files else identity(pixels):
+        digest.update(data)
+    return f"{len(pixels)} images, {OF_FILES if in_files else ''}{digest.hexdigest()[:16]}"
+
+
+def _as_stored(pixels: Union[Joined, np.memmap]) -> Iterator[bytes]:
+    """Yield the bytes of mapped images in the order that they have in the files, which needs no copy."""
+    for part in pixels.parts if isinstance(pixels, Joined) else [pixels]:
+        for start in range(0, len(part), BLOCK):
+            yield part[start:start + BLOCK].ravel(order="K").data

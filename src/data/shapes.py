@@ -10,7 +10,8 @@ from typing import Callable, Dict
 import numpy as np
 
 from src.common.files import write_text
-from src.data.cifar import NAMES, SIDE, write_file
+from src.data.cifar import CIFAR10_FILES, NAMES, SIDE, write_file
+from src.data.formats import DataSet
 from src.data.images import Images
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -59,3 +60,7 @@ def write(folder: Path) -> None:
     write_text(folder / NAMES, "\n".join(CLASSES) + "\n")
     for seed, (split, name) in enumerate({"train": "data_batch_1.bin", "test": "test_batch.bin"}.items()):
         write_file(folder / name, draw(IMAGES[split], seed))
+
+
+SHAPES = DataSet(CIFAR10_FILES._replace(train_files=1), tuple(CLASSES), SIDE, (0.5, 0.5, 0.5), (0.29, 0.29, 0.29),
+                 generate=write)

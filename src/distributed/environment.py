@@ -6,6 +6,7 @@ import warnings
 from typing import Optional
 
 from src.common.errors import UserError
+from src.common.files import reason_of
 from src.distributed import process_group
 from src.distributed.process_group import Process
 
@@ -71,7 +72,7 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         raise UserError(f"MindSpore {mindspore.__version__} does not work with the packages installed here ({error}); "
                         "it needs NumPy below 2: pip install -r requirements.txt") from None
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = reason_of(error).rstrip(".")
         device = "in a distributed run" if distributed else f"device {device_id}"
         raise UserError(f"--device_target: got {target} ({device}), which MindSpore {mindspore.__version__} cannot use "
                         f"here ({reason}); check its driver, or take --device_target CPU") from None

@@ -9,6 +9,7 @@ import os
 from typing import NamedTuple, Optional
 
 from src.common.errors import UserError
+from src.common.files import reason_of
 from src.distributed import rank_table
 
 WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
@@ -78,14 +79,22 @@ def join(device_target: str) -> Process:
     """Set this process's device and join the others through the back end's own library (HCCL, NCCL or MCCL).
 
     Raises:
-        RuntimeError: the others cannot be reached.
+        UserError: the others cannot be reached.
+        RuntimeError: the device cannot be used.
     """
     import mindspore
     from mindspore import communication
     if "RANK_TABLE_FILE" in os.environ and "MS_ROLE" not in os.environ:
         mindspore.set_device(device_target, int(os.environ["DEVICE_ID"]))
+        where = f"the device_ip addresses of {os.environ['RANK_TABLE_FILE']} (hccn_tool -i 0 -ping -g address ...)"
     else:
         mindspore.set_device(device_target)  # MindSpore gives every process of a machine a device of its own
-    communication.init()
+        address = ":".join(os.environ.get(name, "?") for name in ("MS_SCHED_HOST", "MS_SCHED_PORT"))
+        where = f"MASTER_ADDR and MASTER_PORT (here {address}) and the firewalls between the machines"
+    try:
+        communication.init()
+    except RuntimeError as error:
+        raise UserError(f"--run_distribute: the processes of this run cannot reach each other ({reason_of(error)}); "
+                        f"check that all of them were started, and {where}") from None
     mindspore.set_auto_parallel_context(parallel_mode=mindspore.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     return Process(device_target, communication.get_rank(), communication.get_group_size())

@@ -1,8 +1,7 @@
 """The linear classifier on frozen representations that is trained in minibatches, and its checkpoints."""
 import time
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -13,11 +12,9 @@ from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
 from src.run import checkpoint
 from src.run.checkpoint import Checkpoint
-from src.run.folder import RunFolder
-from src.settings.encoder_flags import EvalConfig, FinetuneConfig
+from src.run.records import CLASSIFIER_EPOCH
 from src.simclr_model import LinearClassifier
 
-PREFIX = "linear_classifier"
 PROTOCOL = "linear classifier on cached features without augmentation, Adam, cosine decay, last epoch"
 
 
@@ -48,51 +45,56 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarra
     return np.resize(order, (steps, batch_size))
 
 
-def train_classifier(classifier: LinearClassifier, train: Split, config: EvalConfig, folder: RunFolder,
-                     info: Optional[Dict[str, Any]]) -> None:
-    """Train ``classifier`` for ``epoch_size`` epochs.
+def train(classifier: LinearClassifier, split: Split, epochs: int, batch_size: int, learning_rate: float, seed: int,
+          write: Callable[[Dict[str, Any]], None], save: Optional[Callable[[int], None]] = None,
+          print_every: int = 100) -> None:
+    """Train ``classifier`` with Adam and a learning rate that falls from ``learning_rate`` as a cosine.
 
-    Its checkpoints, with ``info`` in them, replace earlier ones; without ``info`` none are saved.
+    Args:
+        classifier: a new one.
+        split: representations and labels of the training images.
+        epochs, batch_size, learning_rate, seed: of the training; every row has its turn in every epoch.
+        write: takes the record of an epoch.
+        save: called with every epoch that is done.
+        print_every: steps from one logged loss to the next.
     """
-    if info:
-        checkpoint.remove_epochs(folder.classifiers, PREFIX)
-    steps = -(-len(train.labels) // config.batch_size)
-    rates = learning_rates("cosine", config.learning_rate, config.epoch_size, steps)
+    steps = -(-len(split.labels) // batch_size)
+    rates = learning_rates("cosine", learning_rate, epochs, steps)
     optimizer = build_optimizer("Adam", classifier.trainable_params(), rates, weight_decay=0.0)
-    standardised = classifier.fit_scale(train.rows)  # once here, instead of in every step
-    step = ClassifierStep(classifier.linear, optimizer, standardised, train.labels)
+    standardised = classifier.fit_scale(split.rows)  # once here, instead of in every step
+    step = ClassifierStep(classifier.linear, optimizer, standardised, split.labels)
     step.set_train()
-    for epoch in range(1, config.epoch_size + 1):
+    for epoch in range(1, epochs + 1):
         begin = time.perf_counter()
-        for index, batch in enumerate(epoch_order(len(train.labels), config.batch_size, config.seed, epoch), 1):
+        for index, batch in enumerate(epoch_order(len(split.labels), batch_size, seed, epoch), 1):
             loss = step(Tensor(batch))
-            if index % config.print_iter == 0 and index < steps:
+            if index % print_every == 0 and index < steps:
                 logger.info("epoch: %d step: %d, loss is %s", epoch, index, loss.asnumpy())
         last_loss = loss.asnumpy()
         seconds = time.perf_counter() - begin
         log_epoch(epoch, steps, last_loss, seconds)
-        folder.add_metrics({"kind": "linear_classifier", "epoch": epoch, "seed": config.seed, "loss": float(last_loss),
-                            "seconds": round(seconds, 3)})
-        if info and (epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size):
-            checkpoint.save_epoch(folder.classifiers, PREFIX, epoch, classifier.get_parameters(), info,
-                                  config.keep_checkpoint_max)
+        write({"kind": CLASSIFIER_EPOCH, "epoch": epoch, "seed": seed, "loss": float(last_loss),
+               "seconds": round(seconds, 3)})
+        if save:
+            save(epoch)
+    classifier.set_train(False)
 
 
-def info_of(config: Union[EvalConfig, FinetuneConfig], features: int, classes: Tuple[str, ...], encoder_digest: str,
+def info_of(class_num: int, features: int, dataset_name: str, classes: Tuple[str, ...], encoder_digest: str,
             encoder_epoch: Optional[int]) -> Dict[str, Any]:
     """Return the info of a classifier's checkpoint: what it takes, what it tells apart, and whose it is."""
-    return {"kind": "linear_classifier", "class_num": config.class_num, "features": features,
-            "dataset_name": config.dataset_name, "classes": classes, "encoder_digest": encoder_digest,
-            "encoder_epoch": encoder_epoch, "mindspore": ms.__version__}
+    return {"holds": checkpoint.CLASSIFIER, "class_num": class_num, "features": features,
+            "dataset_name": dataset_name, "classes": classes, "encoder_digest": encoder_digest,
+            "encoder_epoch": encoder_epoch}
 
 
-def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:
+def load(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:
     """Load a checkpoint of linear_eval.py or finetune.py that was trained on ``encoder``, whose digest is given.
 
     Raises:
         UserError: it was trained on another encoder.
     """
-    found = checkpoint.load(path, "linear_classifier", flag)
+    found = checkpoint.load(path, checkpoint.CLASSIFIER, flag)
     if found.info["encoder_digest"] != encoder_digest:
         age = checkpoint.after(found.info["encoder_epoch"])
         raise UserError(f"--{flag}: {path} was trained on another encoder ({age}) than {encoder.path}; name the "
@@ -100,8 +102,8 @@ def load_classifier(path: str, flag: str, encoder: Checkpoint, encoder_digest: s
     return found
 
 
-def build_classifier(found: Checkpoint) -> LinearClassifier:
+def build(found: Checkpoint) -> LinearClassifier:
     """Build the classifier that a checkpoint holds."""
     classifier = LinearClassifier(found.info["features"], found.info["class_num"])
     checkpoint.load_into(classifier.get_parameters(), found.parameters, str(found.path))
-    return classifier
+    return classifier.set_train(False)

@@ -1,17 +1,18 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Tuple
+from typing import Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from tqdm import tqdm
 
 from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
-from src.data.images import identity
-from src.distributed.collectives import share, sum_over_ranks, together
+from src.data.images import PixelSource, batches, channels_first, fingerprint
+from src.distributed.collectives import share, together
 from src.distributed.process_group import Process
 from src.resnet import ResNet
 
@@ -24,39 +25,69 @@ class Split(NamedTuple):
     classes: Tuple[str, ...] = ()
 
 
-def extract(encoder: ResNet, pixels: Any, batch_size: int, process: Process,
+def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Process,
             title: str = "features") -> np.ndarray:
-    """Return the representations (N, features), float32, of ``pixels`` as in ``Images``.
+    """Return the representations (N, features), float32, of N images on rank 0, and (0, features) elsewhere.
 
-    Every image is encoded once, by one of the ranks, in inference mode, and all ranks get all
-    representations in order. The last batch is filled up, so that one graph serves all, and its surplus is
-    cut off.
+    Every image is encoded once, by one of the ranks, in inference mode: of every world_size * batch_size images each
+    rank takes its part, and rank 0 gathers the results. While one batch is computed the next one is fetched. The last
+    one is filled up with the first images, so that one graph serves all, and its surplus is cut off.
+
+    Raises:
+        UserError: an image cannot be read, by whichever rank.
     """
     encoder.set_train(False)
-    features = np.zeros((len(pixels), encoder.features), np.float32)
-    first, end = (len(pixels) * border // process.world_size for border in (process.rank, process.rank + 1))
-    for start in tqdm(range(first, end, batch_size), desc=title, unit="batch", leave=False, disable=None):
-        count = min(batch_size, end - start)
-        batch = pixels[np.resize(np.arange(start, start + count), batch_size)]
-        h = encoder(Tensor(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))).asnumpy()
-        features[start:start + count] = h[:count]
-    return sum_over_ranks(features, process)
+    count, world = len(pixels), process.world_size
+    steps = -(-count // (batch_size * world))
+    rows = np.resize(np.arange(count), (steps, world, batch_size))
+    mine = rows[:, process.rank].ravel()
+    gather = ops.AllGather() if world > 1 else None
+    features = np.empty((steps * world * batch_size if process.is_first else 0, encoder.features), np.float32)
+    error: Optional[Exception] = None
+    source = _fetched_ahead(batches(pixels, batch_size, mine))
+    for step in tqdm(range(steps), desc=title, unit="batch", leave=False, disable=None):
+        if not error:
+            try:
+                batch = next(source)
+            except Exception as caught:
+                error = caught  # goes on with what it has, for the other ranks wait for its part
+                batch = np.zeros((batch_size, *pixels.shape[1:]), np.uint8)
+                if world == 1:
+                    break
+        h = encoder(Tensor(channels_first(batch)))
+        h = (gather(h) if gather else h).asnumpy()
+        if process.is_first:
+            features[step * len(h):][:len(h)] = h
+    with together(process):
+        if error:
+            raise error
+    return features[:count]
 
 
-def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: Any, batch_size: int,
+def _fetched_ahead(source: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield what ``source`` does; a thread fetches the next one meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, None)
+        while True:
+            batch = coming.result()
+            if batch is None:
+                return
+            coming = thread.submit(next, source, None)
+            yield batch
+
+
+def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSource, batch_size: int,
            split: str, process: Process) -> np.ndarray:
     """Return ``extract``'s result from ``folder``, where it lies under a key of checkpoint and images.
 
     ``encoder_digest`` is the checkpoint's (``checkpoint.digest``). What is not there yet is computed
-    and written whole. The folder is rank 0's: where it has the features, the other ranks get none.
+    and written whole. The folder is rank 0's.
 
     Raises:
-        UserError: this rank has other images than rank 0.
+        UserError: this rank has other images than rank 0, or one cannot be read.
     """
-    key = hashlib.sha256(f"{encoder_digest} {pixels.shape}".encode())
-    for part in identity(pixels):
-        key.update(part)
-    file = folder / f"{split}-{key.hexdigest()[:20]}.npy"
+    key = hashlib.sha256(f"{encoder_digest} {pixels.shape} {fingerprint(pixels)}".encode()).hexdigest()
+    file = folder / f"{split}-{key[:20]}.npy"
     name_of_first, is_there = share((file.name, file.exists()), process)
     with together(process):
         if file.name != name_of_first:

@@ -12,6 +12,7 @@ from src.common.logs import logger
 from src.evaluation.features import Split
 from src.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_scores
 from src.evaluation.results import Outcome
+from src.run.records import KNN, KNN_EVAL, LINEAR_EVAL, LINEAR_LBFGS
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the sweep, the strongest first
 HELD_OUT = 0.2            # share of the training images that the sweep chooses on
@@ -24,7 +25,7 @@ def nearest_neighbours(train: Split, test_rows: np.ndarray, class_num: int) -> O
     """Classify by weighted kNN among all training images. Nothing in it is random."""
     k = min(NEIGHBOURS, len(train.labels))
     protocol = f"weighted kNN (cosine, k={k}, temperature {TEMPERATURE}) on cached features without augmentation"
-    return Outcome("knn_eval", protocol, knn_scores(train.rows, train.labels, test_rows, class_num),
+    return Outcome(KNN_EVAL, KNN, protocol, knn_scores(train.rows, train.labels, test_rows, class_num),
                    {"k": k, "temperature": TEMPERATURE})
 
 
@@ -54,7 +55,7 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
     protocol = ("multinomial logistic regression on cached features without augmentation, standardised, L-BFGS, l2 "
                 f"penalty chosen on {len(held_out)} held-out training images, then fitted to all "
                 f"{len(train.labels)}")
-    return Outcome("linear_eval", protocol, scores,
+    return Outcome(LINEAR_EVAL, LINEAR_LBFGS, protocol, scores,
                    {"l2": best, "held_out_accuracy": {f"{l2:g}": value for l2, value in accuracies.items()},
                     "swept_images": len(fitted), "iterations": iterations, "converged": iterations < ITERATIONS})
 

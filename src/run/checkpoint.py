@@ -1,64 +1,70 @@
 """Checkpoints: MindSpore files that also say what they are, written whole and loaded strictly."""
+import dataclasses
 import hashlib
 import json
 import os
-import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
 import mindspore as ms
 from mindspore import Parameter
 
 from src.common.errors import UserError
-from src.common.files import written_whole
+from src.common.files import reason_of, written_whole
 from src.distributed.collectives import share
 from src.distributed.process_group import Process
+from src.run.info import up_to_date
+from src.run.layout import Series, checkpoint_in
+from src.settings.network import Network
 
-FOLDER = "checkpoint"  # of a run, in its folder
-LATEST = "latest"
+ENCODER, CLASSIFIER = "simclr", "linear_classifier"  # what a checkpoint holds
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: parameters by name, and its info (kind, epoch, settings, versions)."""
+    """What a file holds: parameters by name, and its info, as src/run/info.py has it."""
 
     path: Path
     parameters: Dict[str, Parameter]
     info: Dict[str, Any]
 
+    @property
+    def network(self) -> Network:
+        """The network of an encoder's checkpoint."""
+        return Network.of_json(self.info["network"])
+
 
 def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, whole or not at all; ``info`` needs what it ``holds``, and a network where that is one."""
     entries = [{"name": parameter.name, "data": parameter} for parameter in parameters]
+    told = {**info, "mindspore": ms.__version__}
     with written_whole(path, suffix=".ckpt") as temporary:  # MindSpore insists on the suffix
-        ms.save_checkpoint(entries, str(temporary), append_dict={_INFO: json.dumps(info)})
+        ms.save_checkpoint(entries, str(temporary), append_dict={_INFO: json.dumps(told, default=dataclasses.asdict)})
         temporary.chmod(0o644)  # MindSpore's own files are for their owner alone
 
 
-def save_epoch(folder: Path, prefix: str, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any],
-               keep: int) -> Path:
-    """Write ``<prefix>-<epoch>.ckpt``, point ``latest`` at it and keep the newest ``keep``.
+def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any], keep: int) -> None:
+    """Write an epoch's checkpoint, point `latest` at it and keep the newest ``keep``.
 
     The one of epoch 0, the untrained network, is never removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{prefix}-{epoch}.ckpt"
+    series.folder.mkdir(parents=True, exist_ok=True)
+    path = series.of_epoch(epoch)
     save(path, parameters, {**info, "epoch": epoch})
-    link = folder / f".{LATEST}.{os.getpid()}"
+    link = series.folder / f".latest.{os.getpid()}"
     if link.is_symlink():
         link.unlink()
     link.symlink_to(path.name)
-    os.replace(link, folder / LATEST)
-    for old in of_epochs(folder, prefix)[:-keep]:
+    os.replace(link, series.latest)
+    for old in series.files()[:-keep]:
         old.unlink()
-    return path
 
 
-def remove_epochs(folder: Path, prefix: str) -> None:
-    """Remove the checkpoints of an earlier run, ``latest`` first."""
-    (folder / LATEST).unlink(missing_ok=True)
-    for file in of_epochs(folder, prefix):
+def remove_epochs(series: Series) -> None:
+    """Remove the checkpoints of an earlier run, `latest` first."""
+    series.latest.unlink(missing_ok=True)
+    for file in series.files():
         file.unlink()
 
 
@@ -68,41 +74,31 @@ def clear_leftovers(folder: Path) -> None:
         file.unlink()
 
 
-def of_epochs(folder: Path, prefix: str) -> List[Path]:
-    """Return the checkpoints of ``prefix`` in ``folder`` from epoch 1 on, by epoch (9 before 10)."""
-    matches = [(re.fullmatch(re.escape(prefix) + r"-([1-9]\d*)\.ckpt", file.name), file) for file in folder.glob("*")]
-    return [file for _, file in sorted((int(match[1]), file) for match, file in matches if match)]
-
-
-def load(path: str, kind: str, flag: str) -> Checkpoint:
-    """Read a checkpoint of this project.
+def load(path: str, holds: str, flag: str) -> Checkpoint:
+    """Read a checkpoint of this project; the info of one of earlier versions is brought up to date.
 
     Args:
-        path: the file, a link to it (``latest``), or a folder that holds ``latest``.
-        kind: what it must be, "simclr" or "linear_classifier".
+        path: the file, a link to it (`latest`), or a folder that has `latest`.
+        holds: what it must hold, ``ENCODER`` or ``CLASSIFIER``.
         flag: the flag that gave ``path``, for error messages.
 
     Raises:
-        UserError: there is no such file, or it is of another kind.
+        UserError: there is no such file, or it holds something else.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = next((folder / LATEST for folder in (file, file / FOLDER) if (folder / LATEST).exists()), file)
-    file = file.resolve()
+    file = checkpoint_in(Path(path)).resolve()
     if not file.is_file():
         raise UserError(f"--{flag}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
     try:
         parameters = ms.load_checkpoint(str(file))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--{flag}: {path} is not a checkpoint that MindSpore can read ({reason})") from None
+        raise UserError(f"--{flag}: {path} is not a checkpoint that MindSpore can read ({reason_of(error)})") from None
     text = parameters.pop(_INFO, None)
     if text is None:
         raise UserError(f"--{flag}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
                         "of train.py, linear_eval.py, finetune.py or convert.py")
-    info = json.loads(str(text))
-    if info["kind"] != kind:
-        raise UserError(f"--{flag}: {path} holds a {info['kind']}, takes a {kind} checkpoint")
+    info = up_to_date(json.loads(str(text)))
+    if info["holds"] != holds:
+        raise UserError(f"--{flag}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
     return Checkpoint(file, parameters, info)
 
 

@@ -6,15 +6,16 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from src.common.errors import UserError
-from src.common.files import one_at_a_time
+from src.common.files import one_at_a_time, reason_of
 from src.common.logs import logger
+from src.run.layout import Layout
 
 MARKER = ".staged-from"  # in a folder that was staged: the URL
-LATEST = "checkpoint/latest"  # what makes a folder a run
-RESULTS = "metrics.jsonl"     # what is there also when only an encoder from elsewhere was evaluated
+LATEST = Layout(Path()).checkpoints.latest.as_posix()  # what makes a folder a run
+RESULTS = Layout(Path()).records.as_posix()  # what is there also when only an encoder from elsewhere was evaluated
 
 
 def stage_in(url: str, folder: Path) -> None:
@@ -103,52 +104,42 @@ def _mark_at(url: str) -> Optional[str]:
                  if _call("exists", f"{url.rstrip('/')}/{mark}", flag="train_url")), None)
 
 
-@contextmanager
-def synced(folder: Path, url: str) -> Iterator[Callable[[], None]]:
-    """Keep a copy of a run's ``folder`` at ``url``: at every call of what is given, and at the end.
-
-    A call in between that fails is a warning. So is the last one after an error, which then goes on; an
-    interruption counts as an error. An empty ``url`` gives a function that does nothing.
+class Copy:
+    """A copy of a run's folder in the storage, which is brought up to date again and again.
 
     Args:
-        folder: the run's folder, opened for this run already: it is copied out after any error.
+        folder: the run's folder.
         url: its place in the storage, from ``--train_url``; only one process may write there.
-
-    Raises:
-        UserError: the last copy failed, or moxing is missing (then at the start).
     """
-    if not url:
-        yield lambda: None
-        return
-    _moxing_file()
-    sent: Dict[Path, Tuple[int, ...]] = {}
 
-    def sync() -> None:
+    def __init__(self, folder: Path, url: str):
+        self.folder = folder
+        self.url = url.rstrip("/")
+        self.sent: Dict[Path, Tuple[int, ...]] = {}
+
+    def send(self) -> None:
+        """Copy out what was not sent as it is now, without temporary files.
+
+        Raises:
+            UserError: copying failed, or moxing is missing.
+        """
+        for file in sorted(self.folder.rglob("*")):
+            name = file.relative_to(self.folder)
+            if not file.is_file() or any(part.startswith(".") for part in name.parts):
+                continue
+            status = file.stat()
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self.sent.get(name) != state:
+                # Resolved, because the storage has no links: `latest` becomes a file there.
+                _call("copy_parallel", str(file.resolve()), f"{self.url}/{name.as_posix()}", flag="train_url")
+                self.sent[name] = state
+
+    def try_to_send(self) -> None:
+        """Do the same, but failing is a warning."""
         try:
-            _upload(folder, url.rstrip("/"), sent)
+            self.send()
         except (UserError, OSError) as error:
             logger.warning("warning: %s", error)
-
-    try:
-        yield sync
-    except BaseException:
-        sync()
-        raise
-    _upload(folder, url.rstrip("/"), sent)
-
-
-def _upload(folder: Path, url: str, sent: Dict[Path, Tuple[int, ...]]) -> None:
-    """Copy out what is not in ``sent`` as it is now, without temporary files."""
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        if not file.is_file() or any(part.startswith(".") for part in name.parts):
-            continue
-        status = file.stat()
-        state = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if sent.get(name) != state:
-            # Resolved, because the storage has no links: `latest` becomes a file there.
-            _call("copy_parallel", str(file.resolve()), f"{url}/{name.as_posix()}", flag="train_url")
-            sent[name] = state
 
 
 def _download(url: str, folder: Path, flag: str) -> None:
@@ -163,7 +154,7 @@ def _call(function: str, *arguments: str, flag: str) -> Any:
     try:
         return getattr(files, function)(*arguments)
     except Exception as error:  # of many kinds: the storage's, the network's, the disk's
-        raise UserError(f"--{flag}: {function} of {' to '.join(arguments)} failed ({_reason(error)}); check the URL, "
+        raise UserError(f"--{flag}: {function} of {' to '.join(arguments)} failed ({reason_of(error)}); check the URL, "
                         "the access to it and the space on the disk") from None
 
 
@@ -176,10 +167,6 @@ def _moxing_file() -> ModuleType:
         raise UserError("--run_cloudbrain: got True, but there is no package moxing, which exists only on ModelArts "
                         "and CloudBrain; leave --run_cloudbrain out elsewhere") from None
     return moxing.file
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
@@ -198,5 +185,5 @@ def _alone(folder: Path, flag: str) -> Iterator[Path]:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"--{flag}: cannot stage to {folder} ({_reason(error)}); name a folder that can be "
+        raise UserError(f"--{flag}: cannot stage to {folder} ({reason_of(error)}); name a folder that can be "
                         "written") from None

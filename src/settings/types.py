@@ -2,14 +2,14 @@
 from typing import Any, Callable, NamedTuple
 
 
-class Kind(NamedTuple):
+class FlagType(NamedTuple):
     """What a flag takes: ``convert`` raises ValueError on text that is not ``expects``."""
 
     convert: Callable[[str], Any]
     expects: str
 
 
-def _bounded(convert: type, noun: str, minimum: float, maximum: float, above: bool) -> Kind:
+def _bounded(convert: type, noun: str, minimum: float, maximum: float, above: bool) -> FlagType:
     def convert_in_range(text: str):
         value = convert(text)
         in_range = minimum < value <= maximum if above else minimum <= value <= maximum
@@ -19,25 +19,25 @@ def _bounded(convert: type, noun: str, minimum: float, maximum: float, above: bo
 
     low = f"above {minimum}" if above else f"of at least {minimum}"
     high = "" if maximum == float("inf") else f" and at most {maximum}"
-    return Kind(convert_in_range, f"{noun} {low}{high}")
+    return FlagType(convert_in_range, f"{noun} {low}{high}")
 
 
-def integer(minimum: int, maximum: float = float("inf")) -> Kind:
+def integer(minimum: int, maximum: float = float("inf")) -> FlagType:
     return _bounded(int, "an integer", minimum, maximum, above=False)
 
 
-def number(minimum: float, maximum: float = float("inf"), above: bool = False) -> Kind:
+def number(minimum: float, maximum: float = float("inf"), above: bool = False) -> FlagType:
     """A finite number; ``above`` leaves the minimum itself out."""
     return _bounded(float, "a number", minimum, maximum, above)
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> FlagType:
     def convert(text: str) -> str:
         if text not in names:
             raise ValueError(text)
         return text
 
-    return Kind(convert, "one of " + ", ".join(names))
+    return FlagType(convert, "one of " + ", ".join(names))
 
 
 def _boolean(text: str) -> bool:
@@ -50,6 +50,6 @@ def _text(text: str) -> str:
     return text
 
 
-BOOLEAN = Kind(_boolean, "True or False")
-PATH = Kind(_text, "a path")
-URL = Kind(_text, "a URL")
+BOOLEAN = FlagType(_boolean, "True or False")
+PATH = FlagType(_text, "a path")
+URL = FlagType(_text, "a URL")

@@ -1,168 +1,247 @@
-"""Pretraining, from settings to checkpoints."""
-from typing import Callable, Optional, Tuple
+"""What train.py does beside the method: how a run begins, which settings follow from that, and what watches it."""
+import os
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
-import mindspore as ms
 import numpy as np
+from mindspore.train import Callback
 
 from src import dataset
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.data.augmentation import Augmentation, Views
 from src.data.images import Images, fingerprint
-from src.distributed.collectives import broadcast, share, sum_over_ranks, together
-from src.distributed.process_group import Process
-from src.layers.batch_norm import batch_norm
-from src.lr_generator import learning_rates
-from src.nt_xent import NTXent
-from src.optimizer import build_optimizer
-from src.run import checkpoint, staging
+from src.data.views import Views
+from src.distributed.collectives import share, sum_over_ranks
+from src.lr_generator import default_learning_rate, default_scaling, default_warmup
+from src.run import checkpoint, records, staging
 from src.run.checkpoint import Checkpoint
-from src.run.folder import RunFolder
-from src.settings.flags import CIRCUMSTANCES, TrainConfig, settings_of
-from src.simclr_model import simclr_of
-from src.tasks import beginning
+from src.run.opened import Run
+from src.settings.augmentation import PAPER_LARGE, PAPER_SMALL
+from src.settings.given import Given, Role, values_of
+from src.settings.network import SMALL_SIDE, Network
+from src.settings.scripts import TrainSettings
+from src.simclr_model import SimCLR
+from src.tasks import inputs
 from src.training.callbacks import EpochReport, Progress, SaveCheckpoint
-from src.training.loop import Learner, learner_of, train_epochs
-from src.training.monitor import Monitor, Probe, build_probe, trivial_loss
-
-WEIGHTS = ("encoder.", "projection_head.")  # what is not the optimizer's in a checkpoint
-RECORDS = ("pretrain", "monitor")  # of an epoch, in metrics.jsonl
+from src.training.loop import Learner
+from src.training.monitor import Healthy, Monitor, build_probe, trivial_loss
 
 
-def build_learner(config: TrainConfig, steps_per_epoch: int, process: Process) -> Learner:
-    """Build network, loss and optimizer of a run."""
-    model = simclr_of(settings_of(config), batch_norm(config.sync_bn, process))
-    loss = NTXent(config.batch_size, config.temperature)
-    if config.cross_device_negatives:
-        loss = NTXent(config.batch_size, config.temperature, process.rank, process.world_size)
-    rates = learning_rates(config.lr_schedule, config.learning_rate, config.epoch_size, steps_per_epoch,
-                           config.warmup_epochs)
-    optimizer = build_optimizer(config.optimizer, model.trainable_params(), rates[
-        config.pretrain_epoch_size * steps_per_epoch:], config.weight_decay)
-    return learner_of(model, loss, optimizer, rates, config.amp_level, process.world_size)
+class Start(NamedTuple):
+    """How a run begins: from the checkpoint of a run that is ``resumed``, with the weights of a ``source``, or anew."""
+
+    resumed: Optional[Checkpoint] = None
+    source: Optional[Checkpoint] = None
+
+    def epoch(self, settings: TrainSettings) -> int:
+        """Return the epochs that lie behind."""
+        return self.resumed.info["epoch"] if self.resumed else settings.pretrain_epoch_size
+
+    def load_into(self, learner: Learner, model: SimCLR) -> None:
+        """Load all the state of a resumed run, or given weights; without either nothing happens.
+
+        Raises:
+            UserError: they do not fit the network.
+        """
+        if self.resumed:
+            checkpoint.load_into(learner.state(), self.resumed.parameters, str(self.resumed.path))
+            checkpoint.clear_leftovers(self.resumed.path.parent)
+        elif self.source:
+            weights = {name: value for name, value in self.source.parameters.items()
+                       if name.startswith(("encoder.", "projection_head."))}
+            has_head = self.source.network.projection_dimension is not None
+            checkpoint.load_into((model if has_head else model.encoder).get_parameters(), weights,
+                                 f"--pre_trained_path: {self.source.path}")
 
 
-def pretrain(config: TrainConfig, process: Process) -> None:
-    """Train an encoder with SimCLR and leave its checkpoints in the run's folder.
+def find_start(given: Given, run: Run) -> Start:
+    """Return how a run begins; rank 0 alone reads checkpoints.
 
     Raises:
-        UserError: data, checkpoint or folder are not what the settings say.
-        DivergedError: the loss is not finite any more.
+        UserError: the folder, or its place in a cloud, holds a run that would be overwritten; the given weights are no
+            checkpoint.
     """
-    resumed, source = beginning.find_start(config, process)
-    with together(process):
-        config = beginning.resolve(config, resumed, source, process.world_size)
-        start = resumed.info["epoch"] if resumed else config.pretrain_epoch_size
-        views, images = load_views(config, start, process)
-        data = fingerprint(views.pixels)
-    data_of_first = share(data, process)
-    with together(process):
-        beginning.check_data(data, data_of_first, resumed)
-        learner = build_learner(config, len(views), process)
-        if process.is_first:
-            load_start(learner, resumed, source)
-        folder = RunFolder(config, process)
-    broadcast(learner.state(), process)
-    info = {"kind": "simclr", "mindspore": ms.__version__, "data": data,
-            "global_batch": config.batch_size * process.world_size,
-            "settings": {name: value for name, value in settings_of(config).items() if name not in CIRCUMSTANCES}}
-    with staging.synced(folder.path, config.train_url if process.is_first else None) as sync:
-        def save(epoch: int) -> None:
-            checkpoint.save_epoch(folder.checkpoints, beginning.PREFIX, epoch, learner.state(), info,
-                                  config.keep_checkpoint_max)
-            sync()
-
-        if resumed:
-            logger.info("resumed after epoch %d of %d from %s", start, config.epoch_size, resumed.path)
-            folder.keep_metrics(lambda record: record["kind"] not in RECORDS or record["epoch"] <= start)
-        elif source:
-            logger.info("weights from %s, %s; %s anew", source.path, checkpoint.after(source.info["epoch"]),
-                        "the optimizer begins" if has_head(source) else "projection head and optimizer begin")
-        if process.is_first and not resumed:
-            save(start)
-        if start < config.epoch_size:
-            describe(config, learner, len(views))
-            probe = build_probe(views, images, load_test(config, process)) if config.eval_every else None
-            train(config, learner, views, probe, folder, process, save)
-        logger.info("done, %d epochs: %s", config.epoch_size, folder.checkpoints / checkpoint.LATEST)
+    resumed = run.read(lambda: _find_resumed(given, run))
+    if resumed or not given["pre_trained_path"]:
+        return Start(resumed)
+    return Start(source=run.read(
+        lambda: checkpoint.load(given["pre_trained_path"], checkpoint.ENCODER, "pre_trained_path")))
 
 
-def train(config: TrainConfig, learner: Learner, views: Views, probe: Optional[Probe], folder: RunFolder,
-          process: Process, save: Callable[[int], None]) -> None:
-    """Train from the views' next epoch to the last; rank 0 alone shows progress and saves."""
-    start, global_batch = views.next_epoch, config.batch_size * process.world_size
-    callbacks = [EpochReport("pretrain", "contrastive_accuracy", learner.step.totals, learner.model.get_parameters(),
-                             learner.rates, start, global_batch, folder.add_metrics),
-                 Monitor(learner.model, learner.step.totals, probe, config, start, process, folder.add_metrics)]
+def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
+    series = run.layout.checkpoints
+    if given["run_cloudbrain"]:
+        if given["resume"]:
+            staging.fetch_run(given["train_url"], run.layout.path)
+        elif staging.holds_run(given["train_url"]):
+            raise UserError(f"--train_url: {given['train_url']} already holds a run; go on with it with --resume True, "
+                            "or name another place")
+    if given["resume"] and os.path.lexists(series.latest):
+        found = checkpoint.load(str(series.folder), checkpoint.ENCODER, "resume")
+        if "converted_from" in found.info:
+            raise UserError(f"--resume: {found.path} was converted from {found.info['converted_from']} and is no run; "
+                            "begin one with its weights: --pre_trained_path, and another --train_output_path")
+        return found
+    if series.files():
+        raise UserError(f"--train_output_path: {run.layout.path} already holds a run; go on with it with "
+                        "--resume True, or name another folder")
+    if given["resume"]:
+        logger.info("no checkpoint in %s yet: the run begins", series.folder)
+    return None
+
+
+def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings, Network]:
+    """Fill in what follows from the checkpoint that a run begins with, from the images and from other settings.
+
+    Raises:
+        UserError: the user wants something else than the checkpoint has, or what does not go together.
+    """
+    found = start.resumed or start.source
+    if start.resumed:
+        stored = {**found.info["settings"], **found.network.settings}
+        del stored["batch_size"]
+        given = _keep_global_batch(given.adopt(stored, str(found.path)), found, world_size)
+    elif found:
+        given = given.adopt({name: value for name, value in found.network.settings.items() if name != "image_size"},
+                            str(found.path))
+    given = inputs.fit_workers(_follow_paper(inputs.follow_images(given)))
+    if given["learning_rate"] is None:
+        scaling = given["lr_scaling"] or default_scaling(given["optimizer"])
+        given = given.fill(lr_scaling=scaling, learning_rate=default_learning_rate(
+            given["optimizer"], given["batch_size"] * world_size, scaling))
+    if not start.resumed:
+        given = given.fill(warmup_epochs=default_warmup(given["warmup_epochs"], given["epoch_size"]))
+    settings = given.resolved()
+    mean, std = inputs.normalisation(settings.dataset_name, settings.normalize)
+    if found:  # what its pixels were normalised by, whatever the data set has now
+        mean, std = found.network.mean, found.network.std
+    return settings, Network(settings.encoder, settings.width_multiplier, settings.stem, settings.image_size, mean, std,
+                             settings.projection_dimension, settings.head_batch_norm)
+
+
+def _follow_paper(given: Given) -> Given:
+    """Fill in the transformations that the paper has for images of this size."""
+    paper = PAPER_SMALL if given["image_size"] <= SMALL_SIDE else PAPER_LARGE
+    return given.fill(**{name: value for name, value in paper._asdict().items() if given[name] is None})
+
+
+def _keep_global_batch(given: Given, resumed: Checkpoint, world_size: int) -> Given:
+    """Share a resumed run's images per step among the devices of now, for its schedule counts these steps."""
+    global_batch = resumed.info["global_batch"]
+    batch_size = global_batch // world_size
+    if batch_size * world_size != global_batch or batch_size < 2:
+        raise UserError(f"--device_num: got {world_size}, but {resumed.path} was trained with {global_batch} "
+                        "images per step; take a number of devices that divides them")
+    if given.chosen.get("batch_size", batch_size) != batch_size:
+        raise UserError(f"--batch_size: got {given['batch_size']}, but {resumed.path} was trained with {global_batch} "
+                        f"images per step, {batch_size} on each of {world_size} devices; leave the flag out")
+    return given.fill(batch_size=batch_size)
+
+
+def same_data(images: Images, start: Start, run: Run) -> str:
+    """Return the fingerprint of the training images.
+
+    Raises:
+        UserError: this rank has others than rank 0, or than the run that is resumed.
+    """
+    then = start.resumed and start.resumed.info["data"]
+    data = inputs.same_data(images.pixels, run, "train_dataset_path", "training", then)
+    with run.together():
+        if then and then != data:
+            raise UserError(f"--train_dataset_path: its training images ({data}) are not those that "
+                            f"{start.resumed.path} was trained on ({then}); a run resumes on the same data")
+    return data
+
+
+def saver(settings: TrainSettings, network: Network, learner: Learner, data: str, run: Run) -> Callable[[int], None]:
+    """Return what writes the checkpoint of an epoch."""
+    info = {"holds": checkpoint.ENCODER, "network": network, "data": data,
+            "global_batch": settings.batch_size * run.process.world_size,
+            "settings": values_of(settings, Role.LEARNING)}
+
+    def save(epoch: int) -> None:
+        checkpoint.save_epoch(run.layout.checkpoints, epoch, learner.state(), info, settings.keep_checkpoint_max)
+        run.sync()
+
+    return save
+
+
+def tell_start(start: Start, settings: TrainSettings, run: Run, save: Callable[[int], None]) -> None:
+    """Say how the run begins, and bring its files there: the records of a resumed one, the checkpoint of a new one."""
+    epoch = start.epoch(settings)
+    if start.resumed:
+        logger.info("resumed after epoch %d of %d from %s", epoch, settings.epoch_size, start.resumed.path)
+        if run.process.is_first:
+            records.keep(run.layout.records, lambda record: record["kind"] not in (
+                records.PRETRAIN, records.MONITOR) or record["epoch"] <= epoch)
+        return
+    if start.source:
+        has_head = start.source.network.projection_dimension is not None
+        logger.info("weights from %s, %s; %s anew", start.source.path, checkpoint.after(start.source.info["epoch"]),
+                    "the optimizer begins" if has_head else "projection head and optimizer begin")
+    if run.process.is_first:
+        save(epoch)
+
+
+def callbacks(settings: TrainSettings, learner: Learner, model: SimCLR, views: Views, images: Images,
+              save: Callable[[int], None], run: Run) -> List[Callback]:
+    """Return what happens beside the steps; rank 0 alone shows progress and saves."""
+    process, totals = run.process, learner.step.totals
+    global_batch = settings.batch_size * process.world_size
+    compared = 2 * (global_batch if settings.cross_device_negatives else settings.batch_size)
+    healthy = Healthy(trivial_loss(compared), settings.temperature, settings.projection_dimension,
+                      tuple(likely_causes(settings)))
+    describe(settings, learner, model, len(views), process.world_size, healthy)
+    probe = build_probe(views, images, load_test(settings, run)) if settings.eval_every else None
+    found = [EpochReport(records.PRETRAIN, "contrastive_accuracy", totals, model.get_parameters(), learner.rates,
+                         global_batch, run.records.add),
+             Monitor(model, totals, probe, settings.eval_every, settings.epoch_size, settings.batch_size, healthy,
+                     process, run.records.add)]
     if process.is_first:
-        callbacks = [Progress(learner.step.totals, start, config.epoch_size, global_batch), *callbacks,
-                     SaveCheckpoint(save, config.save_checkpoint_epochs, start, config.epoch_size)]
-    train_epochs(learner, views, config.epoch_size, callbacks, process)
+        found = [Progress(totals, settings.epoch_size, global_batch), *found,
+                 SaveCheckpoint(save, settings.save_checkpoint_epochs, settings.epoch_size)]
+    return found
 
 
-def load_start(learner: Learner, resumed: Optional[Checkpoint], source: Optional[Checkpoint]) -> None:
-    """Load the state of a resumed run, or given weights.
-
-    Raises:
-        UserError: they do not fit the network.
-    """
-    if resumed:
-        checkpoint.load_into(learner.state(), resumed.parameters, str(resumed.path))
-        checkpoint.clear_leftovers(resumed.path.parent)
-    elif source:
-        weights = {name: value for name, value in source.parameters.items() if name.startswith(WEIGHTS)}
-        given = learner.model if has_head(source) else learner.model.encoder
-        checkpoint.load_into(given.get_parameters(), weights, f"--pre_trained_path: {source.path}")
-
-
-def has_head(source: Checkpoint) -> bool:
-    """Whether a checkpoint has a projection head; one that was converted from PyTorch may have none."""
-    return "projection_dimension" in source.info["settings"]
-
-
-def load_test(config: TrainConfig, process: Process) -> Optional[Images]:
-    """Return the test images for the monitor; training goes on without them, so None where they cannot be had."""
+def load_test(settings: TrainSettings, run: Run) -> Optional[Images]:
+    """Return the test images for the monitor; training goes on without them, so None where a rank has none."""
     test, problem = None, "they are not the same on every rank"
     try:
-        test = dataset.load(config.dataset_name, config.train_dataset_path, "test", download=config.download,
-                            side=config.image_size)
+        test = dataset.load(settings.dataset_name, settings.train_dataset_path, "test", download=settings.download,
+                            side=settings.image_size)
     except UserError as error:
         problem = str(error)
     mine = fingerprint(test.pixels) if test else "none"
-    equal = np.array([mine == share(mine, process)], np.float32)
-    if test and sum_over_ranks(equal, process)[0] == process.world_size:
+    equal = np.array([mine == share(mine, run.process) and test is not None], np.float32)
+    # Every rank has its say, also one without images: the others wait for it.
+    if sum_over_ranks(equal, run.process)[0] == run.process.world_size:
         return test
     logger.warning("warning: no kNN accuracy during the run, for want of test images (%s)", problem)
     return None
 
 
-def load_views(config: TrainConfig, first_epoch: int, process: Process) -> Tuple[Views, Images]:
-    """Read the training images and prepare this rank's views of them."""
-    if config.run_cloudbrain:
-        staging.stage_in(config.data_url, dataset.folder_of(config.dataset_name, config.train_dataset_path))
-    images = dataset.load(config.dataset_name, config.train_dataset_path, "pretrain",
-                          num_samples=config.num_samples, download=config.download, side=config.image_size)
-    if len(images.pixels) < config.batch_size * process.world_size:
-        devices = f" on {process.world_size} devices" if process.world_size > 1 else ""
-        raise UserError(f"--batch_size: got {config.batch_size}{devices}, takes at most the "
-                        f"{len(images.pixels) // process.world_size} images that each device has to train on")
-    augmentation = Augmentation(**{name: getattr(config, name) for name in Augmentation._fields})
-    views = Views(images.pixels, config.batch_size, augmentation, config.seed, config.num_parallel_workers, first_epoch,
-                  process.rank, process.world_size)
-    return views, images
+def likely_causes(settings: TrainSettings) -> List[str]:
+    """Say what usually makes a network collapse, as far as ``settings`` allow it."""
+    causes = [f"--learning_rate {settings.learning_rate:g} is too high (or far too low, where the loss alone is stuck)",
+              f"--temperature {settings.temperature:g} is too high or too low"]
+    if not settings.head_batch_norm:
+        causes.append("there is no batch norm in the projection head (--head_batch_norm True)")
+    if settings.crop_min_scale > 0.8 or not settings.jitter_strength:
+        causes.append("the augmentation is off or weak (--crop_min_scale, --jitter_strength)")
+    return [*causes, "the training images are damaged or all alike"]
 
 
-def describe(config: TrainConfig, learner: Learner, steps_per_epoch: int) -> None:
+def describe(settings: TrainSettings, learner: Learner, model: SimCLR, steps_per_epoch: int, world_size: int,
+             healthy: Healthy) -> None:
     """Log what is about to be trained."""
-    trained = sum(parameter.size for parameter in learner.model.trainable_params())
-    logger.info("%s, width x %g, %s stem: %d features, projected to %d; %s parameters to train", config.encoder,
-                config.width_multiplier, config.stem, learner.model.encoder.features, config.projection_dimension,
+    trained = sum(parameter.size for parameter in model.trainable_params())
+    logger.info("%s, width x %g, %s stem: %d features, projected to %d; %s parameters to train", settings.encoder,
+                settings.width_multiplier, settings.stem, model.encoder.features, settings.projection_dimension,
                 f"{trained:,}")
-    if config.amp_level != "O0":
-        logger.info("mixed precision %s, loss scale %g", config.amp_level, learner.scaler.scale_value.asnumpy())
-    batch = f"{config.device_num} x {config.batch_size}" if config.device_num > 1 else str(config.batch_size)
+    if settings.amp_level != "O0":
+        logger.info("mixed precision %s, loss scale %g", settings.amp_level, learner.scaler.scale_value.asnumpy())
+    batch = f"{world_size} x {settings.batch_size}" if world_size > 1 else str(settings.batch_size)
     logger.info("%d epochs of %d steps of %s images; %s, learning rate up to %g, warm-up %g epochs, then %s",
-                config.epoch_size, steps_per_epoch, batch, config.optimizer, config.learning_rate,
-                config.warmup_epochs, config.lr_schedule)
+                settings.epoch_size, steps_per_epoch, batch, settings.optimizer, settings.learning_rate,
+                settings.warmup_epochs, settings.lr_schedule)
     logger.info("an untrained network has a loss of about %.2f; the first step compiles the graph: seconds on a CPU, "
-                "minutes on Ascend", trivial_loss(config))
+                "minutes on Ascend", healthy.trivial_loss)

@@ -1,10 +1,11 @@
 """PyTorch's weights of ResNets: files and names.
 
-The names are torchvision's, which are this project's but for those of batch norm, alone or with what
-lightly, solo-learn, MoCo and DataParallel put before them. Only float32 is taken, so every bit is kept.
+The names are torchvision's, which are this project's but for those of batch norm, alone or with what lightly,
+solo-learn, MoCo, DataParallel and torch.compile put before them. Only float32 is taken, so every bit is kept.
 """
 import importlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
@@ -20,6 +21,8 @@ Weights = Dict[str, np.ndarray]
 
 PICKLES = (".pth", ".pt", ".ckpt", ".tar")
 NESTED = ("state_dict", "model")  # where training scripts put the state dict
+# What may stand before all names, in any order: of DataParallel, a module that holds the network, torch.compile.
+WRAPPERS = re.compile(r"(?:(?:module|model|_orig_mod)\.)*")
 # What stands before the encoder's names: nothing (torchvision), this project's reference and older solo-learn,
 # lightly and solo-learn, MoCo v1 and v2, MoCo v3. Where several are there, as in MoCo, the first one counts.
 PREFIXES = ("", "encoder.", "backbone.", "encoder_q.", "base_encoder.")
@@ -27,10 +30,9 @@ HEADS = ("projection_head.", "projector.")  # lightly and the reference, solo-le
 CLASSIFIERS = ("fc.", "linear.")  # torchvision, lightly
 COUNTER = "num_batches_tracked"
 SETTINGS = "simclr_settings"  # in the metadata of this project's .safetensors files: what weights do not tell, as JSON
-# An encoder cut out as nn.Sequential(*list(resnet.children())[:-1]), as lightly does, has numbers for names;
-# lightly's own ResNet has no ReLU and no pooling among its children.
-NUMBERED = (dict(zip("014567", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"))),
-            dict(zip("012345", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"))))
+# An encoder cut out as nn.Sequential(*list(resnet.children())[:-1]), as lightly does, has numbers for names; 2 and 3
+# are ReLU and pooling. In lightly's own ResNet these are no children: cut out it has lost them, and 2 is layer1.
+NUMBERED = dict(zip("014567", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")))
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 PLAIN_HEAD = {"0.weight": "dense1.weight", "0.bias": "dense1.bias", "2.weight": "dense2.weight",
               "2.bias": "dense2.bias"}
@@ -42,10 +44,10 @@ class Found(NamedTuple):
     """What a state dict holds: an encoder, a head that fits it (or nothing), and the rest."""
 
     settings: Dict[str, Any]  # encoder, width_multiplier, and projection_dimension and head_batch_norm of a head
-    weights: Weights          # torchvision's names, and projection_head.{dense1,bn1,dense2}
+    weights: Weights          # torchvision's names, and projection_head.{dense1,bn1,dense2}; shapes as in the file
     left_out: List[str]       # in the file's names
     counters: int             # of num_batches_tracked
-    is_solo_learn: bool
+    is_solo_learn: bool       # by its names: then a 3x3 first convolution is to be padded by 2
 
 
 def torch_name(name: str) -> str:
@@ -58,7 +60,7 @@ def summary(names: Iterable[str]) -> str:
     """Name what is left out, long groups by their beginning and number: ``fc.weight, fc.bias, encoder_k.* (62)``."""
     groups: Dict[str, List[str]] = {}
     for name in names:
-        groups.setdefault(name.split(".")[0], []).append(name)
+        groups.setdefault(re.match(WRAPPERS.pattern + "[^.]*", name)[0], []).append(name)
     return ", ".join(", ".join(group) if len(group) < 5 else f"{first}.* ({len(group)})"
                      for first, group in groups.items())
 
@@ -81,7 +83,7 @@ def _package(module: str, path: str, flag: str) -> Any:
 
 
 def read(path: str, flag: str) -> Weights:
-    """Read the state dict of a file, pickled by PyTorch or in the safetensors format (which needs no PyTorch).
+    """Read a state dict, as it is, from a file pickled by PyTorch or a .safetensors file (which needs no PyTorch).
 
     Args:
         path: the file; its suffix decides.
@@ -98,15 +100,15 @@ def read(path: str, flag: str) -> Weights:
 
 
 def told_settings(path: str, flag: str) -> Dict[str, Any]:
-    """Return what a file that was ``read`` tells of its network: nothing, but for .safetensors of this project."""
+    """Return what a file that was ``read`` tells of its network: nothing, but for what ``write`` has written."""
     if not path.endswith(".safetensors"):
         return {}
     with _package("safetensors", path, flag).safe_open(path, framework="numpy") as file:
         return json.loads((file.metadata() or {}).get(SETTINGS, "{}"))
 
 
-def _not_float32(path: str, flag: str, name: str, kind: str) -> UserError:
-    return UserError(f"--{flag}: {path}: {name} is {kind}, takes float32; save the weights as float32 first")
+def _not_float32(path: str, flag: str, name: str, dtype: str) -> UserError:
+    return UserError(f"--{flag}: {path}: {name} is {dtype}, takes float32; save the weights as float32 first")
 
 
 def _read_safetensors(path: str, flag: str) -> Weights:
@@ -134,10 +136,8 @@ def _read_pickle(path: str, flag: str) -> Weights:
         hint = " (a checkpoint of this project goes to a target for PyTorch)" if path.endswith(".ckpt") else ""
         raise UserError(f"--{flag}: {path} is no file of tensors alone that PyTorch can read ({reason}); save the "
                         f"state dict: torch.save(model.state_dict(), ...){hint}") from None
-    while isinstance(entries, Mapping):
-        inner = next((key for key in NESTED if isinstance(entries.get(key), Mapping)), None)
-        if inner is None:
-            break
+    while inner := next((key for key in NESTED if isinstance(entries, Mapping)
+                         and isinstance(entries.get(key), Mapping)), None):
         beside = [key for key in entries if key != inner]
         if beside:
             logger.info("left out: %s (beside %s)", ", ".join(map(str, beside)), inner)
@@ -178,78 +178,72 @@ def recognise(weights: Weights, source: str) -> Found:
     """Find the encoder of a state dict, and its projection head where that is one of this project's shape.
 
     Args:
-        weights: a state dict, by PyTorch's names.
+        weights: a state dict, named as by torchvision/models/resnet.py, lightly/models/resnet.py, solo-learn's
+            solo/methods/base.py or MoCo's moco/builder.py; convolutions are (outputs, inputs, kernel, kernel).
         source: flag and file, for error messages.
 
     Raises:
         UserError: there is no ResNet in it, or one that this project does not have.
     """
-    wrapped = "module." if all(name.startswith("module.") for name in weights) else ""
-    counted = [name for name in weights if name.endswith(COUNTER)]
-    rest = {name[len(wrapped):]: value for name, value in weights.items() if not name.endswith(COUNTER)}
-    prefix = _encoder_prefix(rest, source)
-    outside = {name: rest.pop(name) for name in list(rest) if not name.startswith(prefix) or name.startswith(HEADS)}
-    inside = _plain({name[len(prefix):]: value for name, value in rest.items()})
-    classifier = {name: inside.pop(name) for name in list(inside) if name.startswith(CLASSIFIERS)}
-    name, width, features = _architecture(inside, source)
-    settings: Dict[str, Any] = {"encoder": name, "width_multiplier": width}
-    is_solo_learn = prefix == "backbone." and any(key.startswith("projector.") for key in outside)
-    for start, candidates in ((HEADS, outside), (CLASSIFIERS[:1], classifier)):
-        head, used = _head(start, candidates, features)
-        if head:
-            settings.update(projection_dimension=len(head["dense2.weight"]), head_batch_norm="bn1.weight" in head)
-            inside.update({f"projection_head.{part}": value for part, value in head.items()})
-            for key in used:
-                del candidates[key]
-            break
-    left_out = [*(prefix + key for key in classifier), *outside]
-    return Found(settings, inside, left_out, len(counted), is_solo_learn)
+    wrapper = WRAPPERS.match(os.path.commonprefix(list(weights)))[0]
+    rest = {name[len(wrapper):]: value for name, value in weights.items() if not name.endswith(COUNTER)}
+    counters = len(weights) - len(rest)
+    prefix = _encoder_prefix(rest, wrapper, source)
+    beside = (*HEADS, *(prefix + classifier for classifier in CLASSIFIERS))
+    others = {name: rest.pop(name) for name in list(rest) if not name.startswith(prefix) or name.startswith(beside)}
+    inside = {_plain(name[len(prefix):]): value for name, value in rest.items()}
+    settings, features = _architecture(inside, source)
+    head, used = _head((*HEADS, f"{prefix}fc."), others, features)
+    if head:
+        settings.update(projection_dimension=len(head["dense2.weight"]), head_batch_norm="bn1.weight" in head)
+        inside.update({f"projection_head.{part}": value for part, value in head.items()})
+    is_solo_learn = prefix in ("encoder.", "backbone.") and any(name.startswith("projector.") for name in others)
+    return Found(settings, inside, [wrapper + name for name in others if name not in used], counters, is_solo_learn)
 
 
-def _encoder_prefix(weights: Weights, source: str) -> str:
+def _encoder_prefix(weights: Weights, wrapper: str, source: str) -> str:
     for prefix in PREFIXES:
+        if f"{prefix}2.0.conv1.weight" in weights:
+            raise UserError(
+                f"{source} has its first stage at {wrapper}{prefix}2, right after the batch norm, as lightly's own "
+                "ResNet cut into a Sequential, and so no ReLU between them; takes a ResNet with that ReLU, whose "
+                "features are others; train lightly's ResNet whole (resnet.linear = nn.Identity()), or torchvision's")
         if f"{prefix}layer1.0.conv1.weight" in weights or f"{prefix}4.0.conv1.weight" in weights:
             return prefix
-    raise UserError(f"{source} holds no ResNet by torchvision's names, alone or after {', '.join(PREFIXES[1:])}, but "
-                    f"{_first(weights) or 'nothing'}; save a state dict of such names")
+    raise UserError(f"{source} holds no ResNet by torchvision's names, alone or after {', '.join(PREFIXES[1:])} "
+                    "(with module., model. or _orig_mod. before all names or none), but "
+                    f"{_first(wrapper + name for name in weights) or 'nothing'}; save a state dict of such names")
 
 
-def _plain(weights: Weights) -> Weights:
-    """Give the encoder's weights torchvision's names where lightly has others."""
-    numbers = NUMBERED[1] if "2.0.conv1.weight" in weights else NUMBERED[0]
-    plain = {}
-    for name, value in weights.items():
-        first, _, others = name.partition(".")
-        name = f"{numbers[first]}.{others}" if first in numbers else name
-        plain[re.sub(r"^(layer\d\.\d+\.)shortcut\.", r"\1downsample.", name)] = value
-    return plain
+def _plain(name: str) -> str:
+    """Return torchvision's name for lightly's name of a part of the encoder."""
+    first, dot, others = name.partition(".")
+    return re.sub(r"^(layer\d\.\d+\.)shortcut\.", r"\1downsample.", f"{NUMBERED.get(first, first)}{dot}{others}")
 
 
-def _architecture(encoder: Weights, source: str) -> Tuple[str, float, int]:
-    """Return name, width multiplier and features of the encoder, from names and shapes."""
+def _architecture(encoder: Weights, source: str) -> Tuple[Dict[str, Any], int]:
+    """Return the settings and the number of features of the encoder, from names and shapes."""
     for name in ("conv1.weight", "layer4.0.conv1.weight"):
         if name not in encoder or encoder[name].ndim != 4:
             there = encoder[name].shape if name in encoder else "missing"
             raise UserError(f"{source} does not fit a ResNet: {name} is {there}")
-    blocks = [{name.split(".")[1] for name in encoder if name.startswith(f"layer{stage}.")} for stage in range(1, 5)]
-    depths = [len(stage) for stage in blocks]
-    kind = "Bottleneck" if "layer1.0.conv3.weight" in encoder else "BasicBlock"
+    depths = [len({name.split(".")[1] for name in encoder if name.startswith(f"layer{n}.")}) for n in range(1, 5)]
+    block_name = "Bottleneck" if "layer1.0.conv3.weight" in encoder else "BasicBlock"
     # The last stage's width tells the multiplier exactly: the other stages have a half, a quarter and an eighth.
     width = encoder["layer4.0.conv1.weight"].shape[0]
     for name, (block, known) in ENCODERS.items():
-        if (block.__name__, known) == (kind, depths):
-            return name, width / 512, width * block.expansion
+        if (block.__name__, list(known)) == (block_name, depths):
+            return {"encoder": name, "width_multiplier": width / 512}, width * block.expansion
     takes = ", ".join(f"{name} ({block.__name__} {known})" for name, (block, known) in ENCODERS.items())
-    raise UserError(f"{source} has the stages {kind} {depths}, takes one of {takes}")
+    raise UserError(f"{source} has the stages {block_name} {depths}, takes one of {takes}")
 
 
 def _head(starts: Tuple[str, ...], weights: Weights, features: int) -> Tuple[Weights, List[str]]:
     """Return a projection head of this project's shape, and the names that it has in ``weights``; else nothing."""
     for start in starts:
-        used = [name for name in weights if name.startswith(start)]
-        there = {name[len(start):].replace("layers.", "", 1): weights[name] for name in used}
+        parts = {name[len(start):].replace("layers.", "", 1): name for name in weights if name.startswith(start)}
         for layout in (PLAIN_HEAD, NORMED_HEAD):
-            head = {layout.get(name, name): value for name, value in there.items()}
+            head = {layout.get(part, part): weights[name] for part, name in parts.items()}
             if set(head) == set(layout.values()) and head["dense2.weight"].shape[1:] == (features,):
-                return head, used
+                return head, list(parts.values())
     return {}, []

@@ -1,10 +1,10 @@
 """What happens beside the training steps: log lines, progress, metrics and checkpoints."""
 import sys
 import time
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor, amp
 from mindspore.train import Callback
 from tqdm import tqdm
 
@@ -32,12 +32,15 @@ def check_finite(totals: Tensor, epoch: int, steps: int) -> None:
                             "--learning_rate (or, in pretraining, a higher --temperature)")
 
 
-def check_weights(weights: Iterable[Parameter], epoch: int, steps: int) -> None:
-    """Raise DivergedError where the epoch's last update has spoiled the weights: nothing good comes of them."""
-    for weight in weights:
-        if not np.isfinite(weight.asnumpy()).all():
-            raise DivergedError(f"{weight.name} is not finite after epoch {epoch}, step {steps}: training has "
-                                "diverged; what is saved is from before; begin again with a lower --learning_rate")
+def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
+    """Raise DivergedError where the epoch's last update has spoiled the weights: nothing good comes of them.
+
+    They are reduced to one answer on the device, so that the host reads once and not once per weight.
+    """
+    if not amp.all_finite(list(weights)).asnumpy().all():
+        spoiled = next(weight.name for weight in weights if not np.isfinite(weight.asnumpy()).all())
+        raise DivergedError(f"{spoiled} is not finite after epoch {epoch}, step {steps}: training has "
+                            "diverged; what is saved is from before; begin again with a lower --learning_rate")
 
 
 class Progress(Callback):
@@ -49,15 +52,13 @@ class Progress(Callback):
 
     Args:
         totals: summed up by the train step.
-        first_epoch: epochs that lie behind.
         epochs: epochs of the whole run.
         images_per_step: global batch.
     """
 
-    def __init__(self, totals: Tensor, first_epoch: int, epochs: int, images_per_step: int):
+    def __init__(self, totals: Tensor, epochs: int, images_per_step: int):
         super().__init__()
         self.totals = totals
-        self.first_epoch = first_epoch
         self.epochs = epochs
         self.images_per_step = images_per_step
         self.on_terminal = sys.stdout.isatty()
@@ -71,7 +72,7 @@ class Progress(Callback):
         self.epoch_start_step = parameters.cur_step_num
         if self.on_terminal and not parameters.dataset_sink_mode:
             self.bar = tqdm(total=parameters.batch_num, file=sys.stdout, leave=False, unit="step",
-                            desc=f"epoch {self.first_epoch + parameters.cur_epoch_num}/{self.epochs}",
+                            desc=f"epoch {parameters.cur_epoch_num}/{self.epochs}",
                             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
 
     def on_train_step_end(self, run_context):
@@ -84,17 +85,17 @@ class Progress(Callback):
             return
         self.shown = now
         in_epoch = step - self.epoch_start_step
-        check_finite(self.totals, self.first_epoch + parameters.cur_epoch_num, in_epoch)
+        check_finite(self.totals, parameters.cur_epoch_num, in_epoch)
         per_step = (now - self.started) / (step - self.start_step)
-        left = (self.epochs - self.first_epoch) * parameters.batch_num - step
+        left = (self.epochs - parameters.cur_epoch_num + 1) * parameters.batch_num - in_epoch
         text = (f"loss {last_loss(parameters):.3f}, {self.images_per_step / per_step:.0f} images/s, "
                 f"{tqdm.format_interval(left * per_step)} left")
         if self.bar is not None:
             self.bar.update(in_epoch - self.bar.n)
             self.bar.set_postfix_str(text)
         else:
-            logger.info("progress: epoch %d/%d, step %d/%d, %s", self.first_epoch + parameters.cur_epoch_num,
-                        self.epochs, in_epoch, parameters.batch_num, text)
+            logger.info("progress: epoch %d/%d, step %d/%d, %s", parameters.cur_epoch_num, self.epochs, in_epoch,
+                        parameters.batch_num, text)
 
     def on_train_epoch_end(self, run_context):
         if self.bar is not None:
@@ -110,33 +111,30 @@ class EpochReport(Callback):
         totals: loss, accuracy and finite steps, summed up by the train step.
         weights: of the network; an epoch that has spoiled them is the last, and is not saved.
         rates: learning rate of every step of the whole run.
-        first_epoch: epochs that lie behind.
         images_per_step: global batch.
         write: takes the record.
     """
 
     def __init__(self, kind: str, accuracy: str, totals: Tensor, weights: Iterable[Parameter], rates: np.ndarray,
-                 first_epoch: int, images_per_step: int, write: Callable[[Dict[str, Any]], None]):
+                 images_per_step: int, write: Callable[[Dict[str, Any]], None]):
         super().__init__()
         self.kind = kind
         self.accuracy = accuracy
         self.totals = totals
         self.weights = list(weights)
         self.rates = rates
-        self.first_epoch = first_epoch
         self.images_per_step = images_per_step
         self.write = write
         self.begun = 0.0
 
     def on_train_epoch_begin(self, run_context):
         self.begun = time.perf_counter()
-        ops.assign(self.totals, Tensor(np.zeros(3, np.float32)))
 
     def on_train_epoch_end(self, run_context):
         parameters = run_context.original_args()
         steps, loss = parameters.batch_num, last_loss(parameters)
         seconds = time.perf_counter() - self.begun
-        epoch = self.first_epoch + parameters.cur_epoch_num
+        epoch = parameters.cur_epoch_num
         log_epoch(epoch, steps, loss, seconds)
         check_finite(self.totals, epoch, steps)
         check_weights(self.weights, epoch, steps)
@@ -150,15 +148,14 @@ class EpochReport(Callback):
 class SaveCheckpoint(Callback):
     """Calls ``save`` with the epoch after every ``every`` epochs and after the last one."""
 
-    def __init__(self, save: Callable[[int], None], every: int, first_epoch: int, epochs: int):
+    def __init__(self, save: Callable[[int], None], every: int, epochs: int):
         super().__init__()
         self.save = save
         self.every = every
-        self.first_epoch = first_epoch
         self.epochs = epochs
 
     def on_train_epoch_end(self, run_context):
-        epoch = self.first_epoch + run_context.original_args().cur_epoch_num
+        epoch = run_context.original_args().cur_epoch_num
         if epoch % self.every == 0 or epoch == self.epochs:
             self.save(epoch)
 
@@ -169,14 +166,12 @@ class OverflowReport(Callback):
     Args:
         updates: the optimizer's count of them, (1,).
         scale: of the loss, a scalar.
-        first_epoch: epochs that lie behind.
     """
 
-    def __init__(self, updates: Tensor, scale: Tensor, first_epoch: int):
+    def __init__(self, updates: Tensor, scale: Tensor):
         super().__init__()
         self.updates = updates
         self.scale = scale
-        self.first_epoch = first_epoch
         self.done = 0
 
     def on_train_epoch_begin(self, run_context):
@@ -185,7 +180,7 @@ class OverflowReport(Callback):
     def on_train_epoch_end(self, run_context):
         parameters = run_context.original_args()
         steps, scale = parameters.batch_num, float(self.scale.asnumpy())
-        epoch = self.first_epoch + parameters.cur_epoch_num
+        epoch = parameters.cur_epoch_num
         overflows = steps - (int(self.updates.asnumpy()[0]) - self.done)
         if overflows == steps and scale <= 1:
             raise DivergedError(f"the gradients of every step of epoch {epoch} overflowed with a loss scale of 1: "

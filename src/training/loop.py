@@ -1,18 +1,21 @@
 """What is trained, step by step, and the loop over the epochs: for the contrastive loss and for labels."""
-from typing import Any, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from mindspore import Model, Parameter, amp, nn
+from mindspore.train import Callback
 
-from src.data.augmentation import Views, to_dataset
-from src.distributed.process_group import Process
+from src.data.views import Views, to_dataset
 from src.layers import mixed_precision
 from src.training.callbacks import OverflowReport
 from src.training.step import ScaledTrainStep, TrainStep
 
 
 class Learner(NamedTuple):
-    """Everything that a train step is made of."""
+    """Everything that a train step is made of.
+
+    ``rates`` has the learning rate of every step of the whole run, whatever part of it the optimizer was given.
+    """
 
     model: nn.Cell
     optimizer: nn.Optimizer
@@ -28,8 +31,8 @@ class Learner(NamedTuple):
                 *(p for p in self.optimizer.get_parameters() if p.name not in own and p.name != "learning_rate")]
 
 
-def learner_of(model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, rates: np.ndarray, amp_level: str,
-               world_size: int) -> Learner:
+def learner_of(model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, rates: np.ndarray, amp_level: str = "O0",
+               world_size: int = 1) -> Learner:
     """Return the learner of ``model``, which mixed precision changes in place."""
     if amp_level == "O0":
         return Learner(model, optimizer, TrainStep(model, loss, optimizer, world_size), rates)
@@ -38,19 +41,34 @@ def learner_of(model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, rates: np
     return Learner(model, optimizer, step, rates, scaler)
 
 
-def train_epochs(learner: Learner, views: Views, epochs: int, callbacks: List[Any], process: Process) -> None:
-    """Train from the views' next epoch to the last of ``epochs``.
+class _NewTotals(Callback):
+    """The step's totals are those of one epoch."""
+
+    def __init__(self, step: TrainStep):
+        super().__init__()
+        self.step = step
+
+    def on_train_epoch_begin(self, run_context):
+        self.step.begin_epoch()
+
+
+def train(learner: Learner, views: Views, first_epoch: int, epochs: int, callbacks: Sequence[Callback],
+          device_target: str) -> None:
+    """Train from ``first_epoch``, counted from 0, to the last of ``epochs``.
+
+    The callbacks see the epochs by their number in the whole run, from 1.
 
     Raises:
         UserError: an image cannot be read.
         DivergedError: a callback says so.
     """
-    start, sinking = views.next_epoch, process.device_target != "CPU"  # the CPU back end has no data sinking
-    if learner.scaler:
-        callbacks = [*callbacks, OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value, start)]
+    sinking = device_target != "CPU"  # the CPU back end has no data sinking
+    overflows = [OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value)] if learner.scaler else []
+    learner.step.set_train()
     try:
-        Model(learner.step).train(epochs - start, to_dataset(views, sinking), callbacks=callbacks,
-                                  dataset_sink_mode=sinking)
+        Model(learner.step).train(epochs, to_dataset(views, first_epoch, sinking), dataset_sink_mode=sinking,
+                                  callbacks=[_NewTotals(learner.step), *callbacks, *overflows],
+                                  initial_epoch=first_epoch)
     except RuntimeError:
         if views.error:
             raise views.error from None

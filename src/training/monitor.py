@@ -1,20 +1,20 @@
 """The online monitor of pretraining: how good the representations are so far, and whether they have collapsed."""
 import math
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mindspore import Tensor
 from mindspore.train import Callback
 
 from src.common.logs import logger
-from src.data.augmentation import Views
-from src.data.images import Images
+from src.data.images import Images, PixelSource, channels_last
+from src.data.views import Views
 from src.distributed.process_group import Process
 from src.evaluation import spread
 from src.evaluation.features import extract
 from src.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_scores, unit_rows
-from src.settings.flags import TrainConfig
+from src.run.records import MONITOR
 from src.simclr_model import SimCLR
 
 IMAGES = 10_000       # at most, in the bank, and as many test images
@@ -50,14 +50,30 @@ def build_probe(views: Views, train: Images, test: Optional[Images]) -> Probe:
     every, labelled = np.arange(len(train.labels)), np.flatnonzero(train.labels >= 0)
     pixels = choose(train, every, VIEWED_IMAGES).pixels
     ((both,),) = Views(pixels, len(pixels), views.augmentation, views.seed, views.workers).of_epoch(0)
-    first, second = np.split(both.transpose(0, 2, 3, 1), 2)
+    first, second = np.split(channels_last(both), 2)
     if test is None or not len(labelled):
         return Probe(choose(train, every, IMAGES), None, first, second)
     return Probe(choose(train, labelled, IMAGES), choose(test, np.arange(len(test.labels)), IMAGES), first, second)
 
 
+class Healthy(NamedTuple):
+    """What a healthy run looks like, and what usually keeps one from it.
+
+    Args:
+        trivial_loss: of equal embeddings, as in the function of that name.
+        temperature: of the loss.
+        dimension: width of the embeddings.
+        causes: of a collapse, in words, as far as the run's settings allow for them.
+    """
+
+    trivial_loss: float
+    temperature: float
+    dimension: int
+    causes: Tuple[str, ...] = ()
+
+
 class Monitor(Callback):
-    """Measures the network after every ``--eval_every`` epochs and after the last one, and watches the loss.
+    """Measures the network after every ``every`` epochs and after the last one, and watches the loss.
 
     kNN accuracy and effective rank are of the representations h of images as they are; alignment, uniformity and
     spread are of the embeddings z, of length 1, of augmented views; all in inference mode. Training does not
@@ -67,20 +83,24 @@ class Monitor(Callback):
         model: the network that is trained.
         totals: summed up by the train step.
         probe: what to look at; None only watches the loss.
-        config: the run's resolved settings.
-        first_epoch: epochs that lie behind.
+        every: epochs from one measurement to the next.
+        epochs: of the whole run.
+        batch_size: images that are encoded at a time.
+        healthy: what to compare with.
         process: this rank.
         write: takes the record for metrics.jsonl.
     """
 
-    def __init__(self, model: SimCLR, totals: Tensor, probe: Optional[Probe], config: TrainConfig,
-                 first_epoch: int, process: Process, write: Callable[[Dict[str, Any]], None]):
+    def __init__(self, model: SimCLR, totals: Tensor, probe: Optional[Probe], every: int, epochs: int, batch_size: int,
+                 healthy: Healthy, process: Process, write: Callable[[Dict[str, Any]], None]):
         super().__init__()
         self.model = model
         self.totals = totals
         self.probe = probe
-        self.config = config
-        self.first_epoch = first_epoch
+        self.every = every
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.healthy = healthy
         self.process = process
         self.write = write
         self.losses: List[float] = []
@@ -88,31 +108,31 @@ class Monitor(Callback):
 
     def on_train_epoch_end(self, run_context):
         parameters = run_context.original_args()
-        epoch = self.first_epoch + parameters.cur_epoch_num
+        epoch = parameters.cur_epoch_num
         self.losses.append(float(self.totals.asnumpy()[0]) / parameters.batch_num)
         measured: Dict[str, Any] = {}
-        if self.probe and (epoch % self.config.eval_every == 0 or epoch == self.config.epoch_size):
+        if self.probe and (epoch % self.every == 0 or epoch == self.epochs):
             begin = time.perf_counter()
             measured = self.measure()
             seconds = time.perf_counter() - begin
         if not self.process.is_first:
             return
-        found = symptoms(self.config, self.losses, measured.get("embedding_std"))
+        found = symptoms(self.healthy, self.losses, measured.get("embedding_std"))
         if measured:
-            self.write({"kind": "monitor", "epoch": epoch, "protocol": protocol(self.probe), **measured,
+            self.write({"kind": MONITOR, "epoch": epoch, "protocol": protocol(self.probe), **measured,
                         "collapsed": bool(found), "seconds": round(seconds, 3)})
-            log_measured(epoch, measured, self.config.projection_dimension, seconds)
+            log_measured(epoch, measured, self.healthy.dimension, seconds)
         if found and not self.warned:
             self.warned = True
             logger.warning("warning: collapse after epoch %d: %s; likely causes: %s; the run goes on", epoch,
-                           " and ".join(found), ", ".join(likely_causes(self.config)))
+                           " and ".join(found), ", ".join(self.healthy.causes))
 
     def measure(self) -> Dict[str, Any]:
         """Return the measures of now, on rank 0; the other ranks help, and get none."""
         model, probe = self.model, self.probe
 
-        def represent(pixels: np.ndarray) -> np.ndarray:
-            return extract(model.encoder, pixels, self.config.batch_size, self.process, "monitor")
+        def represent(pixels: PixelSource) -> np.ndarray:
+            return extract(model.encoder, pixels, self.batch_size, self.process, "monitor")
 
         model.set_train(False)
         of_views, of_bank = represent(np.concatenate([probe.first, probe.second])), represent(probe.bank.pixels)
@@ -155,34 +175,25 @@ def log_measured(epoch: int, measured: Dict[str, Any], dimension: int, seconds: 
                 measured["effective_rank"], seconds)
 
 
-def trivial_loss(config: TrainConfig) -> float:
-    """Return the loss of equal embeddings, 2 ln(2NB - 1): that of a network that tells no images apart."""
-    return 2 * math.log(2 * config.batch_size * (config.device_num if config.cross_device_negatives else 1) - 1)
+def trivial_loss(views: int) -> float:
+    """Return the loss of equal embeddings, 2 ln(views - 1), where ``views`` are compared with each other: that of a
+    network that tells no images apart."""
+    return 2 * math.log(views - 1)
 
 
-def symptoms(config: TrainConfig, losses: List[float], embedding_std: Optional[float]) -> List[str]:
+def symptoms(healthy: Healthy, losses: List[float], embedding_std: Optional[float]) -> List[str]:
     """Say what speaks for a collapse, if anything does.
 
     Args:
-        config: the run's resolved settings.
+        healthy: what to compare with.
         losses: the epochs' mean losses so far; one epoch alone says nothing, as the warm-up begins with small steps.
-        embedding_std: as in ``representation_metrics``, or None where it was not measured.
+        embedding_std: as in src/evaluation/spread.py, or None where it was not measured.
     """
-    found, healthy, trivial = [], config.projection_dimension**-0.5, trivial_loss(config)
-    if embedding_std is not None and embedding_std < COLLAPSED * healthy:
+    found, spread_out = [], healthy.dimension**-0.5
+    if embedding_std is not None and embedding_std < COLLAPSED * spread_out:
         found.append(f"the embeddings of different images are all but equal (deviation per dimension "
-                     f"{embedding_std:.2g}, spread out it is {healthy:.2g})")
-    if len(losses) > 1 and min(losses[-2:]) > trivial - STUCK * 2 / config.temperature:
-        found.append(f"the loss is stuck at {losses[-1]:.3f}, and that of equal embeddings is {trivial:.3f}")
+                     f"{embedding_std:.2g}, spread out it is {spread_out:.2g})")
+    if len(losses) > 1 and min(losses[-2:]) > healthy.trivial_loss - STUCK * 2 / healthy.temperature:
+        found.append(f"the loss is stuck at {losses[-1]:.3f}, and that of equal embeddings is "
+                     f"{healthy.trivial_loss:.3f}")
     return found
-
-
-def likely_causes(config: TrainConfig) -> List[str]:
-    """Say what usually makes a network collapse, as far as ``config`` allows it."""
-    causes = [f"--learning_rate {config.learning_rate:g} is too high (or far too low, where the loss alone is stuck)",
-              f"--temperature {config.temperature:g} is too high or too low"]
-    if not config.head_batch_norm:
-        causes.append("there is no batch norm in the projection head (--head_batch_norm True)")
-    if config.crop_min_scale > 0.8 or not config.jitter_strength:
-        causes.append("the augmentation is off or weak (--crop_min_scale, --jitter_strength)")
-    return [*causes, "the training images are damaged or all alike"]

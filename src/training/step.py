@@ -10,10 +10,10 @@ class TrainStep(nn.Cell):
     """Views (2B, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
     Or images (B, 3, side, side) and labels (B,): what follows the images goes to ``loss``, behind the network's
-    output. ``totals`` (3,) sums up on the device, until somebody sets it to zero: loss, the accuracy that ``loss``
-    tells, and one for every step before the first whose loss is not finite. On several devices (``world_size``)
-    the gradients are averaged, by all-reduces that are fused into one where the back end can, and loss and totals
-    are those of the global batch on every rank.
+    output. ``totals`` (3,) sums up on the device, from one ``begin_epoch`` to the next: loss, the accuracy that
+    ``loss`` tells, and one for every step before the first whose loss is not finite. On several devices
+    (``world_size``) the gradients are averaged, by all-reduces that are fused into one where the back end can, and
+    loss and totals are those of the global batch on every rank.
     """
 
     def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, world_size: int = 1):
@@ -27,6 +27,10 @@ class TrainStep(nn.Cell):
         if world_size > 1:
             self.average = Mean(world_size)
             self.average_gradients = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=world_size)
+
+    def begin_epoch(self) -> None:
+        """Set the totals to zero."""
+        self.totals.set_data(Tensor(np.zeros(3, np.float32)))
 
     def forward(self, images, *labels):
         return self.loss(self.model(images), *labels)

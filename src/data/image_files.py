@@ -1,0 +1,107 @@
+"""Image files in the place of pixels: what is asked for is read and decoded."""
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Iterator, Optional, Sequence, Tuple
+
+import numpy as np
+
+from src.common.errors import UserError
+from src.data.formats import read_bytes
+from src.data.images import batches, identity
+from src.data.rows import Rows
+
+KEPT = 0.875  # of the shorter edge, in the middle: what an image is evaluated on, as usual
+
+
+class ImageFiles:
+    """JPEG and PNG files of any size: a ``PixelSource`` of their middles (see ``KEPT``).
+
+    MindSpore's C++ operations decode and resize them. Views are made of the whole images instead, in the pipeline of
+    ``views.Views``, which begins with their bytes (``encoded``).
+    """
+
+    def __init__(self, files: Sequence[Path], sizes: Sequence[int], side: int):
+        self.files = files
+        self.sizes = sizes
+        self.side = side
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return (len(self), self.side, self.side, 3)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return ImageFiles(self.files[index], self.sizes[index], self.side)
+        images = np.empty((np.size(index), *self.shape[1:]), np.uint8)
+        for place, image in enumerate(self.decoded(np.atleast_1d(index))):
+            images[place] = image
+        return images if np.ndim(index) else images[0]
+
+    def encoded(self, row: int) -> np.ndarray:
+        """Return the bytes of one file, uint8.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return read_bytes(self.files[row])
+
+    def decoded(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield the images ``rows``, uint8 (side, side, 3), decoded ahead by all cores in one pipeline.
+
+        Raises:
+            UserError: one cannot be read or decoded.
+        """
+        if not len(rows):
+            return  # MindSpore has no empty pipelines
+        source, workers = Rows(self.encoded, rows), len(os.sched_getaffinity(0))
+        try:
+            yield from self._decode(source, workers)
+        except RuntimeError:
+            self.find_damage(source.under_way(workers))
+            raise
+
+    def _decode(self, source: Rows, workers: int) -> Iterator[np.ndarray]:
+        import mindspore.dataset as ds  # here, so that the data sets can be read where there is no MindSpore
+        from mindspore.dataset import vision
+        whole = [vision.Decode(), vision.Resize(round(self.side / KEPT)), vision.CenterCrop(self.side)]
+        images = ds.GeneratorDataset(source, ["image"], shuffle=False, num_parallel_workers=1)
+        images = images.map(whole, ["image"], num_parallel_workers=workers)
+        return (image for (image,) in images.create_tuple_iterator(num_epochs=1, output_numpy=True))
+
+    def find_damage(self, rows: Sequence[int]) -> None:
+        """Name the first of the files ``rows`` that MindSpore cannot read or decode; it does not say which it was.
+
+        Each has a pipeline: a single operation outside of one fails again after its first failure.
+
+        Raises:
+            UserError: there is one.
+        """
+        for row in rows:
+            self.encoded(row)
+            try:
+                list(self._decode(Rows(self.encoded, [row]), workers=1))
+            except RuntimeError:
+                raise damaged(self.files[row]) from None
+
+
+def damaged(file: Path) -> UserError:
+    """Return the error of a file that is no whole image."""
+    return UserError(f"{file}: cannot be decoded; the file is truncated or damaged, so copy it again or remove it")
+
+
+@batches.register
+def _(pixels: ImageFiles, batch_size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+    images = pixels.decoded(range(len(pixels)) if rows is None else rows)
+    for first in images:
+        yield np.stack([first, *islice(images, batch_size - 1)])
+
+
+@identity.register
+def _(pixels: ImageFiles) -> Iterator[bytes]:
+    """Side, names and sizes of the files, not their contents: to read them takes as long as an epoch of training."""
+    names = (f"{'/'.join(file.parts[-2:])} {size}" for file, size in zip(pixels.files, pixels.sizes))
+    yield "\n".join([f"side {pixels.side}", *names]).encode()

@@ -1,0 +1,97 @@
+"""The names and paths of a run on disk. They are all here; docs/training.md shows them as a tree."""
+import re
+from pathlib import Path
+from typing import List, NamedTuple
+
+# A script's own config.yaml and log begin with this.
+PRETRAINING, EVALUATION, FINE_TUNING = "", "eval_", "finetune_"
+
+
+class Series(NamedTuple):
+    """The checkpoints of epochs, ``<prefix>-<epoch>.ckpt``, and `latest`, a link to the newest."""
+
+    folder: Path
+    prefix: str
+
+    @property
+    def latest(self) -> Path:
+        return self.folder / "latest"
+
+    def of_epoch(self, epoch: int) -> Path:
+        """Return the file of an epoch, whether it is there or not."""
+        return self.folder / f"{self.prefix}-{epoch}.ckpt"
+
+    def files(self) -> List[Path]:
+        """Return the files that are there from epoch 1 on, by epoch (9 before 10)."""
+        matches = [(re.fullmatch(re.escape(self.prefix) + r"-([1-9]\d*)\.ckpt", file.name), file)
+                   for file in self.folder.glob("*")]
+        return [file for _, file in sorted((int(match[1]), file) for match, file in matches if match)]
+
+
+class FineTuned(NamedTuple):
+    """The folder of one kind of first weights and share of labels, in a run's folder."""
+
+    folder: Path
+
+    @property
+    def encoder(self) -> Path:
+        return self.folder / "encoder.ckpt"
+
+    @property
+    def classifier(self) -> Path:
+        return self.folder / "linear_classifier.ckpt"
+
+    @property
+    def begun(self) -> Path:
+        """What the training there was begun with, so that it can be taken up."""
+        return self.folder / "begun.json"
+
+    def labels(self, seed: int) -> Path:
+        """Return the file with the numbers of the images whose labels are used."""
+        return self.folder / f"labels-seed-{seed}.json"
+
+
+class Layout(NamedTuple):
+    """The paths of a run in ``path``."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: str) -> "Layout":
+        return cls(Path(path))
+
+    @property
+    def checkpoints(self) -> Series:
+        return Series(self.path / "checkpoint", "checkpoint_simclr")
+
+    @property
+    def classifiers(self) -> Series:
+        return Series(self.path / "linear_classifier", "linear_classifier")
+
+    @property
+    def records(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def features(self) -> Path:
+        return self.path / "features"
+
+    @property
+    def graphs(self) -> Path:
+        return self.path / "graphs"
+
+    def config(self, script: str) -> Path:
+        """Return the file of the resolved settings of ``script``, such as ``EVALUATION``."""
+        return self.path / f"{script}config.yaml"
+
+    def log(self, script: str) -> Path:
+        return self.path / f"{script}log"
+
+    def fine_tuned(self, initial_weights: str, label_fraction: float) -> FineTuned:
+        return FineTuned(self.path / "finetune" / f"{initial_weights}-{label_fraction:g}")
+
+
+def checkpoint_in(path: Path) -> Path:
+    """Return `latest` where ``path`` is a run's folder or one of checkpoints that has it, else ``path`` itself."""
+    folders = (path, Layout(path).checkpoints.folder)
+    return next((folder / "latest" for folder in folders if (folder / "latest").exists()), path)

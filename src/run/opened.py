@@ -1,0 +1,120 @@
+"""A run that a script has opened: what it needs besides the method, on one rank or on many."""
+import platform
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, Optional
+
+import mindspore
+import numpy
+import yaml
+from mindspore import Parameter
+
+from src.common.files import write_text, writing
+from src.common.logs import log_to_file, logger
+from src.distributed import collectives
+from src.distributed.process_group import Process
+from src.run import checkpoint, staging
+from src.run.checkpoint import Checkpoint
+from src.run.layout import Layout
+from src.run.records import Records, appended_to
+
+
+class Run:
+    """A run's folder, opened on every rank. Rank 0 alone reads checkpoints, and writes.
+
+    Args:
+        folder: of the run.
+        process: this rank.
+        url: the run's place in a cloud, or None.
+    """
+
+    def __init__(self, folder: str, process: Process, url: Optional[str] = None):
+        self.layout = Layout(Path(folder))
+        self.process = process
+        self.records = Records(appended_to(self.layout.records)) if process.is_first else Records()
+        self.copy = staging.Copy(self.layout.path, url) if url and process.is_first else None
+        self.has_begun = False
+
+    def together(self) -> ContextManager[None]:
+        """Open a part that may fail on some ranks; where it does, all end. See ``collectives.together``."""
+        return collectives.together(self.process)
+
+    def read(self, find: Callable[[], Optional[Checkpoint]]) -> Optional[Checkpoint]:
+        """Let rank 0 ``find`` a checkpoint, and tell the other ranks of it.
+
+        Raises:
+            UserError: rank 0 could not.
+        """
+        found = None
+        with self.together():
+            if self.process.is_first:
+                found = find()
+        return checkpoint.shared(found, self.process)
+
+    def broadcast(self, parameters: Iterable[Parameter]) -> None:
+        """Give every rank the values of rank 0."""
+        collectives.broadcast(parameters, self.process)
+
+    def begin(self, settings: Dict[str, Any], script: str) -> None:
+        """Make the folder and write down there what is run; the log goes there too from now on.
+
+        Args:
+            settings: resolved ones, for config.yaml.
+            script: as in src/run/layout.py.
+
+        Raises:
+            UserError: the folder cannot be made or written.
+        """
+        if self.process.is_first:
+            with writing("train_output_path", self.layout.path):
+                self.layout.path.mkdir(parents=True, exist_ok=True)
+                write_text(self.layout.config(script), yaml.safe_dump(
+                    {"settings": settings, **_circumstances(self.process)}, sort_keys=False))
+                log_to_file(self.layout.log(script))
+        self.has_begun = True
+        chosen = "" if settings["device_target"] else " (the default: Ascend where one is present, else CPU)"
+        place = f", rank {self.process.rank} of {self.process.world_size}" if self.process.world_size > 1 else ""
+        logger.info("MindSpore %s, Python %s, on %s%s%s; run folder %s", mindspore.__version__,
+                    platform.python_version(), self.process.device_target, chosen, place, self.layout.path)
+
+    def sync(self) -> None:
+        """Copy what is new to the cloud, where the run has a place there; failing is a warning."""
+        if self.copy and self.has_begun:
+            self.copy.try_to_send()
+
+
+@contextmanager
+def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator[Run]:
+    """Open a run for a script; the arguments are those of ``Run``.
+
+    At the end, and after an error or an interruption, the run is copied to its place in the cloud.
+
+    Raises:
+        UserError: the last copy failed.
+    """
+    run = Run(folder, process, url)
+    try:
+        yield run
+    except BaseException:
+        run.sync()
+        raise
+    if run.copy and run.has_begun:
+        run.copy.send()
+
+
+def _circumstances(process: Process) -> Dict[str, Any]:
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent,
+                             capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        git = "unknown"
+    return {
+        "device_target": process.device_target,
+        "world_size": process.world_size,
+        "versions": {"mindspore": mindspore.__version__, "numpy": numpy.__version__,
+                     "python": platform.python_version(), "machine": platform.machine()},
+        "git_revision": git,
+        "command_line": [Path(sys.executable).name, *sys.argv],
+    }

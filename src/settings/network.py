@@ -1,0 +1,67 @@
+"""What describes a network: the value that a checkpoint keeps, and that a network is built from."""
+import dataclasses
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+SMALL_SIDE = 32  # pixels: for images of up to so many the paper has other layers, and other views, than for larger ones
+Colour = Tuple[float, float, float]
+
+
+class Stem(NamedTuple):
+    """The first layers: a convolution, and perhaps max-pooling."""
+
+    kernel: int
+    stride: int
+    pooling: bool
+    title: str
+
+
+STEMS: Dict[str, Stem] = {
+    "cifar": Stem(3, 1, False, "CIFAR stem (3x3)"),
+    "strided": Stem(3, 2, False, "strided stem (3x3, stride 2)"),
+    "imagenet": Stem(7, 2, True, "ImageNet stem (7x7)")}
+
+
+def default_stem(side: int) -> str:
+    """Return the stem for images of ``side`` pixels: up to 32 the paper's for CIFAR-10 (B.9), above ImageNet's."""
+    return "cifar" if side <= SMALL_SIDE else "imagenet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """An encoder, with its projection head where it has one.
+
+    Args:
+        encoder: a key of ``resnet.ENCODERS``.
+        width_multiplier: factor on every width of the encoder.
+        stem: a key of ``STEMS``.
+        image_size: side in pixels of the images that it is made for.
+        mean, std: per channel, what pixels in [0, 1] are normalised by; None where they are not.
+        projection_dimension: width of the embedding z; None where there is no projection head.
+        head_batch_norm: whether the projection head has batch norm.
+    """
+
+    encoder: str
+    width_multiplier: float = 1.0
+    stem: str = "cifar"
+    image_size: int = 32
+    mean: Optional[Colour] = None
+    std: Optional[Colour] = None
+    projection_dimension: Optional[int] = None
+    head_batch_norm: bool = False
+
+    @property
+    def without_head(self) -> "Network":
+        """The same encoder alone."""
+        return dataclasses.replace(self, projection_dimension=None, head_batch_norm=False)
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """The values of the flags with the role of a network; those of the head only where there is one."""
+        values = {**dataclasses.asdict(self), "normalize": self.mean is not None}
+        absent = {"mean", "std", *(() if self.projection_dimension else ("projection_dimension", "head_batch_norm"))}
+        return {name: value for name, value in values.items() if name not in absent}
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> "Network":
+        """Return the network that ``dataclasses.asdict`` has made a JSON object of."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

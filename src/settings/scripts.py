@@ -1,0 +1,224 @@
+"""What each script takes: its flags, and the type of its resolved settings."""
+import dataclasses
+from typing import Optional, Sequence, Tuple
+
+from src.common.errors import UserError
+from src.settings.augmentation import PAPER_SMALL, Augmentation
+from src.settings.flags import (
+    A_CHECKPOINT,
+    CIRCUMSTANCE,
+    LARGEST_SEED,
+    LEARNING,
+    NETWORK,
+    OPTIMIZERS,
+    SCALINGS,
+    SCHEDULES,
+    CheckpointFlags,
+    EncoderFlags,
+    Flags,
+    RunFlags,
+    TrainingFlags,
+    require,
+)
+from src.settings.given import Given, Group, changed, flag
+from src.settings.types import BOOLEAN, PATH, choice, integer, number
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(CheckpointFlags, TrainingFlags):
+    """Settings of train.py."""
+
+    dataset_name: str = changed(Flags, "dataset_name", default="cifar10")
+    encoder: str = changed(Flags, "encoder", default="resnet50")
+    width_multiplier: float = changed(Flags, "width_multiplier", default=1.0)
+    projection_dimension: int = flag(integer(1), "width of the embedding z", NETWORK, Group.NETWORK, 128)
+    head_batch_norm: bool = flag(
+        BOOLEAN, "batch norm in the projection head, as in the paper's code", NETWORK, Group.NETWORK, False)
+    normalize: bool = flag(
+        BOOLEAN, "subtract the data set's mean colour and divide by its deviation", NETWORK, Group.NETWORK, False)
+    temperature: float = flag(
+        number(0, above=True), "temperature of the contrastive loss", LEARNING, Group.LEARNING, 0.5, usual=True)
+    cross_device_negatives: bool = flag(
+        BOOLEAN, "take negatives from all devices instead of each device's own batch", LEARNING, Group.LEARNING, True)
+    optimizer: str = flag(choice(*OPTIMIZERS), "optimizer", LEARNING, Group.LEARNING, "Adam")
+    learning_rate: float = flag(
+        number(0, above=True), "peak learning rate; by default that of optimizer and lr_scaling", LEARNING,
+        Group.LEARNING)
+    lr_scaling: Optional[str] = flag(
+        choice(*SCALINGS), "how the default learning rate follows the global batch B: Adam 9e-4 at 1024 (by default "
+        "sqrt), SGD 0.03 at 256 (linear), LARS 4.8 at 4096 (linear: the paper's 0.3 x B / 256; sqrt: its "
+        "0.075 x sqrt(B))", LEARNING, Group.LEARNING)
+    lr_schedule: str = flag(choice(*SCHEDULES), "decay after the warm-up", LEARNING, Group.LEARNING, "linear")
+    warmup_epochs: float = flag(
+        number(0), "epochs of linear warm-up; where none are given, at most 15% of epoch_size", LEARNING,
+        Group.LEARNING, 15.0)
+    pre_trained_path: Optional[str] = flag(
+        PATH, "checkpoint to take the weights from (weights alone)", LEARNING, Group.RUN)
+    pretrain_epoch_size: int = flag(
+        integer(0), "epochs that pre_trained_path has behind it: the schedule goes on from there", LEARNING, Group.RUN,
+        0)
+    resume: bool = flag(
+        BOOLEAN, "go on with the run in train_output_path from its latest checkpoint", CIRCUMSTANCE, Group.RUN, False,
+        usual=True)
+    eval_every: int = flag(
+        integer(0), "epochs from one measurement of the representations (kNN, spread) to the next; the last epoch has "
+        "one too; 0 for none", CIRCUMSTANCE, Group.EVALUATION, 5)
+    jitter_strength: float = flag(
+        number(0, 1.25), "strength of the colour jitter, 0 for none; by default 0.5 for images of up to 32 pixels and "
+        "1 for larger ones, as in the paper", LEARNING, Group.VIEWS)
+    grayscale_probability: float = flag(
+        number(0, 1), "probability of a view without colour", LEARNING, Group.VIEWS, PAPER_SMALL.grayscale_probability)
+    blur_probability: float = flag(
+        number(0, 1), "probability of Gaussian blur; by default 0 for images of up to 32 pixels and 0.5 for larger "
+        "ones, as in the paper", LEARNING, Group.VIEWS)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The random transformations of a view."""
+        return Augmentation(*(getattr(self, name) for name in Augmentation._fields))
+
+    @staticmethod
+    def why_not(name: str) -> Optional[str]:
+        if "accum" not in name:
+            return None
+        return ("gradient accumulation is not offered, for it changes the negatives: a view would be compared within "
+                "each small batch only; for more negatives take a larger --batch_size or more devices")
+
+    @staticmethod
+    def check(given: Given) -> None:
+        RunFlags.check(given)
+        if given["lr_scaling"] and "learning_rate" in given.chosen:
+            raise UserError(f"--lr_scaling: got {given['lr_scaling']} with --learning_rate {given['learning_rate']}, "
+                            "which is the peak itself and is not scaled; leave one of them out")
+        for name in ("warmup_epochs", "pretrain_epoch_size"):
+            if name in given.chosen and given[name] >= given["epoch_size"] and not given["resume"]:
+                raise UserError(f"--{name}: got {given[name]}, takes less than epoch_size, which is "
+                                f"{given['epoch_size']}")
+        if given["pretrain_epoch_size"] and not given["pre_trained_path"] and not given["resume"]:
+            raise UserError(f"--pretrain_epoch_size: got {given['pretrain_epoch_size']} without --pre_trained_path; "
+                            "name the checkpoint that has these epochs behind it")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings(CheckpointFlags, EncoderFlags):
+    """Settings of linear_eval.py."""
+
+    projection_dimension: Optional[int] = changed(TrainSettings, "projection_dimension", default=None)
+    protocol: str = flag(
+        choice("sgd", "lbfgs", "knn", "all"), "sgd: linear classifier trained in minibatches, which export.py takes; "
+        "lbfgs: logistic regression with its penalty chosen on held-out training images; knn: weighted nearest "
+        "neighbours; all: the three of them", LEARNING, Group.EVALUATION, "sgd", usual=True)
+    pre_classifier_checkpoint_path: Optional[str] = flag(
+        PATH, "classifier to evaluate; no training then", CIRCUMSTANCE, Group.EVALUATION)
+    print_iter: int = flag(
+        integer(1), "steps from one logged loss to the next", CIRCUMSTANCE, Group.EVALUATION, 100)
+    learning_rate: float = flag(
+        number(0, above=True), "peak learning rate of the classifier (Adam)", LEARNING, Group.LEARNING, 1e-3)
+
+    @property
+    def protocols(self) -> Tuple[str, ...]:
+        """The protocols to evaluate by."""
+        return ("sgd", "lbfgs", "knn") if self.protocol == "all" else (self.protocol,)
+
+    def seeds_of(self, protocol: str) -> Sequence[int]:
+        """Return the seeds to repeat ``protocol`` with; nearest neighbours have nothing random."""
+        return range(self.seed, self.seed + (1 if protocol == "knn" else self.repeat))
+
+    @staticmethod
+    def check(given: Given) -> None:
+        RunFlags.check(given)
+        require(given, "encoder_checkpoint_path", "the checkpoint of the encoder to evaluate",
+                "outputs/checkpoint/latest")
+        if given["pre_classifier_checkpoint_path"] and given["protocol"] != "sgd":
+            raise UserError(f"--protocol: got {given['protocol']} with --pre_classifier_checkpoint_path, which names a "
+                            "classifier to evaluate; leave one of them out")
+        if given["repeat"] > 1 and (given["pre_classifier_checkpoint_path"] or given["protocol"] == "knn"):
+            raise UserError(f"--repeat: got {given['repeat']} where nothing is random (nearest neighbours, or a given "
+                            "classifier), takes 1; leave the flag out")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings(TrainingFlags, EncoderFlags):
+    """Settings of finetune.py."""
+
+    weight_decay: float = changed(
+        TrainingFlags, "weight_decay", default=0.0,
+        help="L2 penalty on weights, not on biases and batch norm; the paper has none")
+    seed: int = changed(RunFlags, "seed", help="seed of weights, order, augmentation and of the drawn labels")
+    repeat: int = changed(
+        EncoderFlags, "repeat", help="train with N seeds, seed, seed + 1, ..., and give mean and deviation")
+    initial_weights: str = flag(
+        choice("pretrained", "random"), "pretrained: fine-tune the encoder; random: train the same network from the "
+        "beginning, as the supervised reference", LEARNING, Group.LEARNING, "pretrained", usual=True)
+    label_fraction: float = flag(
+        number(0, 1, above=True), "share of the training images whose labels are used, as many of every class; 0.01 "
+        "and 0.1 are usual", LEARNING, Group.DATA, 1.0, usual=True)
+    learning_rate: float = flag(
+        number(0, above=True), "peak learning rate (SGD with momentum, cosine decay); by default 0.05 x B / 256 for B "
+        "images per step over all devices, the paper's", LEARNING, Group.LEARNING)
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds of the repetitions."""
+        return range(self.seed, self.seed + self.repeat)
+
+    @staticmethod
+    def check(given: Given) -> None:
+        RunFlags.check(given)
+        require(given, "encoder_checkpoint_path", "the checkpoint of the encoder to fine-tune",
+                "outputs/checkpoint/latest")
+        if given["seed"] + given["repeat"] - 1 > LARGEST_SEED:
+            raise UserError(f"--repeat: got {given['repeat']} with --seed {given['seed']}, takes seeds of at most "
+                            f"{LARGEST_SEED}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings(Flags):
+    """Settings of export.py."""
+
+    ckpt_simclr_encoder: str = flag(PATH, f"{A_CHECKPOINT} (required)", CIRCUMSTANCE, Group.RUN, usual=True)
+    ckpt_linear_classifier: Optional[str] = flag(
+        PATH, "checkpoint of linear_eval.py or finetune.py; without it the encoder alone is exported (features)",
+        CIRCUMSTANCE, Group.RUN, usual=True)
+    file_name: str = flag(
+        PATH, "file to write; the format's suffix is added", CIRCUMSTANCE, Group.RUN, "simclr", usual=True)
+    file_format: str = flag(
+        choice("MINDIR", "AIR", "ONNX"), "format; AIR needs an Ascend device", CIRCUMSTANCE, Group.RUN, "MINDIR",
+        usual=True)
+    batch_size: int = flag(integer(1), "images per call of the exported model", CIRCUMSTANCE, Group.RUN, 1, usual=True)
+
+    @staticmethod
+    def check(given: Given) -> None:
+        require(given, "ckpt_simclr_encoder", "the checkpoint of the encoder to export", "outputs/checkpoint/latest")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertSettings(Flags):
+    """Settings of convert.py."""
+
+    dataset_name: str = changed(Flags, "dataset_name", default="cifar10")
+    source_path: str = flag(
+        PATH, "weights of PyTorch (.safetensors, .pth, .pt, .ckpt, .tar), or a checkpoint of train.py (required)",
+        CIRCUMSTANCE, Group.RUN, usual=True)
+    target_path: str = flag(
+        PATH, "file to write: .ckpt for this project, .safetensors, .pth or .pt for PyTorch (required)", CIRCUMSTANCE,
+        Group.RUN, usual=True)
+    normalize: bool = flag(
+        BOOLEAN, "the weights were trained on pixels less the data set's mean colour, divided by its deviation, as is "
+        "usual in PyTorch", NETWORK, Group.NETWORK, True)
+    pretrain_epoch_size: Optional[int] = flag(
+        integer(0), "epochs that the weights have behind them, for the records; by default unknown", CIRCUMSTANCE,
+        Group.RUN)
+
+    @staticmethod
+    def check(given: Given) -> None:
+        require(given, "source_path", "a file", "resnet50.pth or outputs/checkpoint/latest")
+        require(given, "target_path", "a file", "resnet50.ckpt or resnet50.safetensors")
+        suffixes = (".ckpt", ".safetensors", ".pth", ".pt")
+        if not given["target_path"].endswith(suffixes):
+            raise UserError(f"--target_path: got {given['target_path']}, takes a file that ends in one of "
+                            f"{', '.join(suffixes)}")
+
+
+SCRIPTS = {"train.py": TrainSettings, "linear_eval.py": EvalSettings, "finetune.py": FinetuneSettings,
+           "export.py": ExportSettings, "convert.py": ConvertSettings}

@@ -1,0 +1,82 @@
+"""What linear_eval.py and finetune.py share: an encoder from its checkpoint, and images with labels."""
+from typing import Optional, Tuple
+
+from mindspore import nn
+
+from src import dataset
+from src.common.errors import UserError
+from src.data.images import Images
+from src.distributed.process_group import Process
+from src.resnet import Norm, ResNet, build_encoder
+from src.run import checkpoint, staging
+from src.run.checkpoint import Checkpoint
+from src.run.opened import Run
+from src.settings.given import Given
+
+
+def read_encoder(given: Given, run: Run) -> Checkpoint:
+    """Read the encoder's checkpoint, on rank 0; a run that is in the cloud is fetched before.
+
+    Raises:
+        UserError: there is none.
+    """
+    if given["run_cloudbrain"]:
+        staging.fetch_run(given["train_url"], run.layout.path)
+    return checkpoint.load(given["encoder_checkpoint_path"], checkpoint.ENCODER, "encoder_checkpoint_path")
+
+
+def load_encoder(source: Checkpoint, process: Process, norm: Norm = nn.BatchNorm2d) -> ResNet:
+    """Build the encoder of a checkpoint and load it, on rank 0; other ranks get its weights by a broadcast.
+
+    Raises:
+        UserError: the checkpoint does not fit the network that it says it is of.
+    """
+    encoder = build_encoder(source.network, norm)
+    if process.is_first:
+        checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),
+                             str(source.path))
+    return encoder
+
+
+def follow_encoder(given: Given, source: Checkpoint) -> Given:
+    """Fill in what the encoder's checkpoint knows.
+
+    Raises:
+        UserError: a flag contradicts it, or the data set has images of another size.
+    """
+    given = given.adopt(source.network.settings, str(source.path))
+    if given["dataset_name"] is None:
+        given = given.fill(dataset_name=source.info["settings"]["dataset_name"])
+    dataset.check_side(given["dataset_name"], source.network.image_size, f"{source.path} was trained on images of")
+    return given
+
+
+def load_train(given: Given) -> Images:
+    """Return the labelled training images."""
+    return dataset.load(given["dataset_name"], given["train_dataset_path"], "train", num_samples=given["num_samples"],
+                        download=given["download"], side=given["image_size"])
+
+
+def load_test(given: Given) -> Images:
+    """Return the test images."""
+    if given["eval_dataset_path"]:
+        return dataset.load(given["dataset_name"], given["eval_dataset_path"], "test", "eval_dataset_path",
+                            side=given["image_size"])
+    return dataset.load(given["dataset_name"], given["train_dataset_path"], "test", download=given["download"],
+                        side=given["image_size"])
+
+
+def class_count(wanted: Optional[int], known: Tuple[str, ...], test: Images, dataset_name: str) -> int:
+    """Return the number of classes: ``wanted``, or that of those that are ``known`` before the test is.
+
+    Raises:
+        UserError: there are more classes than ``wanted``, or the test images have others.
+    """
+    if test.classes != known:
+        other = sorted(set(test.classes) ^ set(known))
+        raise UserError(f"--eval_dataset_path: its {len(test.classes)} classes are not the {len(known)} that the "
+                        f"classifier is for: {', '.join(other[:3])}{' ...' * (len(other) > 3)} "
+                        f"{'are' if len(other) > 1 else 'is'} in one of them alone; give both the same classes")
+    if wanted is not None and wanted < len(known):
+        raise UserError(f"--class_num: got {wanted}, takes at least the {len(known)} classes of {dataset_name}")
+    return wanted or len(known)

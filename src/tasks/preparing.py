@@ -1,0 +1,19 @@
+"""How a script begins: with the device, before anything imports MindSpore."""
+from src.distributed import environment
+from src.distributed.process_group import Process
+from src.run.layout import Layout
+from src.settings.flags import RunFlags
+from src.settings.given import Given
+
+
+def prepare(given: Given) -> Process:
+    """Import MindSpore for the device that the user asks for, and join the processes of a distributed run.
+
+    Raises:
+        UserError: the device or the processes are not there.
+    """
+    if not issubclass(given.settings_type, RunFlags):
+        return environment.prepare(given["device_target"], given["device_id"])
+    graphs = str(Layout.of(given["train_output_path"]).graphs) if given["save_graphs"] else None
+    return environment.prepare(given["device_target"], given["device_id"], given["seed"], graphs,
+                               given["run_distribute"], given["device_num"])

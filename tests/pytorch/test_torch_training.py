@@ -1,0 +1,277 @@
+"""The PyTorch reference's augmentation against MindSpore's, and a small run of its training script."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT
+from mindspore import dataset as ds
+from mindspore.dataset import vision
+from scipy.stats import ks_2samp
+
+from src.data import shapes
+from src.data.augmentation import Augmentation
+from src.data.cifar import NAMES, write_file
+from src.run import checkpoint
+from src.settings.flags import TrainConfig, settings_of
+from src.settings.parsing import parse
+from src.tasks.beginning import resolve
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import torch_augmentation  # noqa: E402
+import train_reference  # noqa: E402
+from torch_augmentation import augment  # noqa: E402
+from torch_reference import LARS, MOMENTUM, TRUST, build_optimizer  # noqa: E402
+
+torch.set_num_threads(1)  # several spin while they wait, and crawl where another process has the cores
+STILL = {"crop_min_scale": 1.0, "flip_probability": 0.0, "jitter_strength": 0.0, "grayscale_probability": 0.0}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def to_torch(pixels):
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+
+
+def from_torch(x):
+    return np.moveaxis((x * 255).round().to(torch.uint8).numpy(), 1, 3).astype(int)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Smooth colour pictures, uint8 (24, 32, 32, 3)."""
+    coarse = np.random.default_rng(0).integers(0, 256, (24, 6, 6, 3), dtype=np.uint8)
+    return np.stack([vision.Resize((32, 32))(picture) for picture in coarse])
+
+
+@pytest.mark.parametrize("name, factors, tolerance", [
+    ("brightness", (0.6, 0.9, 1.4), 1), ("contrast", (0.6, 0.9, 1.4), 1), ("saturation", (0.6, 0.9, 1.4), 2),
+    ("hue", (-0.1, 0.04, 0.1), 4)])  # MindSpore's hue has 180 steps, uint8 saturation and value
+def test_each_adjustment_is_mindspores(pictures, name, factors, tolerance):
+    for factor in factors:
+        mindspores = {"brightness": vision.AdjustBrightness, "contrast": vision.AdjustContrast,
+                      "saturation": vision.AdjustSaturation, "hue": vision.AdjustHue}[name](factor)
+        expected = np.stack([mindspores(picture) for picture in pictures]).astype(int)
+        adjusted = getattr(torch_augmentation, name)(to_torch(pictures).float() / 255,
+                                                     torch.full((len(pictures), 1, 1, 1), factor))
+        found = np.abs(from_torch(adjusted) - expected)
+        assert found.max() <= 3 * tolerance and found.mean() <= tolerance / 2, (factor, found.max(), found.mean())
+
+
+def test_gray_is_mindspores(pictures):
+    expected = np.stack([vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)(picture) for picture in pictures])
+    found = from_torch(torch_augmentation.luminance(to_torch(pictures).float() / 255))[..., 0]
+    assert np.abs(found - expected.reshape(found.shape)).max() <= 1
+
+
+def test_crops_are_mindspores(pictures):
+    count, rng = len(pictures), np.random.default_rng(1)
+    width, height = rng.integers(4, 33, (2, count))
+    left, top = rng.integers(0, 33 - width), rng.integers(0, 33 - height)
+    flipped = rng.random(count) < 0.5
+    found = from_torch(torch_augmentation.resized_crops(
+        to_torch(pictures).float() / 255, *(torch.from_numpy(v).float() for v in (left, top, width, height)),
+        torch.from_numpy(flipped)))
+    for index, picture in enumerate(pictures):
+        crop = np.ascontiguousarray(picture[top[index]:, left[index]:][:height[index], :width[index]])
+        expected = vision.Resize((32, 32))(crop).astype(int)
+        expected = expected[:, ::-1] if flipped[index] else expected
+        assert np.abs(found[index] - expected).max() <= 2
+
+
+def draws(picture, count, **changes):
+    """``count`` views of one picture, int (count, 32, 32, 3): MindSpore's, then the reference's."""
+    settings = {**STILL, **changes}
+    operations = Augmentation(**settings).operations(32)
+    if settings["crop_min_scale"] == 1:
+        operations = operations[1:]  # MindSpore rounds the sides so that it may still cut off one row of pixels
+    many = np.ascontiguousarray(np.broadcast_to(picture, (count, 32, 32, 3)))
+    ds.config.set_seed(5)
+    rows = ds.NumpySlicesDataset({"view": many}, shuffle=False).map(operations, ["view"])
+    ours = np.stack([view for (view,) in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
+    theirs = augment(to_torch(many), generator(), **settings).numpy()
+    return ours.astype(int), np.moveaxis(theirs, 1, 3).astype(int)
+
+
+def same_distribution(ours, theirs):
+    return ks_2samp(ours, theirs).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("min_scale", [0.08, 0.5])
+def test_crops_are_drawn_alike(min_scale):
+    """A red ramp along x and a green one along y tell left, top, width and height of a crop."""
+    ramp = np.zeros((32, 32, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(32) * 8, (np.arange(32) * 8)[:, None]
+    boxes = []
+    for views in draws(ramp, 3200, crop_min_scale=min_scale):
+        x, y = views[:, 0, :, 0], views[:, :, 0, 1]
+        width, height = np.ptp(x, axis=1) + 8, np.ptp(y, axis=1) + 8
+        boxes.append({"left": x.min(1), "top": y.min(1), "width": width, "height": height, "area": width * height,
+                      "ratio": width / height})
+    for name in boxes[0]:
+        assert same_distribution(boxes[0][name], boxes[1][name]), name
+    areas = [box["area"] / 256**2 for box in boxes]
+    assert abs(areas[0].mean() - areas[1].mean()) < 5 * areas[0].std() * np.sqrt(2 / 3200)
+
+
+def test_colours_are_drawn_alike(pictures):
+    """Means of every channel after the jitter, over many draws of one picture."""
+    ours, theirs = draws(pictures[0], 3200, jitter_strength=0.5)
+    for views in (ours, theirs):
+        assert share_within((views == pictures[0]).all((1, 2, 3)).mean(), 0.2, 3200)
+    for channel in range(3):
+        mean, deviation = ([statistic(views[..., channel].mean((1, 2))) for views in (ours, theirs)]
+                           for statistic in (np.mean, np.std))
+        assert abs(mean[0] - mean[1]) < 5 * deviation[1] * np.sqrt(2 / 3200)
+        assert deviation[0] == pytest.approx(deviation[1], rel=0.1)
+
+
+def share_within(share, probability, count):
+    """Whether a share of ``count`` draws fits ``probability``, with a bound of five deviations."""
+    return abs(share - probability) <= 5 * np.sqrt(probability * (1 - probability) / count)
+
+
+def test_flips_and_grays_are_as_probable(pictures):
+    for views in draws(pictures[1], 3200, flip_probability=0.3):
+        assert share_within((views == pictures[1][:, ::-1]).all((1, 2, 3)).mean(), 0.3, 3200)
+    for views in draws(pictures[1], 3200, grayscale_probability=0.2):
+        assert share_within((np.ptp(views, axis=3) == 0).all((1, 2)).mean(), 0.2, 3200)
+
+
+def test_the_reference_decides_independently(pictures):
+    """A gray view is flipped as often as any other."""
+    settings = {**STILL, "flip_probability": 0.5, "grayscale_probability": 0.2}
+    picture = np.ascontiguousarray(np.broadcast_to(pictures[1], (3200, 32, 32, 3)))
+    views = augment(to_torch(picture), generator(), **settings)
+    gray = (views == views[:, :1]).flatten(1).all(1)
+    gray_picture = np.array([0.299, 0.587, 0.114]) @ pictures[1].transpose(0, 2, 1)
+    flipped = np.abs(views[gray][:, 0].numpy() - gray_picture[:, ::-1]).max((1, 2)) < 1
+    assert share_within(gray.float().mean().item(), 0.2, 3200) and share_within(flipped.mean(), 0.5, 640)
+
+
+def test_views_repeat_with_the_seed_and_differ_within_it(pictures):
+    x = to_torch(pictures)
+    first, second = augment(x.repeat(2, 1, 1, 1), generator(3)).chunk(2)
+    assert not (first == second).flatten(1).all(1).any()
+    again = augment(x.repeat(2, 1, 1, 1), generator(3))
+    assert torch.equal(torch.cat([first, second]), again)
+    assert torch.equal(augment(x, generator(), **STILL), x)
+
+
+def test_lars_formula():
+    rng, rates, decay = np.random.default_rng(0), (2.0, 1.0, 0.5), 0.1
+    weight, bias = (torch.nn.Parameter(torch.from_numpy(rng.normal(size=shape))) for shape in ((3, 2), (3,)))
+    expected = [p.detach().numpy().copy() for p in (weight, bias)]
+    velocities = [0.0, 0.0]
+    optimizer = build_optimizer("LARS", [weight, bias], 1.0, decay)
+    assert isinstance(optimizer, LARS)
+    for rate in rates:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        weight.grad, bias.grad = (torch.from_numpy(rng.normal(size=p.shape)) for p in (weight, bias))
+        update = weight.grad.numpy() + decay * expected[0]
+        update = update * TRUST * np.linalg.norm(expected[0]) / np.linalg.norm(update)
+        for index, change in enumerate((update, bias.grad.numpy())):
+            velocities[index] = MOMENTUM * velocities[index] + rate * change
+            expected[index] = expected[index] - velocities[index]
+        optimizer.step()
+    assert np.allclose(weight.detach(), expected[0]) and np.allclose(bias.detach(), expected[1])
+
+
+def test_quick_evaluation_agrees_with_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    rng = np.random.default_rng(0)
+    labels, test_labels = (rng.integers(0, 5, count) for count in (600, 300))
+    centres = rng.normal(size=(5, 12))
+    rows, test_rows = (centres[found] + rng.normal(0, 1.5, (len(found), 12)) for found in (labels, test_labels))
+    rows, test_rows = rows.astype(np.float32), test_rows.astype(np.float32)
+    tensors = [torch.from_numpy(found) for found in (rows, labels, test_rows, test_labels)]
+    neighbours = KNeighborsClassifier(50, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
+    expected = neighbours.fit(rows, labels).score(test_rows, test_labels)
+    assert train_reference.knn_accuracy(*tensors, k=50) == pytest.approx(expected, abs=1e-9)
+    scaled, test_scaled = ((found - rows.mean(0)) / rows.std(0, ddof=1) for found in (rows, test_rows))
+    logistic = LogisticRegression(C=1 / (train_reference.LINEAR_DECAY * len(rows)), max_iter=1000, tol=1e-8)
+    expected = logistic.fit(scaled, labels).score(test_scaled, test_labels)
+    assert train_reference.linear_accuracy(*tensors) == pytest.approx(expected, abs=1.01 / 300)
+
+
+# --- the script ---
+
+SMALL = ("--dataset_name", "shapes", "--encoder", "resnet18", "--width_multiplier", 0.0625, "--batch_size", 64,
+         "--projection_dimension", 16, "--epoch_size", 2, "--warmup_epochs", 0, "--learning_rate", 3e-3,
+         "--head_batch_norm", "--device_target", "CPU")
+# MindSpore's AVX2, which conftest.py sets, makes PyTorch 2.13's oneDNN die of a segmentation fault.
+PYTORCH = {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
+
+
+@pytest.fixture
+def few_shapes(tmp_path):
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    (folder / NAMES).write_text("\n".join(shapes.CLASSES) + "\n")
+    write_file(folder / "data_batch_1.bin", shapes.draw(960, 0))
+    write_file(folder / "test_batch.bin", shapes.draw(200, 1))
+    return folder
+
+
+def test_a_run_learns_and_its_weights_fit(run, few_shapes, tmp_path):
+    from safetensors.torch import load_file
+    result = run("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes,
+                 "--train_output_path", "run", env=PYTORCH)
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["reference", "pretrain", "pretrain", "quick_eval"]
+    first, second, evaluation = records[1:]
+    assert second["loss"] < first["loss"] - 0.2
+    assert second["loss"] < 2 * np.log(2 * 64 - 1) - 0.6  # what an untrained network has, and collapse too
+    assert first["images_per_second"] > 0
+    assert evaluation["images"] == 200 and evaluation["knn_accuracy"] > 0.15 and evaluation["linear_accuracy"] > 0.15
+    weights = load_file(tmp_path / "run" / "simclr.safetensors")
+    model = train_reference.SimCLR("resnet18", 0.0625, 16, True)
+    model.load_state_dict(weights)
+    assert {name.split(".")[0] for name in weights} == {"encoder", "projection_head"}
+    result = run("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt")
+    assert result.returncode == 0, result.stderr
+    told = checkpoint.load(str(tmp_path / "reference.ckpt"), "simclr", "test").info["settings"]
+    assert (told["dataset_name"], told["normalize"], told["stem"]) == ("shapes", False, "cifar")
+    result = run("linear_eval.py", "--encoder_checkpoint_path", "reference.ckpt", "--train_dataset_path", few_shapes,
+                 "--protocol", "all", "--epoch_size", 20)
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (tmp_path / "outputs" / "metrics.jsonl").read_text().splitlines()]
+    (knn,) = (record for record in records if "kNN" in record.get("protocol", ""))
+    assert knn["accuracy"] == pytest.approx(evaluation["knn_accuracy"], abs=2.01 / 200)
+    assert knn["encoder_epoch"] == 2 and len(records) >= 3
+    again = run("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes,
+                "--train_output_path", "run", env=PYTORCH)
+    assert again.returncode == 2 and "already holds a run" in again.stderr
+
+
+@pytest.mark.parametrize("flag, value", [("blur_probability", 0.5), ("resume", "True"), ("pre_trained_path", "x.ckpt")])
+def test_what_the_reference_cannot_do_is_an_error(run, flag, value, tmp_path):
+    result = run("benchmarks/train_reference.py", *SMALL, f"--{flag}", value)
+    assert result.returncode == 2 and f"--{flag}: got {value}, which the reference cannot do" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags", [(), ("--optimizer", "LARS", "--epoch_size", "5"), ("--jitter_strength", "0.2"),
+                                   *(("--config", str(ROOT / "configs" / f"cifar10_{name}.yaml")) for name in (
+                                       "resnet18_cpu", "resnet18_sgd_100ep", "resnet50_adam_100ep"))])
+def test_flags_that_are_not_given_mean_the_same_as_in_training(flags):
+    argv = [*flags, "--batch_size", "1024", "--num_parallel_workers", "1"]
+    expected = settings_of(resolve(parse(TrainConfig, argv), None, None, 1))
+    found = settings_of(train_reference.resolve(parse(train_reference.ReferenceConfig, argv[:-2])))
+    assert {name: found[name] for name in train_reference.TAKEN - {"compile"}} == {
+        name: expected[name] for name in train_reference.TAKEN - {"compile"}}
+
+
+def test_the_reference_needs_no_mindspore():
+    code = "import sys; sys.modules['mindspore'] = None; import train_reference"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True,
+                            timeout=60)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,68 @@
+"""Features: every image once, in order, by an encoder that does not change."""
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.distributed.process_group import Process
+from src.evaluation import features
+from src.evaluation.classifier import epoch_order
+from src.resnet import build_encoder
+from src.settings.network import Network
+
+ALONE = Process("CPU")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    encoder = build_encoder(Network("resnet18", 0.0625))
+    encoder.set_train()  # extract has to switch it over itself
+    return encoder
+
+
+def test_every_image_once_and_in_order(encoder, random_images):
+    pixels = random_images(19).pixels
+    before = {p.name: p.asnumpy().copy() for p in encoder.get_parameters()}
+    rows = features.extract(encoder, pixels, 8, ALONE)
+    assert rows.shape == (19, encoder.features)
+    whole = encoder(Tensor(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))).asnumpy()
+    assert np.allclose(rows, whole, atol=1e-6)
+    assert all(np.array_equal(p.asnumpy(), before[p.name]) for p in encoder.get_parameters())  # to the bit
+
+
+def test_fewer_images_than_a_batch(encoder, random_images):
+    pixels = random_images(19).pixels
+    few, all_rows = (features.extract(encoder, images, 8, ALONE) for images in (pixels[:3], pixels))
+    assert np.allclose(few, all_rows[:3], atol=1e-6)
+
+
+def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path, monkeypatch):
+    pixels = random_images(5).pixels
+    calls = []
+
+    def extract(*arguments):
+        calls.append(arguments)
+        return np.full((5, 2), len(calls), np.float32)
+
+    monkeypatch.setattr(features, "extract", extract)
+
+    def value(digest, images):
+        return features.cached(tmp_path / "features", encoder, digest, images, 8, "train", ALONE)[0, 0]
+
+    assert [value("weights", pixels), value("weights", pixels)] == [1, 1]
+    assert value("other weights", pixels) == 2
+    assert value("weights", pixels[:4]) == 3
+    changed = pixels.copy()
+    changed[0, 0, 0, 0] ^= 1
+    assert value("weights", changed) == 4
+    assert value("weights", pixels) == 1
+    assert not [path for path in (tmp_path / "features").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("count, batch", [(10, 4), (8, 4), (3, 4), (1, 2)])
+def test_classifier_epochs_leave_nothing_out(count, batch):
+    order = epoch_order(count, batch, seed=0, epoch=1)
+    assert order.shape == (-(-count // batch), batch)
+    assert set(order.ravel()) == set(range(count))
+    assert np.array_equal(order, epoch_order(count, batch, seed=0, epoch=1))
+    if count > 3:
+        assert not np.array_equal(order, epoch_order(count, batch, seed=0, epoch=2))

@@ -1,0 +1,113 @@
+"""Checkpoints are whole, strict and found again."""
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from src.common.errors import UserError
+from src.run import checkpoint
+from src.run.layout import Layout, Series
+from src.settings.network import Network
+
+NETWORK = Network("resnet18", 0.25, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), projection_dimension=8)
+INFO = {"holds": "simclr", "network": NETWORK, "settings": {"seed": 3}, "note": "naïve"}
+
+
+def parameters(*shapes, prefix="p"):
+    rng = np.random.default_rng(0)
+    return [Parameter(Tensor(rng.normal(size=shape).astype(np.float32)), name=f"{prefix}{index}")
+            for index, shape in enumerate(shapes)]
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved = [*parameters((2, 3), (4,)), Parameter(Tensor(np.array([7], np.int32)), name="global_step")]
+    series = Layout(tmp_path).checkpoints
+    checkpoint.save_epoch(series, 3, saved, INFO, keep=5)
+    file = series.of_epoch(3)
+    for place in (file, tmp_path, series.folder, series.latest):
+        found = checkpoint.load(str(place), "simclr", "flag")
+        assert found.path == file
+        assert found.network == NETWORK
+        assert {**found.info, "network": NETWORK} == {**INFO, "epoch": 3, "mindspore": ms.__version__}
+        targets = [Parameter(Tensor(np.zeros(p.shape, p.asnumpy().dtype)), name=p.name) for p in saved]
+        checkpoint.load_into(targets, found.parameters, "x")
+        for target, original in zip(targets, saved):
+            assert np.array_equal(target.asnumpy(), original.asnumpy())
+
+
+def test_the_newest_are_kept_and_the_untrained_one(tmp_path):
+    for epoch in (0, 1, 2, 9, 10, 11):
+        checkpoint.save_epoch(Series(tmp_path, "net"), epoch, parameters((1,)), INFO, keep=2)
+        assert (tmp_path / "latest").resolve().name == f"net-{epoch}.ckpt"
+    (tmp_path / "net-5.ckpt.txt").write_text("not one of them")
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["net-0.ckpt", "net-10.ckpt", "net-11.ckpt"]
+
+
+def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
+    checkpoint.save_epoch(Series(tmp_path, "net"), 1, parameters((1,)), INFO, keep=2)
+
+    def cut_short(entries, name, **_):
+        with open(name, "wb") as file:
+            file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", cut_short)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save_epoch(Series(tmp_path, "net"), 2, parameters((1,)), INFO, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "net-1.ckpt"]
+    assert checkpoint.load(str(tmp_path), "simclr", "flag").info["epoch"] == 1
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    (tmp_path / ".net-2.ckpt.123.ckpt").write_bytes(b"half")
+    (tmp_path / "net-1.ckpt").write_bytes(b"whole")
+    checkpoint.clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["net-1.ckpt"]
+
+
+@pytest.mark.parametrize("there, message", [
+    ([], r"p0 is missing; p1 is missing$"),
+    (parameters((2, 3)), r"p1 is missing$"),
+    (parameters((2, 3), (4,), (5,)), r"p2 is unknown$"),
+    (parameters((3, 2), (4,)), r"p0 is \(\(3, 2\), 'Float32'\) instead of \(\(2, 3\), 'Float32'\)$"),
+    (parameters((2, 3), (4,), prefix="moment1.p"), r"p0 is missing; p1 is missing; moment1.p0 is unknown; and 1 more$"),
+])
+def test_nothing_is_left_unloaded(there, message):
+    targets = parameters((2, 3), (4,))
+    before = [target.asnumpy().copy() for target in targets]
+    with pytest.raises(UserError, match="a.ckpt does not fit the network: " + message):
+        checkpoint.load_into(targets, {parameter.name: parameter for parameter in there}, "a.ckpt")
+    assert all(np.array_equal(target.asnumpy(), old) for target, old in zip(targets, before))
+
+
+def test_types_must_match():
+    target = Parameter(Tensor(np.zeros(2, np.float32)), name="p0")
+    half = Parameter(Tensor(np.zeros(2, np.float16)), name="p0")
+    with pytest.raises(UserError, match="p0 is .*Float16.* instead of .*Float32"):
+        checkpoint.load_into([target], {"p0": half}, "a.ckpt")
+
+
+def test_part_renames():
+    both = {p.name: p for p in [*parameters((1,), prefix="encoder."), *parameters((1,), prefix="moment1.encoder.")]}
+    assert [(name, p.name) for name, p in checkpoint.part(both, "encoder.").items()] == [("0", "0")]
+
+
+def test_other_files_are_refused(tmp_path):
+    def message(path, holds="simclr"):
+        with pytest.raises(UserError) as error:
+            checkpoint.load(str(path), holds, "resume")
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert message(tmp_path / "no.ckpt").startswith(f"--resume: no checkpoint at {tmp_path}/no.ckpt")
+    assert message(tmp_path).startswith(f"--resume: no checkpoint at {tmp_path}")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert "is not a checkpoint that MindSpore can read" in message(tmp_path / "text.ckpt")
+    whole = tmp_path / "net-1.ckpt"
+    checkpoint.save(whole, parameters((100,)), INFO)
+    (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:-50])
+    assert "is not a checkpoint that MindSpore can read" in message(tmp_path / "cut.ckpt")
+    assert "holds a simclr, takes a linear_classifier" in message(whole, "linear_classifier")
+    from mindspore import save_checkpoint
+    save_checkpoint(nn.Dense(2, 2), str(tmp_path / "foreign.ckpt"))
+    assert "was not written by this project" in message(tmp_path / "foreign.ckpt")

@@ -1,0 +1,77 @@
+"""What the user gave, and what it becomes; the names that flags share with the registries."""
+import dataclasses
+from typing import get_args, get_type_hints
+
+import pytest
+
+from src.common.errors import UserError
+from src.dataset import DATA_SETS
+from src.lr_generator import EXPONENTS, PEAKS, learning_rates
+from src.resnet import ENCODERS
+from src.settings import flags
+from src.settings.augmentation import Augmentation
+from src.settings.given import Role, flags_of, values_of
+from src.settings.network import Network
+from src.settings.parsing import parse
+from src.settings.scripts import SCRIPTS, TrainSettings
+
+STORED = {"encoder": "resnet18", "width_multiplier": 0.25, "unknown": 1}
+
+
+def test_the_users_value_goes_before_what_was_found_and_that_before_the_default():
+    given = parse(TrainSettings, ["--batch_size", "32"]).fill(batch_size=64, epoch_size=7)
+    assert (given["batch_size"], given["epoch_size"], given["seed"]) == (32, 7, 0)
+
+
+def test_a_checkpoint_fills_in_what_was_not_said():
+    assert parse(TrainSettings, []).adopt(STORED, "a.ckpt")["encoder"] == "resnet18"
+    assert parse(TrainSettings, ["--encoder", "resnet18"]).adopt(STORED, "a.ckpt")["width_multiplier"] == 0.25
+    with pytest.raises(UserError, match="--encoder: got resnet50, but a.ckpt was made with resnet18; leave the flag"):
+        parse(TrainSettings, ["--encoder", "resnet50"]).adopt(STORED, "a.ckpt")
+
+
+def test_nothing_is_open_in_resolved_settings():
+    given = parse(TrainSettings, [])
+    with pytest.raises(TypeError, match="still open: .*image_size.*learning_rate"):
+        given.resolved()
+    settings = given.resolved(image_size=32, stem="cifar", num_parallel_workers=2, learning_rate=1.0,
+                              jitter_strength=0.5, blur_probability=0.0)
+    assert settings.learning_rate == 1.0 and settings.num_samples is None
+    assert settings.augmentation == Augmentation(0.08, 0.5, 0.5, 0.2, 0.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 1
+
+
+@pytest.mark.parametrize("settings_type", SCRIPTS.values())
+def test_a_default_is_what_the_flag_takes_and_of_the_fields_type(settings_type):
+    hints = get_type_hints(settings_type)
+    for field in flags_of(settings_type):
+        default = field.metadata["default"]
+        if default is not None:
+            assert field.metadata["takes"].convert(str(default)) == default
+            assert isinstance(default, get_args(hints[field.name]) or hints[field.name]), field.name
+
+
+def test_the_flags_of_a_network_are_what_a_checkpoint_keeps():
+    names = {field.name for field in flags_of(TrainSettings, Role.NETWORK)}
+    network = Network("resnet18", projection_dimension=8)
+    assert names == network.settings.keys()
+    assert names - {"normalize"} == {field.name for field in dataclasses.fields(Network)} - {"mean", "std"}
+    assert network.without_head.settings.keys() == names - {"projection_dimension", "head_batch_norm"}
+
+
+def test_roles_choose_flags():
+    given = parse(TrainSettings, []).resolved(image_size=32, stem="cifar", num_parallel_workers=2, learning_rate=1.0,
+                                              jitter_strength=0.5, blur_probability=0.0)
+    learning, others = values_of(given, Role.LEARNING), values_of(given, Role.NETWORK, Role.CIRCUMSTANCE)
+    assert {**learning, **others} == values_of(given) and not learning.keys() & others.keys()
+    assert "temperature" in learning and {"encoder", "resume"} <= others.keys()
+
+
+def test_the_names_are_those_of_the_registries():
+    assert tuple(DATA_SETS) == flags.DATA_SETS
+    assert tuple(ENCODERS) == flags.ENCODERS
+    assert tuple(PEAKS) == flags.OPTIMIZERS
+    assert set(flags.SCALINGS) == set(EXPONENTS)
+    for schedule in flags.SCHEDULES:
+        assert len(learning_rates(schedule, 1.0, 2, 3)) == 6

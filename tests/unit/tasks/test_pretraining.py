@@ -1,0 +1,98 @@
+"""Settings that follow from checkpoints, images and other settings."""
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from src.common.errors import UserError
+from src.dataset import DATA_SETS
+from src.run.checkpoint import Checkpoint
+from src.run.info import up_to_date
+from src.settings.network import Network
+from src.settings.parsing import parse
+from src.settings.scripts import EvalSettings, FinetuneSettings, TrainSettings
+from src.tasks import labelled
+from src.tasks.pretraining import Start, resolve
+
+NETWORK = Network("resnet18", 1.0, "strided", 32, projection_dimension=128)
+# What the settings of a checkpoint were before there was a choice of a stem.
+OLD = {"dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 1.0, "projection_dimension": 128,
+       "head_batch_norm": False, "normalize": False, "batch_size": 128}
+
+
+def checkpoint_of(network, **info):
+    return Checkpoint(Path("a.ckpt"), {}, {"network": dataclasses.asdict(network), "global_batch": 128, "settings": {
+        "dataset_name": "cifar10", "batch_size": 128}, **info})
+
+
+def resumed(found, *flags, world_size=1):
+    return resolve(parse(TrainSettings, ["--resume", *flags]), Start(resumed=found), world_size)
+
+
+def pretrained(found, *flags, world_size=1):
+    return resolve(parse(TrainSettings, list(flags)), Start(source=found), world_size)
+
+
+def evaluated(settings_type):
+    def follow(found, *flags):
+        given = labelled.follow_encoder(parse(settings_type, ["--encoder_checkpoint_path", "a.ckpt", *flags]), found)
+        return given.settings_type, dataclasses.replace(NETWORK, stem=given["stem"])
+    return follow
+
+
+@pytest.mark.parametrize("follow", [resumed, pretrained, evaluated(EvalSettings), evaluated(FinetuneSettings)])
+def test_the_network_is_the_checkpoints(follow):
+    assert follow(checkpoint_of(NETWORK))[1].stem == "strided"
+    with pytest.raises(UserError, match="--stem: got cifar, but a.ckpt was made with strided"):
+        follow(checkpoint_of(NETWORK), "--stem", "cifar")
+    with pytest.raises(UserError, match="--encoder: got resnet50, but a.ckpt was made with resnet18"):
+        follow(checkpoint_of(NETWORK), "--encoder", "resnet50")
+    older = Checkpoint(Path("a.ckpt"), {}, up_to_date({"kind": "simclr", "settings": OLD, "data": "x", "epoch": 1}))
+    assert older.info["global_batch"] == 128
+    assert follow(older)[1].stem == follow(older, "--stem", "cifar")[1].stem == "cifar"
+    with pytest.raises(UserError, match="--stem: got strided, but a.ckpt was made with cifar"):
+        follow(older, "--stem", "strided")
+
+
+@pytest.mark.parametrize("follow", [resumed, pretrained])
+def test_the_normalisation_is_the_checkpoints_numbers(follow, monkeypatch):
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    assert (mean, std) != (DATA_SETS["cifar10"].mean, DATA_SETS["cifar10"].std)
+    settings, network = follow(checkpoint_of(dataclasses.replace(NETWORK, mean=mean, std=std)))
+    assert settings.normalize and (network.mean, network.std) == (mean, std)
+
+
+def test_a_new_run_is_normalised_by_its_data_set():
+    settings, network = resolve(parse(TrainSettings, ["--normalize", "--dataset_name", "stl10"]), Start(), 1)
+    assert (network.mean, network.std) == (DATA_SETS["stl10"].mean, DATA_SETS["stl10"].std)
+    assert (network.image_size, network.stem, settings.jitter_strength, settings.blur_probability) == (
+        96, "imagenet", 1.0, 0.5)
+    _, plain = resolve(parse(TrainSettings, []), Start(), 1)
+    assert plain == Network("resnet50", projection_dimension=128)
+
+
+@pytest.mark.parametrize("optimizer, flags, world_size, rate", [
+    ("Adam", [], 8, 9e-4), ("Adam", [], 2, 9e-4 / 2), ("Adam", ["--lr_scaling", "linear"], 2, 9e-4 / 4),
+    ("SGD", [], 2, 0.03), ("LARS", [], 32, 4.8), ("LARS", ["--lr_scaling", "sqrt"], 8, 2.4)])
+def test_the_learning_rate_follows_the_global_batch(optimizer, flags, world_size, rate):
+    settings, _ = resolve(parse(TrainSettings, ["--optimizer", optimizer, *flags]), Start(), world_size)
+    assert settings.learning_rate == pytest.approx(rate)
+
+
+def test_a_resumed_run_keeps_its_global_batch():
+    settings, _ = resumed(checkpoint_of(NETWORK), world_size=4)
+    assert settings.batch_size == 32
+    with pytest.raises(UserError, match="--device_num: got 3, but a.ckpt was trained with 128 images per step"):
+        resumed(checkpoint_of(NETWORK), world_size=3)
+    with pytest.raises(UserError, match="--batch_size: got 128, but .* 64 on each of 2 devices; leave the flag out"):
+        resumed(checkpoint_of(NETWORK), "--batch_size", "128", world_size=2)
+
+
+def test_workers_are_two_and_for_image_files_the_machines_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert resolve(parse(TrainSettings, []), Start(), 1)[0].num_parallel_workers == 2
+    assert resolve(parse(TrainSettings, ["--dataset_name", "imagefolder"]), Start(), 1)[0].num_parallel_workers == 6
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert resolve(parse(TrainSettings, []), Start(), 1)[0].num_parallel_workers == 1
+    with pytest.raises(UserError, match="--num_parallel_workers: got 2, takes at most the 1 cores of this machine"):
+        resolve(parse(TrainSettings, ["--num_parallel_workers", "2"]), Start(), 1)

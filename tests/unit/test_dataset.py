@@ -1,0 +1,378 @@
+"""Reading, checking, downloading and generating the data sets."""
+import functools
+import hashlib
+import http.server
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src import dataset
+from src.common.errors import UserError
+from src.data import cifar, shapes
+from src.data.cifar import CIFAR10
+from src.data.download import Archive, fetch
+from src.data.formats import DataSet
+from src.data.images import Images, channels_first, channels_last
+from src.settings import flags
+
+TRUCK, FROG = 9, 6
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_any_whole_number_of_records_reads_back(tmp_path_factory, count, seed):
+    rng = np.random.default_rng(seed)
+    images = Images(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count, np.int32))
+    file = tmp_path_factory.mktemp("records") / "data_batch_1.bin"
+    cifar.write_file(file, images)
+    assert file.stat().st_size == count * 3073
+    read = CIFAR10.format.read([file], 32)
+    assert np.array_equal(read.pixels, images.pixels)
+    assert np.array_equal(read.labels, images.labels)
+
+
+def test_a_record_is_label_then_planes(tmp_path):
+    record = bytes([3]) + bytes(range(256)) * 12
+    file = tmp_path / "test_batch.bin"
+    file.write_bytes(record)
+    images = CIFAR10.format.read([file], 32)
+    assert images.labels.tolist() == [3]
+    for channel, row, column in [(0, 0, 0), (1, 5, 7), (2, 31, 31)]:
+        assert images.pixels[0, row, column, channel] == record[1 + channel * 1024 + row * 32 + column]
+
+
+def zoo_layout(folder):
+    """Move the test file to a folder of its own, as the model zoo has it."""
+    verify = folder.parent / "cifar-10-verify-bin"
+    verify.mkdir()
+    shutil.move(folder / "test_batch.bin", verify / "test_batch.bin")
+    return folder, verify
+
+
+def test_official_layout_never_mixes_the_splits(cifar_folder):
+    for path in (cifar_folder, cifar_folder.parent):
+        assert len(dataset.load("cifar10", str(path), "train").labels) == 100
+        assert len(dataset.load("cifar10", str(path), "test").labels) == 30
+
+
+def test_zoo_layout(cifar_folder):
+    train, verify = zoo_layout(cifar_folder)
+    for path in (train, train.parent):
+        assert len(dataset.load("cifar10", str(path), "train").labels) == 100
+    for path in (verify, train.parent):
+        assert len(dataset.load("cifar10", str(path), "test").labels) == 30
+    with pytest.raises(UserError, match="--eval_dataset_path: no test files .* it holds data_batch_1.bin"):
+        dataset.load("cifar10", str(train), "test", "eval_dataset_path")
+    with pytest.raises(UserError, match="--train_dataset_path: no train files .* it holds test_batch.bin only"):
+        dataset.load("cifar10", str(verify), "train")
+
+
+def test_the_first_n_images(cifar_folder):
+    whole = dataset.load("cifar10", str(cifar_folder), "train")
+    assert np.array_equal(dataset.load("cifar10", str(cifar_folder), "train", num_samples=33).pixels, whole.pixels[:33])
+    with pytest.raises(UserError, match="--num_samples: got 101, but .* has 100 train images"):
+        dataset.load("cifar10", str(cifar_folder), "train", num_samples=101)
+
+
+def test_missing_files_are_said(cifar_folder, caplog, monkeypatch):
+    monkeypatch.setattr(dataset.logger, "propagate", True)
+    (cifar_folder / "data_batch_3.bin").unlink()
+    dataset.load("cifar10", str(cifar_folder), "train")
+    assert "has 4 of CIFAR-10's 5 training files" in caplog.text
+    caplog.clear()
+    dataset.load("cifar10", str(cifar_folder), "test")  # one file
+    assert "warning" not in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6, 3), (2, 5, 4, 6, 3)])
+def test_channels_change_places(shape):
+    images = np.arange(np.prod(shape)).reshape(shape)
+    planes = channels_first(images)
+    assert planes.flags.c_contiguous and planes.shape == (*shape[:-3], 3, 4, 6)
+    for channel in range(3):
+        assert np.array_equal(planes[..., channel, :, :], images[..., channel])
+    assert np.array_equal(channels_last(planes), images) and np.shares_memory(channels_last(planes), planes)
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda data: data[:-1], "61459 bytes are not a whole number of 3073-byte CIFAR-10 records"),
+    (lambda data: b"", "0 bytes are not a whole number"),
+    (lambda data: data[:3073] + bytes([10]) + data[3074:], "record 1 has the label 10, and CIFAR-10 has 0 to 9"),
+])
+def test_damaged_files_are_named(cifar_folder, damage, message):
+    file = cifar_folder / "data_batch_2.bin"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=message) as error:
+        dataset.load("cifar10", str(cifar_folder), "train")
+    assert str(error.value).startswith(str(file))
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; .*--download fetches"):
+        dataset.load("cifar10", str(tmp_path / "nowhere"), "train")
+    with pytest.raises(UserError, match="no train files .*; give the folder with the CIFAR-10 binary files"):
+        dataset.load("cifar10", str(tmp_path), "train")
+    (tmp_path / "data_batch_1").write_bytes(b"pickle")
+    with pytest.raises(UserError, match="Python version of CIFAR-10"):
+        dataset.load("cifar10", str(tmp_path), "train")
+
+
+def test_real_cifar10(cifar10_dir):
+    train = dataset.load("cifar10", cifar10_dir, "train")
+    test = dataset.load("cifar10", cifar10_dir, "test")
+    assert train.labels[:5].tolist() == [FROG, TRUCK, TRUCK, 4, 1]  # as every description of the data set shows
+    assert test.labels[:5].tolist() == [3, 8, 8, 0, 6]
+    mean, std = train.pixels.mean((0, 1, 2)) / 255, train.pixels.std((0, 1, 2)) / 255
+    assert np.allclose(mean, dataset.DATA_SETS["cifar10"].mean, atol=0.01)
+    assert np.allclose(std, dataset.DATA_SETS["cifar10"].std, atol=0.01)
+
+
+def test_the_flag_takes_every_data_set():
+    assert tuple(dataset.DATA_SETS) == flags.DATA_SETS
+
+
+def test_the_registry_is_complete():
+    for name, data_set in dataset.DATA_SETS.items():
+        assert len(set(data_set.classes)) == {"cifar100": 100, "imagefolder": 0}.get(name, 10)
+        assert all(0 < value < 1 for value in data_set.mean + data_set.std)
+        assert (data_set.archive is None) == (name in ("shapes", "imagefolder"))
+
+
+class Dots:
+    """A format of a test: one file of 2 x 2 gray images per split."""
+
+    expected = "train.dots and test.dots"
+    names = "dots.txt"
+
+    def find(self, folder, split):
+        return [file for file in [folder / f"{split}.dots"] if file.is_file()]
+
+    def why_nothing(self, folder, split):
+        return f"no {split}.dots in {folder}"
+
+    def class_names(self, places):
+        return None
+
+    def read(self, places, side):
+        pixels = np.frombuffer(places[0].read_bytes(), np.uint8).reshape(-1, side, side, 1).repeat(3, 3)
+        return Images(pixels, np.arange(len(pixels), dtype=np.int32))
+
+
+def test_a_data_set_needs_no_more_than_its_line(tmp_path, monkeypatch):
+    dots = DataSet(Dots(), ("few", "many"), 2, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    monkeypatch.setitem(dataset.DATA_SETS, "dots", dots)
+    with pytest.raises(UserError, match="--train_dataset_path: no train.dots in .*; give the folder with train.dots "
+                                        r"and test.dots \(--dataset_name shapes needs none\)"):
+        dataset.load("dots", str(tmp_path), "train")
+    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; give the folder with"):
+        dataset.load("dots", str(tmp_path / "nowhere"), "train")
+    (tmp_path / "train.dots").write_bytes(bytes(range(8)))
+    images = dataset.load("dots", str(tmp_path), "pretrain")
+    assert images.classes == ("few", "many") and images.pixels[1, 0, 1].tolist() == [5, 5, 5]
+    with pytest.raises(UserError, match="--dataset_name: got dots .2 pixels., but --image_size asks for 3 pixels"):
+        dataset.check_side("dots", 3, "--image_size asks for")
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    def find(folder, split):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Dots, "find", staticmethod(find))
+    dots = DataSet(Dots(), ("few", "many"), 2, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    monkeypatch.setitem(dataset.DATA_SETS, "dots", dots)
+    for download in (False, True):
+        with pytest.raises(UserError, match=f"{tmp_path}: cannot be read .Permission denied.; check"):
+            dataset.load("dots", str(tmp_path), "train", download=download)
+
+
+def test_data_sets_are_read_without_mindspore(cifar_folder):
+    program = (f"import sys; sys.modules['mindspore'] = None; from src import dataset; "
+               f"print(len(dataset.load('cifar10', {str(cifar_folder)!r}, 'train').labels))")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                            cwd=os.path.dirname(os.path.dirname(dataset.__file__)))
+    assert result.stdout == "100\n", result.stderr
+
+
+def test_there_is_nothing_to_fetch_for_a_folder_of_images(tmp_path):
+    with pytest.raises(UserError, match="--download: imagefolder has no home page"):
+        dataset.load("imagefolder", str(tmp_path / "new"), "train", download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- CIFAR-100 ---
+
+@pytest.fixture
+def cifar100_folder(tmp_path):
+    """30 training and 12 test records, and their fine labels and pixels (N, 3, 32, 32)."""
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    written = {}
+    for split, count in (("train", 30), ("test", 12)):
+        labels, planes = rng.integers(0, 100, count), rng.integers(0, 256, (count, 3072))
+        records = np.concatenate([rng.integers(0, 20, (count, 1)), labels[:, None], planes], axis=1)
+        (folder / f"{split}.bin").write_bytes(records.astype(np.uint8).tobytes())
+        written[split] = labels, planes.reshape(count, 3, 32, 32)
+    return folder, written
+
+
+def test_cifar100_has_the_fine_labels(cifar100_folder):
+    folder, written = cifar100_folder
+    for split, (labels, planes) in written.items():
+        for path in (folder, folder.parent):
+            images = dataset.load("cifar100", str(path), split)
+            assert np.array_equal(images.labels, labels)
+            assert np.array_equal(channels_first(images.pixels), planes)
+            assert len(images.classes) == 100 and images.classes[17] == "castle" and images.classes[99] == "worm"
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda data: data[:-1], "92219 bytes are not a whole number of 3074-byte CIFAR-100 records"),
+    (lambda data: data[:3075] + bytes([100]) + data[3076:], "record 1 has the label 100, and CIFAR-100 has 0 to 99"),
+])
+def test_damaged_cifar100_files_are_named(cifar100_folder, damage, message):
+    file = cifar100_folder[0] / "train.bin"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=message) as error:
+        dataset.load("cifar100", str(file.parent), "train")
+    assert str(error.value).startswith(str(file))
+
+
+def test_cifar100_and_cifar10_are_told_apart(cifar100_folder, tmp_path):
+    folder, _ = cifar100_folder
+    with pytest.raises(UserError, match="no train files .*data_batch_.*CIFAR-10 binary files"):
+        dataset.load("cifar10", str(folder), "train")
+    (folder / "fine_label_names.txt").write_text("apple\nbear\n")
+    with pytest.raises(UserError, match="does not hold cifar100, by its fine_label_names.txt"):
+        dataset.load("cifar100", str(folder), "train")
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "train").write_bytes(b"pickle")
+    with pytest.raises(UserError, match="Python version of CIFAR-100"):
+        dataset.load("cifar100", str(tmp_path / "python"), "train")
+
+
+# --- shapes ---
+
+def test_shapes_are_reproducible_and_balanced():
+    first, second, other = shapes.draw(200, 1), shapes.draw(200, 1), shapes.draw(200, 2)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert np.bincount(first.labels).tolist() == [20] * 10
+    assert len(np.unique(first.pixels.reshape(200, -1), axis=0)) == 200
+
+
+def test_colour_tells_nothing_about_the_class():
+    images = shapes.draw(4000, 5)
+    pixels = images.pixels.reshape(4000, -1, 3).astype(float)
+    ink = np.stack([image[image.sum(1) <= np.quantile(image.sum(1), 0.05)].mean(0) for image in pixels])
+    nearest = np.linalg.norm(ink[:, None] - shapes.COLOURS, axis=2).argmin(1)
+    counts = np.zeros((10, len(shapes.COLOURS)), int)
+    np.add.at(counts, (images.labels, nearest), 1)
+    assert (counts > 50).all()
+    assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
+
+
+def test_shapes_are_generated_once_where_they_are_missing(tmp_path):
+    folder = tmp_path / "data" / "shapes"
+    train = dataset.load("shapes", str(folder), "train")
+    assert len(train.labels) == shapes.IMAGES["train"]
+    written = (folder / "data_batch_1.bin").stat().st_mtime_ns
+    assert len(dataset.load("shapes", str(folder), "test").labels) == shapes.IMAGES["test"]
+    assert (folder / "data_batch_1.bin").stat().st_mtime_ns == written
+    assert sorted(path.name for path in folder.iterdir()) == ["batches.meta.txt", "data_batch_1.bin", "test_batch.bin"]
+
+
+def test_shapes_are_generated_into_an_empty_folder(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dataset.logger, "propagate", True)
+    monkeypatch.setattr(shapes, "IMAGES", {"train": 20, "test": 10})
+    assert len(dataset.load("shapes", str(tmp_path), "test").labels) == 10
+    assert len(dataset.load("shapes", str(tmp_path), "train").labels) == 20
+    assert "warning" not in caplog.text  # one file, where CIFAR-10 has five, is all
+
+
+def test_one_data_set_is_not_taken_for_the_other(cifar_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "IMAGES", {"train": 20, "test": 10})
+    with pytest.raises(UserError, match="does not hold shapes, by its batches.meta.txt"):
+        dataset.load("shapes", str(cifar_folder), "train")
+    dataset.load("shapes", str(tmp_path / "shapes"), "train")
+    with pytest.raises(UserError, match="does not hold cifar10, by its batches.meta.txt"):
+        dataset.load("cifar10", str(tmp_path / "shapes"), "train")
+
+
+@pytest.mark.parametrize("name, download", [("shapes", False), ("cifar10", True)])
+def test_a_place_that_cannot_be_written(tmp_path, name, download):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--train_dataset_path: cannot write to .*file/data"):
+        dataset.load(name, str(tmp_path / "file" / "data"), "train", download=download)
+
+
+# --- download ---
+
+@pytest.fixture
+def archive(cifar_folder):
+    """An archive like the official one, with members that try to get out of the folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.add(cifar_folder, "cifar-10-batches-bin")
+        for name in ("../escaped.bin", "/tmp/simclr-escaped.bin"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("cifar-10-batches-bin/link.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path, archive):
+    """A web server on the loopback interface that has the archive."""
+    root = tmp_path / "www"
+    root.mkdir()
+    (root / "cifar.tar.gz").write_bytes(archive)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root))) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def test_download_lays_the_files_out(tmp_path, server, archive, monkeypatch):
+    official = Archive(f"{server}/cifar.tar.gz", hashlib.md5(archive).hexdigest(), "cifar-10-batches-bin")
+    monkeypatch.setitem(dataset.DATA_SETS, "cifar10", dataset.DATA_SETS["cifar10"]._replace(archive=official))
+    target = tmp_path / "new" / "place"
+    assert len(dataset.load("cifar10", str(target), "train", download=True).labels) == 100
+    monkeypatch.setattr(dataset, "fetch", None)  # the files are there now
+    assert len(dataset.load("cifar10", str(target), "test", download=True).labels) == 30
+    assert os.listdir(target) == ["cifar-10-batches-bin"]
+    assert not (tmp_path / "new" / "escaped.bin").exists()
+    assert not (target / "cifar-10-batches-bin" / "link.bin").exists()
+    assert not os.path.exists("/tmp/simclr-escaped.bin")
+
+
+def test_a_changed_archive_leaves_nothing(tmp_path, server):
+    target = tmp_path / "place"
+    with pytest.raises(UserError, match="MD5 [0-9a-f]{32}, expected c32a1d4ab5d03f1284b67883e8d87530"):
+        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/cifar.tar.gz"), target)
+    assert os.listdir(target) == []
+
+
+def test_a_missing_archive_leaves_nothing(tmp_path, server):
+    target = tmp_path / "place"
+    with pytest.raises(UserError, match="--download: .* cannot be fetched .*404"):
+        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/other.tar.gz"), target)
+    assert os.listdir(target) == []

@@ -1,0 +1,135 @@
+"""The loss against the paper's formula, written out in NumPy float64."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mindspore import Tensor, nn, ops
+
+from src.nt_xent import NTXent
+
+BATCH, DIMENSION = 5, 7
+
+
+def reference(z, temperature):
+    """Return the summed loss, the accuracy and the smallest margin of a positive, anchor by anchor."""
+    z = z.astype(np.float64)
+    count = len(z) // 2
+    losses, margins = [], []
+    for i in range(2 * count):
+        positive = (i + count) % (2 * count)
+        similarity = {k: z[i] @ z[k] / (np.linalg.norm(z[i]) * np.linalg.norm(z[k])) / temperature
+                      for k in range(2 * count) if k != i}
+        losses.append(-similarity[positive] + np.log(sum(np.exp(s) for s in similarity.values())))
+        margins.append(similarity[positive] - max(s for k, s in similarity.items() if k != positive))
+    return np.mean(losses[:count]) + np.mean(losses[count:]), np.mean(np.array(margins) > 0), np.abs(margins).min()
+
+
+def value_and_grad(loss, z):
+    (value, _), gradient = ops.value_and_grad(loss, 0, None, has_aux=True)(Tensor(z))
+    return value.asnumpy(), gradient.asnumpy()
+
+
+@pytest.fixture(scope="module")
+def losses():
+    return {temperature: NTXent(temperature) for temperature in (0.1, 0.5, 2.0)}
+
+
+embeddings = st.integers(0, 2**32 - 1).map(
+    lambda seed: np.random.default_rng(seed).normal(size=(2 * BATCH, DIMENSION)).astype(np.float32))
+
+
+@settings(max_examples=40, deadline=None)
+@given(embeddings, st.sampled_from([0.1, 0.5, 2.0]), st.floats(1e-2, 1e3))
+def test_value_and_accuracy(losses, z, temperature, scale):
+    loss, accuracy = losses[temperature](Tensor((z * scale).astype(np.float32)))
+    expected, expected_accuracy, margin = reference(z, temperature)
+    assert np.isclose(loss.asnumpy(), expected, rtol=2e-6)
+    if margin > 1e-5:  # else rounding decides
+        assert np.isclose(accuracy.asnumpy(), expected_accuracy)
+
+
+def test_gradient_by_central_differences(losses):
+    z = np.random.default_rng(1).normal(size=(2 * BATCH, DIMENSION))
+    _, gradient = value_and_grad(losses[0.5], z.astype(np.float32))
+    numeric = np.empty_like(z)
+    for index in np.ndindex(z.shape):
+        step = np.zeros_like(z)
+        step[index] = 1e-5
+        numeric[index] = (reference(z + step, 0.5)[0] - reference(z - step, 0.5)[0]) / 2e-5
+    assert np.abs(gradient - numeric).max() / np.abs(numeric).max() < 1e-5
+
+
+def test_closed_form(losses):
+    """Orthogonal images with equal views: every anchor has one similarity 1/t and 2B - 2 of 0."""
+    z = np.tile(np.eye(BATCH, DIMENSION, dtype=np.float32), (2, 1))
+    loss, accuracy = losses[0.5](Tensor(z))
+    assert np.isclose(loss.asnumpy(), 2 * (np.log(np.exp(2) + 2 * BATCH - 2) - 2), rtol=1e-6)
+    assert accuracy.asnumpy() == 1
+
+
+def test_collapsed_embeddings_have_the_trivial_loss(losses):
+    loss, _ = losses[0.1](Tensor(np.ones((2 * BATCH, DIMENSION), np.float32)))
+    assert np.isclose(loss.asnumpy(), 2 * np.log(2 * BATCH - 1), rtol=1e-5)
+
+
+def test_swapping_the_views_changes_nothing(losses):
+    z = np.random.default_rng(2).normal(size=(2 * BATCH, DIMENSION)).astype(np.float32)
+    there, back = (losses[0.5](Tensor(views))[0].asnumpy() for views in (z, np.roll(z, BATCH, 0)))
+    assert np.isclose(there, back, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 6e4])
+def test_float16_is_safe(losses, scale):
+    z = np.sign(np.random.default_rng(3).normal(size=(2 * BATCH, DIMENSION))) * scale
+    z = (z * np.random.default_rng(4).uniform(0.5, 1, z.shape)).astype(np.float16)
+    value, gradient = value_and_grad(losses[0.1], z)
+    assert np.isclose(value, reference(z, 0.1)[0], rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_zero_embeddings_are_finite(losses):
+    value, gradient = value_and_grad(losses[0.5], np.zeros((2 * BATCH, DIMENSION), np.float32))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_the_batch_size_is_that_of_the_embeddings(losses, batch):
+    z = np.random.default_rng(batch).normal(size=(2 * batch, DIMENSION)).astype(np.float32)
+    assert np.isclose(losses[0.5](Tensor(z))[0].asnumpy(), reference(z, 0.5)[0], rtol=2e-6, atol=1e-6)
+
+
+def test_wrong_arguments(losses):
+    with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
+        NTXent(0)
+    with pytest.raises(ValueError, match="takes two views of every image, got 9 rows"):
+        losses[0.5](Tensor(np.ones((9, DIMENSION), np.float32)))
+
+
+class Given(nn.Cell):
+    """In place of the gather: what all ranks have sent, as seen by one of them."""
+
+    def __init__(self, rank, everything):
+        super().__init__()
+        self.rank = rank
+        self.everything = everything
+
+    def construct(self, z):
+        rows = z.shape[0]
+        before, after = self.everything[:self.rank * rows], self.everything[(self.rank + 1) * rows:]
+        return ops.concat([before, z, after])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_ranks_have_the_loss_of_the_global_batch(world_size):
+    """The rows of every rank's own anchors: the mean over the ranks is the loss over all."""
+    views = np.random.default_rng(5).normal(size=(2, world_size * BATCH, DIMENSION)).astype(np.float32)
+    expected, expected_accuracy, _ = reference(views.reshape(-1, DIMENSION), 0.5)
+    local = [views[:, rank::world_size].reshape(-1, DIMENSION) for rank in range(world_size)]
+    unit = np.concatenate([z / np.linalg.norm(z, axis=1, keepdims=True) for z in local])
+    found = []
+    for rank, z in enumerate(local):
+        loss = NTXent(0.5, rank, world_size)
+        loss.gather = Given(rank, Tensor(unit))
+        found.append([float(value.asnumpy()) for value in loss(Tensor(z))])
+    assert np.allclose(np.mean(found, 0), [expected, expected_accuracy], rtol=1e-6)

@@ -1,0 +1,105 @@
+"""Updates of the optimizers against their formulas in NumPy float64."""
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from src.lr_generator import default_learning_rate, default_scaling
+from src.optimizer import build_optimizer, decays
+from src.resnet import build_encoder
+from src.settings.network import Network
+
+RATES = 0.1 * np.cos(np.linspace(0, 1.5, 10)).astype(np.float32)
+DECAY = 0.3
+
+
+def adam(weight, gradients, decay):
+    weight, m, v = weight.astype(np.float64), 0, 0
+    for t, (rate, gradient) in enumerate(zip(RATES, gradients), 1):
+        gradient = gradient + decay * weight
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        weight = weight - rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+    return weight
+
+
+def sgd(weight, gradients, decay):
+    weight, velocity = weight.astype(np.float64), 0
+    for rate, gradient in zip(RATES, gradients):
+        velocity = 0.9 * velocity + gradient + decay * weight
+        weight = weight - rate * velocity
+    return weight
+
+
+def lars(weight, gradients, decay):
+    """Of the original implementation: classic momentum, biases and batch norm without trust ratio and decay."""
+    weight, velocity = weight.astype(np.float64), 0
+    for rate, gradient in zip(RATES, gradients):
+        gradient = gradient + decay * weight
+        trust = 1
+        if weight.ndim > 1 and np.linalg.norm(weight) > 0 and np.linalg.norm(gradient) > 0:
+            trust = 0.001 * np.linalg.norm(weight) / np.linalg.norm(gradient)
+        velocity = 0.9 * velocity + rate * trust * gradient
+        weight = weight - velocity
+    return weight
+
+
+START = {"convolution": (4, 3, 2, 2), "dense": (3, 2), "zeros": (2, 2), "without_gradient": (2, 3), "bias": (3,)}
+
+
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+@pytest.mark.parametrize("name, formula", [("Adam", adam), ("SGD", sgd), ("LARS", lars)])
+def test_ten_updates_and_decay_groups(name, formula, decay):
+    rng = np.random.default_rng(0)
+    start = {key: rng.normal(size=shape).astype(np.float32) for key, shape in START.items()}
+    start["zeros"][:] = 0
+    parameters = [Parameter(Tensor(value), name=key) for key, value in start.items()]
+    optimizer = build_optimizer(name, parameters, RATES, decay)
+    gradients = {key: [rng.normal(size=value.shape).astype(np.float32) for _ in RATES] for key, value in start.items()}
+    gradients["without_gradient"] = [0 * gradient for gradient in gradients["without_gradient"]]
+    for step in range(len(RATES)):
+        optimizer(tuple(Tensor(gradients[parameter.name][step]) for parameter in optimizer.parameters))
+    assert int(optimizer.global_step.asnumpy()[0]) == len(RATES)
+    for parameter in parameters:
+        begun = start[parameter.name].astype(np.float64)
+        moved = formula(begun, gradients[parameter.name], decay if begun.ndim > 1 else 0) - begun
+        # Of the way from the start: LARS goes a short one.
+        difference = np.linalg.norm(parameter.asnumpy() - begun - moved)
+        assert difference <= 1e-4 * np.linalg.norm(moved), parameter.name
+
+
+def test_lars_keeps_the_rate_of_every_gradient():
+    """The rate is inside the velocity: after a first step a rate of nearly 0 does not stop what is under way."""
+    dense = nn.Dense(2, 2, weight_init="ones")
+    optimizer = build_optimizer("LARS", dense.trainable_params(), np.array([1.0, 1e-12]), 0.0)
+    for _ in range(2):
+        optimizer((Tensor(np.ones((2, 2), np.float32)), Tensor(np.zeros(2, np.float32))))
+    assert np.allclose(dense.weight.asnumpy(), 1 - 0.001 * (1 + 0.9), rtol=1e-6)
+
+
+def test_the_state_of_lars_is_a_velocity_per_parameter():
+    dense = nn.Dense(3, 2)
+    optimizer = build_optimizer("LARS", dense.trainable_params(), RATES, 1e-6)
+    names = {parameter.name for parameter in optimizer.get_parameters()}
+    assert names == {"weight", "bias", "velocity.weight", "velocity.bias", "global_step", "learning_rate"}
+
+
+def test_decay_is_for_weights_only():
+    encoder = build_encoder(Network("resnet18", 0.0625))
+    for _, cell in encoder.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            assert not decays(cell.gamma) and not decays(cell.beta)
+        if isinstance(cell, nn.Conv2d):
+            assert decays(cell.weight)
+    assert not decays(nn.Dense(3, 2).bias)
+
+
+@pytest.mark.parametrize("name, scaling, global_batch, rate", [
+    ("Adam", "sqrt", 1024, 9e-4), ("Adam", "sqrt", 256, 4.5e-4), ("Adam", "linear", 256, 2.25e-4),
+    ("SGD", "linear", 512, 0.06), ("SGD", "sqrt", 1024, 0.06),
+    ("LARS", "linear", 256, 0.3), ("LARS", "linear", 4096, 4.8), ("LARS", "sqrt", 4096, 4.8),
+    ("LARS", "sqrt", 512, 0.075 * np.sqrt(512)), ("LARS", "linear", 1000, 0.3 * 1000 / 256)])
+def test_default_rates_scale_with_the_global_batch(name, scaling, global_batch, rate):
+    assert default_learning_rate(name, global_batch, scaling) == pytest.approx(rate, rel=1e-12)
+
+
+def test_scaling_that_nobody_asked_for():
+    assert [default_scaling(name) for name in ("Adam", "SGD", "LARS")] == ["sqrt", "linear", "linear"]
