@@ -60,7 +60,7 @@ def writing(flag: str, place: Union[str, Path], takes: str = "a folder that can 
 
 
 @contextmanager
-def reading(place: Union[str, Path]) -> Iterator[None]:
+def reading(place: Union[str, Path], remedy: str = "check that it is there and its permissions") -> Iterator[None]:
     """Make the user's error of what keeps the file ``place`` from being read.
 
     Raises:
@@ -69,8 +69,7 @@ def reading(place: Union[str, Path]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{place}: cannot be read ({reason_of(error)}); check that it is there and its "
-                        "permissions") from None
+        raise UserError(f"{place}: cannot be read ({reason_of(error)}); {remedy}") from None
 
 
 def reason_of(error: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 from src.common.errors import UserError
-from src.common.files import write_text
+from src.common.files import reading, write_text
 
 
 class Device(NamedTuple):
@@ -50,10 +50,8 @@ def read(path: str, flag: str) -> RankTable:
     """
     where = f"{flag}: {path}"
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror}); name a rank table, or make one with "
-                        "scripts/rank_table.py") from None
+        with reading(where, "name a rank table, or make one with scripts/rank_table.py"):
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no text
         raise UserError(f"{where}: not JSON ({error}); take a rank table, or make one with "
                         "scripts/rank_table.py") from None
@@ -171,12 +169,12 @@ def _device(entry: Any, where: str) -> Device:
     return Device(_number(entry, "device_id", where), address, _number(entry, "rank_id", where))
 
 
-def _field(entry: Any, name: str, kind: Any, where: str) -> Any:
+def _field(entry: Any, name: str, types: Any, where: str) -> Any:
     value = entry.get(name) if isinstance(entry, dict) else None
     if value is None:
         raise UserError(f"{where}: {name}: missing; make the table anew or mend it")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        takes = {list: "a list", str: "a string"}.get(kind, "a string or a number")
+    if not isinstance(value, types) or isinstance(value, bool):
+        takes = {list: "a list", str: "a string"}.get(types, "a string or a number")
         raise UserError(f"{where}: {name}: got {value!r}, takes {takes}")
     return value
 

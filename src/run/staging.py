@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 from src.common.errors import UserError
-from src.common.files import one_at_a_time, reason_of
+from src.common.files import one_at_a_time, reason_of, writing
 from src.common.logs import logger
 from src.run.layout import Layout
 
@@ -174,7 +174,7 @@ def _alone(folder: Path, flag: str) -> Iterator[Path]:
     """Wait until no other process of this machine stages to ``folder``; give an empty folder beside it."""
     _moxing_file()  # its absence is reported before anything is written
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.staging")
-    try:
+    with writing(flag, folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder):
             for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.staging"):  # of killed processes
@@ -184,6 +184,3 @@ def _alone(folder: Path, flag: str) -> Iterator[Path]:
                 yield scratch
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"--{flag}: cannot stage to {folder} ({reason_of(error)}); name a folder that can be "
-                        "written") from None

@@ -7,7 +7,7 @@ from other settings.
 import dataclasses
 import typing
 from enum import Enum
-from typing import Any, Dict, Generic, List, Mapping, Optional, Type, TypeVar
+from typing import Any, Dict, Generic, List, Mapping, Type, TypeVar
 
 from src.common.errors import UserError
 from src.settings.types import FlagType
@@ -122,4 +122,4 @@ class Given(Generic[Settings]):
 
 
 def _may_be_none(hint: Any) -> bool:
-    return hint is Optional or type(None) in typing.get_args(hint)
+    return type(None) in typing.get_args(hint)

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 import yaml
 
 from src.common.errors import UserError
+from src.common.files import reading
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN
 
@@ -64,9 +65,8 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
     """Return the checked values of a YAML recipe. A key that is no flag of the script is an error."""
     fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config: cannot read {path}: {error.strerror}") from None
+        with reading(f"--config: {path}", "name a YAML file of flags"):
+            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--config: {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):

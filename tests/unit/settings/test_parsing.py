@@ -123,7 +123,7 @@ def test_bad_recipes(tmp_path, text, message):
 
 
 def test_missing_recipe():
-    with pytest.raises(UserError, match="--config: cannot read nowhere.yaml"):
+    with pytest.raises(UserError, match="--config: nowhere.yaml: cannot be read .*; name a YAML file of flags"):
         parse(TrainSettings, ["--config", "nowhere.yaml"])
 
 
