@@ -11,7 +11,7 @@ from src.distributed import process_group
 from src.distributed.process_group import Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.
-# A user's own value always wins. README, Performance, has what they are worth.
+# A user's own value always wins. docs/results.md, CPU settings, has what they are worth.
 CPU_SETTINGS = {
     # oneDNN 3.10 (MindSpore 2.9 and 2.10) has no AVX-512 kernel for plain NCHW convolutions and falls
     # back to a loop that is 100 times slower. (2.7.0 reads another name, and needs nothing.)
