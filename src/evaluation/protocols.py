@@ -50,7 +50,8 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
     model = regression()
     fit(model, train, best)
     scores = np.full((len(test_rows), class_num), -np.inf)  # for classes without training images
-    scores[:, model.classes_] = model.predict_log_proba(test_rows)
+    with np.errstate(divide="ignore"):  # a probability of 0 is a score of -inf
+        scores[:, model.classes_] = model.predict_log_proba(test_rows)
     iterations = int(np.max(model.n_iter_))
     protocol = ("multinomial logistic regression on cached features without augmentation, standardised, L-BFGS, l2 "
                 f"penalty chosen on {len(held_out)} held-out training images, then fitted to all "
