@@ -24,7 +24,6 @@ def main() -> None:
     from src.lr_generator import learning_rates
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
-    from src.run import checkpoint
     from src.run.layout import FINE_TUNING
     from src.run.opened import opened
     from src.simclr_model import ImageClassifier, LinearClassifier
@@ -33,28 +32,23 @@ def main() -> None:
 
     with opened(given["train_output_path"], process, given["train_url"]) as run:
         source = run.read(lambda: labelled.read_encoder(given, run))
-        with run.together():
-            given = fine_tuning.follow(given, source, process.world_size)
+        with run.together():  # what fails on one rank ends all
+            given = fine_tuning.fill_from_checkpoint(given, source, process.world_size)
             labelled.load_encoder(source, process)  # whether it fits is found out now, before the work
             inputs.stage(given["data_url"], given["dataset_name"], given["train_dataset_path"])
             images, test = labelled.load_train(given), labelled.load_test(given)
             settings = given.resolved(class_num=labelled.class_count(
                 given["class_num"], images.classes, test, given["dataset_name"]))
             subsets = fine_tuning.draw_labels(settings, images, process.world_size)
-        data = {"data": inputs.same_data(images.pixels, run, "train_dataset_path", "training"),
-                "test_data": inputs.same_data(test.pixels, run, "eval_dataset_path", "test")}
-        with run.together():
-            digest = checkpoint.digest(source.path) if process.is_first else ""
-        training = fine_tuning.begin_or_take_up(settings, digest, data, run)
+        fingerprints = {"data": inputs.check_same(images.pixels, run, "train_dataset_path", "training"),
+                        "test_data": inputs.check_same(test.pixels, run, "eval_dataset_path", "test")}
+        training = fine_tuning.begin_or_resume(settings, source, fingerprints, run)
         with run.together():
             run.begin(values_of(settings), FINE_TUNING)
 
-        about = {"dataset": settings.dataset_name, "data": data["data"], "encoder_checkpoint": str(source.path),
-                 "encoder_epoch": source.info["epoch"], "initial_weights": settings.initial_weights,
-                 "label_fraction": settings.label_fraction, "labelled_images": len(subsets[settings.seed]),
-                 "training": training.name}
-        protocol = fine_tuning.protocol_of(settings, len(subsets[settings.seed]), len(images.classes),
-                                           process.world_size)
+        count = len(subsets[settings.seed])
+        about = fine_tuning.about(settings, source, fingerprints, training, count)
+        protocol = fine_tuning.protocol_of(settings, count, len(images.classes), process.world_size)
         results = Results(test.labels, test.classes, about, run.records.add)
         for seed, rows in subsets.items():
             if seed in training.done:
@@ -80,7 +74,7 @@ def main() -> None:
             run.broadcast(learner.state())
             train(learner, views, 0, settings.epoch_size, fine_tuning.callbacks(
                 settings, learner, model, len(views), seed, training, run), process.device_target)
-            outcome = fine_tuning.judge(model, settings, test, protocol, details, run)
+            outcome = fine_tuning.test_outcome(model, settings, test, protocol, details, run)
             with run.together():
                 if process.is_first:
                     if seed == settings.seed:

@@ -27,13 +27,13 @@ def main() -> None:
 
     evaluating.check_packages(given)
     with opened(given["train_output_path"], process, given["train_url"]) as run:
-        source, digest, trained = evaluating.find_start(given, run)
-        with run.together():
-            given = evaluating.follow(given, source, trained)
+        source, digest, ready = evaluating.find_start(given, run)
+        with run.together():  # what fails on one rank ends all
+            given = evaluating.fill_from_checkpoints(given, source, ready)
             inputs.stage(given["data_url"], given["dataset_name"], given["train_dataset_path"])
-            train_images = None if trained else labelled.load_train(given)
+            train_images = None if ready else labelled.load_train(given)
             test_images = labelled.load_test(given)
-            settings = evaluating.resolve(given, trained, train_images, test_images)
+            settings = evaluating.resolve(given, ready, train_images, test_images)
             encoder = labelled.load_encoder(source, process)
             run.begin(values_of(settings), EVALUATION)
         run.broadcast(encoder.get_parameters())
@@ -45,7 +45,7 @@ def main() -> None:
             rows = cached(run.layout.features, encoder, digest, images.pixels, settings.batch_size, split, process)
             return Split(rows, images.labels, images.classes)
 
-        train = None if trained else represent(train_images, "train")
+        train = None if ready else represent(train_images, "train")
         test = represent(test_images, "test")
         if not process.is_first:
             return  # classifiers take rank 0 alone, and nobody waits for it
@@ -59,11 +59,11 @@ def main() -> None:
         for protocol in settings.protocols:
             for seed in settings.seeds_of(protocol):
                 if protocol == "knn":
-                    outcome = nearest_neighbours(train, test.rows, settings.class_num)
+                    outcome = nearest_neighbours(train, test.features, settings.class_num)
                 elif protocol == "lbfgs":
-                    outcome = logistic_regression(train, test.rows, settings.class_num, seed)
+                    outcome = logistic_regression(train, test.features, settings.class_num, seed)
                 else:
-                    outcome = evaluating.classify(settings, seed, trained, train, test, info, run)
+                    outcome = evaluating.classify(settings, seed, ready, train, test, info, run)
                 results.add(seed, outcome)
         results.summarise()
 

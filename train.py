@@ -31,14 +31,14 @@ def main() -> None:
 
     with opened(given["train_output_path"], process, given["train_url"]) as run:
         start = pretraining.find_start(given, run)
-        with run.together():
+        with run.together():  # what fails on one rank ends all
             settings, network = pretraining.resolve(given, start, process.world_size)
             inputs.stage(settings.data_url, settings.dataset_name, settings.train_dataset_path)
             images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
                                   num_samples=settings.num_samples, download=settings.download,
                                   side=settings.image_size)
             inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)
-        data = pretraining.same_data(images, start, run)
+        fingerprint = pretraining.check_same_images(images, start, run)
 
         # Images -> two random views of each.
         views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
@@ -56,7 +56,7 @@ def main() -> None:
         # The loss -> an update of the weights.
         rates = learning_rates(settings.lr_schedule, settings.learning_rate, settings.epoch_size, len(views),
                                settings.warmup_epochs)
-        rates_left = rates[settings.pretrain_epoch_size * len(views):]
+        rates_left = rates[settings.pretrain_epoch_size * len(views):]  # in which a resumed optimizer knows its place
         optimizer = build_optimizer(settings.optimizer, model.trainable_params(), rates_left, settings.weight_decay)
         learner = learner_of(model, loss, optimizer, rates, settings.amp_level, process.world_size)
 
@@ -64,8 +64,8 @@ def main() -> None:
             start.load_into(learner, model)
             run.begin(values_of(settings), PRETRAINING)
         run.broadcast(learner.state())
-        save = pretraining.saver(settings, network, learner, data, run)
-        pretraining.tell_start(start, settings, run, save)
+        save = pretraining.saver(settings, network, learner, fingerprint, run)
+        pretraining.begin_files(start, settings, run, save)
         first_epoch = start.epoch(settings)
         if first_epoch < settings.epoch_size:
             callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)

@@ -1,7 +1,8 @@
 """The data sets by name: files on disk -> images, in memory or read when they are asked for.
 
 A new data set is a module in src/data/ that makes its ``DataSet``, with a ``Format`` of its own where no other reads
-its files, and a line in ``DATA_SETS``. The flag --dataset_name takes the same names (``settings.flags.DATA_SETS``).
+its files, and a line in ``DATA_SETS``. The flag --dataset_name and the
+launchers take the same names (src/settings/flags.py, scripts/lib/common.sh).
 """
 from pathlib import Path
 from typing import Dict, List, Optional

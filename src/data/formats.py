@@ -1,4 +1,4 @@
-"""What the project knows of a data set, and what reads its files."""
+"""What the project knows of a data set, and what reads its files; src/dataset.py has them all by name."""
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional, Protocol, Tuple
 

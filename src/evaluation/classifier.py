@@ -61,7 +61,7 @@ def train(classifier: LinearClassifier, split: Split, epochs: int, batch_size: i
     steps = -(-len(split.labels) // batch_size)
     rates = learning_rates("cosine", learning_rate, epochs, steps)
     optimizer = build_optimizer("Adam", classifier.trainable_params(), rates, weight_decay=0.0)
-    standardised = classifier.fit_scale(split.rows)  # once here, instead of in every step
+    standardised = classifier.fit_scale(split.features)  # once here, instead of in every step
     step = ClassifierStep(classifier.linear, optimizer, standardised, split.labels)
     step.set_train()
     for epoch in range(1, epochs + 1):

@@ -20,7 +20,7 @@ from src.resnet import ResNet
 class Split(NamedTuple):
     """Representations (N, features), float32, labels (N,) and class names of a split."""
 
-    rows: np.ndarray
+    features: np.ndarray
     labels: np.ndarray
     classes: Tuple[str, ...] = ()
 

@@ -25,7 +25,7 @@ def nearest_neighbours(train: Split, test_rows: np.ndarray, class_num: int) -> O
     """Classify by weighted kNN among all training images. Nothing in it is random."""
     k = min(NEIGHBOURS, len(train.labels))
     protocol = f"weighted kNN (cosine, k={k}, temperature {TEMPERATURE}) on cached features without augmentation"
-    return Outcome(KNN_EVAL, KNN, protocol, knn_scores(train.rows, train.labels, test_rows, class_num),
+    return Outcome(KNN_EVAL, KNN, protocol, knn_scores(train.features, train.labels, test_rows, class_num),
                    {"k": k, "temperature": TEMPERATURE})
 
 
@@ -40,8 +40,8 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
         ModuleNotFoundError: scikit-learn is not installed.
     """
     fitted, held_out = hold_out(train.labels, seed)
-    mean, deviation = train.rows.mean(0, dtype=np.float64), train.rows.std(0, dtype=np.float64) + 1e-6
-    train_rows, test_rows = (((rows - mean) / deviation).astype(np.float32) for rows in (train.rows, test_rows))
+    mean, deviation = train.features.mean(0, dtype=np.float64), train.features.std(0, dtype=np.float64) + 1e-6
+    train_rows, test_rows = (((rows - mean) / deviation).astype(np.float32) for rows in (train.features, test_rows))
     train = Split(train_rows, train.labels)
     accuracies = sweep(train, fitted, held_out)
     best = max(accuracies, key=accuracies.get)  # the first of equals
@@ -78,12 +78,12 @@ def hold_out(labels: np.ndarray, seed: int) -> Tuple[np.ndarray, np.ndarray]:
 
 def sweep(train: Split, fitted: np.ndarray, held_out: np.ndarray) -> Dict[float, float]:
     """Return the accuracy on the rows ``held_out`` of a fit to the rows ``fitted``, for every penalty."""
-    part = Split(train.rows[fitted], train.labels[fitted])
+    part = Split(train.features[fitted], train.labels[fitted])
     model = regression(warm_start=True)  # each fit starts where the one before, with a stronger penalty, has ended
     accuracies = {}
     for l2 in PENALTIES:
         fit(model, part, l2)
-        accuracies[l2] = float(model.score(train.rows[held_out], train.labels[held_out]))
+        accuracies[l2] = float(model.score(train.features[held_out], train.labels[held_out]))
         logger.info("l2 penalty %g: %.2f %% of the held-out training images", l2, 100 * accuracies[l2])
     return accuracies
 
@@ -99,4 +99,4 @@ def fit(model: Any, split: Split, l2: float) -> None:
     from sklearn.exceptions import ConvergenceWarning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the record says it
-        model.set_params(C=1 / (l2 * len(split.labels))).fit(split.rows, split.labels)
+        model.set_params(C=1 / (l2 * len(split.labels))).fit(split.features, split.labels)

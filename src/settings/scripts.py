@@ -105,8 +105,8 @@ class EvalSettings(CheckpointFlags, EncoderFlags):
 
     projection_dimension: Optional[int] = changed(TrainSettings, "projection_dimension", default=None)
     protocol: str = flag(
-        choice("sgd", "lbfgs", "knn", "all"), "sgd: linear classifier trained in minibatches, which export.py takes; "
-        "lbfgs: logistic regression with its penalty chosen on held-out training images; knn: weighted nearest "
+        choice("sgd", "lbfgs", "knn", "all"), "sgd: linear classifier trained in minibatches by Adam, which export.py "
+        "takes; lbfgs: logistic regression with its penalty chosen on held-out training images; knn: weighted nearest "
         "neighbours; all: the three of them", LEARNING, Group.EVALUATION, "sgd", usual=True)
     pre_classifier_checkpoint_path: Optional[str] = flag(
         PATH, "classifier to evaluate; no training then", CIRCUMSTANCE, Group.EVALUATION)

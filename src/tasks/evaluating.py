@@ -33,7 +33,7 @@ def check_packages(given: Given) -> None:
 
 
 def find_start(given: Given, run: Run) -> Tuple[Checkpoint, str, Optional[Checkpoint]]:
-    """Return the encoder's checkpoint, its digest, and the classifier that was given; rank 0 alone reads them.
+    """Return the encoder's checkpoint, its digest, and that of a ready classifier; rank 0 alone reads them.
 
     Raises:
         UserError: there are none, they do not belong together, or the folder has another encoder's classifier.
@@ -61,25 +61,25 @@ def _check_place(series: Series, encoder_digest: str) -> None:
                         "folder for this evaluation")
 
 
-def follow(given: Given, source: Checkpoint, trained: Optional[Checkpoint]) -> Given:
-    """Fill in what the checkpoints know: of the encoder and, before it, of a classifier that was given.
+def fill_from_checkpoints(given: Given, source: Checkpoint, ready: Optional[Checkpoint]) -> Given:
+    """Fill in what the checkpoints know: of the encoder and, before it, of a ready classifier.
 
     Raises:
         UserError: a flag contradicts them.
     """
-    if trained:  # the encoder's data set may be another one
+    if ready:  # the encoder's data set may be another one
         names = ("class_num",) if "dataset_name" in given.chosen else ("class_num", "dataset_name")
-        given = given.adopt({name: trained.info[name] for name in names}, str(trained.path))
-    return labelled.follow_encoder(given, source)
+        given = given.adopt({name: ready.info[name] for name in names}, str(ready.path))
+    return labelled.fill_from_encoder(given, source)
 
 
-def resolve(given: Given, trained: Optional[Checkpoint], train: Optional[Images], test: Images) -> EvalSettings:
+def resolve(given: Given, ready: Optional[Checkpoint], train: Optional[Images], test: Images) -> EvalSettings:
     """Return the settings, when the images are known.
 
     Raises:
         UserError: the classes do not fit, or there are too few images for a protocol.
     """
-    known = tuple(trained.info["classes"]) if trained else train.classes
+    known = tuple(ready.info["classes"]) if ready else train.classes
     settings = given.resolved(
         class_num=labelled.class_count(given["class_num"], known, test, given["dataset_name"]))
     if "lbfgs" in settings.protocols:
@@ -87,11 +87,11 @@ def resolve(given: Given, trained: Optional[Checkpoint], train: Optional[Images]
     return settings
 
 
-def classify(settings: EvalSettings, seed: int, trained: Optional[Checkpoint], train: Optional[Split], test: Split,
+def classify(settings: EvalSettings, seed: int, ready: Optional[Checkpoint], train: Optional[Split], test: Split,
              info: Dict[str, Any], run: Run) -> Outcome:
-    """Classify by the classifier that was given, or by one that is trained here; the first seed's is kept."""
-    if trained:
-        linear, how = classifier.build(trained), "given classifier"
+    """Classify by a linear classifier: one that is ``ready``, or one that is trained here; the first seed's is kept."""
+    if ready:
+        linear, how = classifier.build(ready), "given classifier"
     else:
         linear, how = LinearClassifier(info["features"], settings.class_num), f"{settings.epoch_size} epochs"
         series = run.layout.classifiers
@@ -105,4 +105,4 @@ def classify(settings: EvalSettings, seed: int, trained: Optional[Checkpoint], t
             checkpoint.remove_epochs(series)
         classifier.train(linear, train, settings.epoch_size, settings.batch_size, settings.learning_rate, seed,
                          run.records.add, save, settings.print_iter)
-    return Outcome(LINEAR_EVAL, LINEAR_SGD, f"{classifier.PROTOCOL}, {how}", linear(Tensor(test.rows)).asnumpy())
+    return Outcome(LINEAR_EVAL, LINEAR_SGD, f"{classifier.PROTOCOL}, {how}", linear(Tensor(test.features)).asnumpy())

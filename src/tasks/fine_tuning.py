@@ -50,13 +50,13 @@ class CrossEntropy(nn.Cell):
         return ops.cross_entropy(logits, labels), hits.mean()
 
 
-def follow(given: Given, source: Checkpoint, world_size: int) -> Given:
+def fill_from_checkpoint(given: Given, source: Checkpoint, world_size: int) -> Given:
     """Fill in what follows from the encoder's checkpoint and from other settings.
 
     Raises:
         UserError: a flag contradicts the checkpoint.
     """
-    given = inputs.fit_workers(labelled.follow_encoder(given, source))
+    given = inputs.fit_workers(labelled.fill_from_encoder(given, source))
     if given["learning_rate"] is None:
         given = given.fill(learning_rate=PEAK * given["batch_size"] * world_size / PEAK_BATCH)
     return given
@@ -87,7 +87,8 @@ class Training(NamedTuple):
     done: Dict[int, float]
 
 
-def begin_or_take_up(settings: FinetuneSettings, digest: str, data: Dict[str, str], run: Run) -> Training:
+def begin_or_resume(settings: FinetuneSettings, source: Checkpoint, fingerprints: Dict[str, str],
+                    run: Run) -> Training:
     """Write down what begins; where an earlier start of the same was ended, return what it has done.
 
     The records of the seed that it was ended in are dropped.
@@ -98,14 +99,15 @@ def begin_or_take_up(settings: FinetuneSettings, digest: str, data: Dict[str, st
     training = Training("", {})
     with run.together():
         if run.process.is_first:
-            about = {**values_of(settings, Role.LEARNING), **data, "encoder_digest": digest,
-                     "global_batch": settings.batch_size * run.process.world_size}
-            training = _begin_or_take_up(settings, about, run)
+            wanted = {**values_of(settings, Role.LEARNING), **fingerprints,
+                      "encoder_digest": checkpoint.digest(source.path),
+                      "global_batch": settings.batch_size * run.process.world_size}
+            training = _begin_or_resume(settings, wanted, run)
     name, done = share([training.name, list(training.done.items())], run.process)
     return Training(name, dict(done))
 
 
-def _begin_or_take_up(settings: FinetuneSettings, about: Dict[str, Any], run: Run) -> Training:
+def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Run) -> Training:
     place = place_of(settings, run)
     refusal = f"--train_output_path: {place.folder} already holds a fine-tuned network"
     if not place.begun.exists():
@@ -114,12 +116,12 @@ def _begin_or_take_up(settings: FinetuneSettings, about: Dict[str, Any], run: Ru
         training = Training(uuid.uuid4().hex[:12], {})
         with writing("train_output_path", place.folder):
             place.folder.mkdir(parents=True, exist_ok=True)
-            write_text(place.begun, json.dumps({"training": training.name, **about}, indent=1) + "\n")
+            write_text(place.begun, json.dumps({"training": training.name, **wanted}, indent=1) + "\n")
         return training
     begun = json.loads(place.begun.read_text(encoding="utf-8"))
-    other = next((name for name in about if about[name] != begun.get(name)), None)
+    other = next((name for name in wanted if wanted[name] != begun.get(name)), None)
     if other:
-        raise UserError(f"{refusal}, or the beginning of one, with {other} {begun.get(other)} and not {about[other]}; "
+        raise UserError(f"{refusal}, or the beginning of one, with {other} {begun.get(other)} and not {wanted[other]}; "
                         "name another folder")
     there = records.read(run.layout.records) if run.layout.records.exists() else []
     done = {record["seed"]: record["accuracy"] for record in there
@@ -131,6 +133,14 @@ def _begin_or_take_up(settings: FinetuneSettings, about: Dict[str, Any], run: Ru
         record.get("training") != begun["training"] or record.get("seed") in done))
     checkpoint.clear_leftovers(place.folder)
     return Training(begun["training"], done)
+
+
+def about(settings: FinetuneSettings, source: Checkpoint, fingerprints: Dict[str, str], training: Training,
+          count: int) -> Dict[str, Any]:
+    """Return what the records of the results say of a training with the labels of ``count`` images."""
+    return {"dataset": settings.dataset_name, "data": fingerprints["data"], "encoder_checkpoint": str(source.path),
+            "encoder_epoch": source.info["epoch"], "initial_weights": settings.initial_weights,
+            "label_fraction": settings.label_fraction, "labelled_images": count, "training": training.name}
 
 
 def place_of(settings: FinetuneSettings, run: Run) -> FineTuned:
@@ -164,8 +174,8 @@ def callbacks(settings: FinetuneSettings, learner: Learner, model: ImageClassifi
         lambda record: run.records.add({**record, **about}))]
 
 
-def judge(model: ImageClassifier, settings: FinetuneSettings, test: Images, protocol: str, details: Dict[str, Any],
-          run: Run) -> Outcome:
+def test_outcome(model: ImageClassifier, settings: FinetuneSettings, test: Images, protocol: str,
+                 details: Dict[str, Any], run: Run) -> Outcome:
     """Return what the network says of the test images. On other ranks than 0 that is nothing."""
     run.broadcast(model.get_parameters())  # without --sync_bn the ranks have statistics of their own
     h = extract(model.encoder, test.pixels, settings.batch_size, run.process, "features, test")

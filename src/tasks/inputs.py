@@ -49,7 +49,7 @@ def check_batch(count: int, batch_size: int, world_size: int, what: str = "image
                         "each device has to train on")
 
 
-def same_data(pixels: PixelSource, run: Run, flag: str, split: str, like: Optional[str] = None) -> str:
+def check_same(pixels: PixelSource, run: Run, flag: str, split: str, like: Optional[str] = None) -> str:
     """Return the fingerprint of images; ``like`` as for ``fingerprint``.
 
     Raises:

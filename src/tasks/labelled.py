@@ -38,7 +38,7 @@ def load_encoder(source: Checkpoint, process: Process, norm: Norm = nn.BatchNorm
     return encoder
 
 
-def follow_encoder(given: Given, source: Checkpoint) -> Given:
+def fill_from_encoder(given: Given, source: Checkpoint) -> Given:
     """Fill in what the encoder's checkpoint knows.
 
     Raises:

@@ -137,14 +137,14 @@ def _keep_global_batch(given: Given, resumed: Checkpoint, world_size: int) -> Gi
     return given.fill(batch_size=batch_size)
 
 
-def same_data(images: Images, start: Start, run: Run) -> str:
+def check_same_images(images: Images, start: Start, run: Run) -> str:
     """Return the fingerprint of the training images.
 
     Raises:
         UserError: this rank has others than rank 0, or than the run that is resumed.
     """
     then = start.resumed and start.resumed.info["data"]
-    data = inputs.same_data(images.pixels, run, "train_dataset_path", "training", then)
+    data = inputs.check_same(images.pixels, run, "train_dataset_path", "training", then)
     with run.together():
         if then and then != data:
             raise UserError(f"--train_dataset_path: its training images ({data}) are not those that "
@@ -165,7 +165,7 @@ def saver(settings: TrainSettings, network: Network, learner: Learner, data: str
     return save
 
 
-def tell_start(start: Start, settings: TrainSettings, run: Run, save: Callable[[int], None]) -> None:
+def begin_files(start: Start, settings: TrainSettings, run: Run, save: Callable[[int], None]) -> None:
     """Say how the run begins, and bring its files there: the records of a resumed one, the checkpoint of a new one."""
     epoch = start.epoch(settings)
     if start.resumed:

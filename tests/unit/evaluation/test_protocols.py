@@ -29,14 +29,14 @@ def data(count, seed, classes=4, dimension=12, noise=2.0):
 @pytest.fixture(scope="module")
 def fitted():
     train, test = data(1000, 0), data(300, 1)
-    return train, test, logistic_regression(train, test.rows, 4, seed=0)
+    return train, test, logistic_regression(train, test.features, 4, seed=0)
 
 
 def test_the_fit_minimises_the_stated_loss(fitted):
     """Mean cross entropy plus l2 / 2 times the squares of the weights, minimised by SciPy in float64."""
     train, test, outcome = fitted
-    scaler = StandardScaler().fit(train.rows.astype(np.float64))
-    x, onehot, l2 = scaler.transform(train.rows), np.eye(4)[train.labels], outcome.details["l2"]
+    scaler = StandardScaler().fit(train.features.astype(np.float64))
+    x, onehot, l2 = scaler.transform(train.features), np.eye(4)[train.labels], outcome.details["l2"]
 
     def loss(flat):
         weight, bias = flat[:48].reshape(12, 4), flat[48:]
@@ -46,7 +46,7 @@ def test_the_fit_minimises_the_stated_loss(fitted):
                 np.concatenate([(x.T @ residual + l2 * weight).ravel(), residual.sum(0)]))
 
     best = minimize(loss, np.zeros(52), jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "maxiter": 2000}).x
-    expected = log_softmax(scaler.transform(test.rows) @ best[:48].reshape(12, 4) + best[48:], 1)
+    expected = log_softmax(scaler.transform(test.features) @ best[:48].reshape(12, 4) + best[48:], 1)
     assert np.abs(outcome.scores - expected).max() < 0.02
     assert (outcome.scores.argmax(1) == expected.argmax(1)).mean() > 0.99
     assert outcome.details["converged"]
@@ -56,12 +56,12 @@ def test_the_penalty_is_the_best_on_held_out_training_images(fitted):
     train, _, outcome = fitted
     accuracies = outcome.details["held_out_accuracy"]
     assert list(accuracies) == [f"{l2:g}" for l2 in protocols.PENALTIES]
-    scaler = StandardScaler().fit(train.rows)
-    rows = scaler.transform(train.rows.astype(np.float64))
+    scaler = StandardScaler().fit(train.features)
+    rows = scaler.transform(train.features.astype(np.float64))
     chosen, held = (Split(rows[part], train.labels[part]) for part in hold_out(train.labels, seed=0))
     for l2, accuracy in accuracies.items():
         model = LogisticRegression(C=1 / (float(l2) * len(chosen.labels)), max_iter=5000, tol=1e-6)
-        expected = model.fit(chosen.rows, chosen.labels).score(held.rows, held.labels)
+        expected = model.fit(chosen.features, chosen.labels).score(held.features, held.labels)
         assert accuracy == pytest.approx(expected, abs=0.011)  # two of 200 images
     assert accuracies[f"{outcome.details['l2']:g}"] == max(accuracies.values())
 
@@ -82,12 +82,12 @@ def test_held_out_images_are_a_random_part_by_seed(monkeypatch):
 def test_too_few_training_images(labels):
     train = Split(np.zeros((len(labels), 3), np.float32), np.array(labels))
     with pytest.raises(UserError, match="--num_samples: .* training images are too few"):
-        logistic_regression(train, train.rows, 10, seed=0)
+        logistic_regression(train, train.features, 10, seed=0)
 
 
 def test_classes_without_training_images_come_last():
     train, test = data(200, 0, classes=2), data(50, 1, classes=2)
-    for outcome in (logistic_regression(train, test.rows, 5, seed=0), nearest_neighbours(train, test.rows, 5)):
+    for outcome in (logistic_regression(train, test.features, 5, seed=0), nearest_neighbours(train, test.features, 5)):
         assert outcome.scores.shape == (50, 5)
         assert np.all(outcome.scores[:, 2:] < outcome.scores[:, :2].max(1, keepdims=True))
         assert (outcome.scores.argmax(1) == test.labels).mean() > 0.7
@@ -95,9 +95,9 @@ def test_classes_without_training_images_come_last():
 
 def test_nearest_neighbours_say_their_protocol():
     train, test = data(120, 0), data(50, 1)
-    outcome = nearest_neighbours(train, test.rows, 4)
+    outcome = nearest_neighbours(train, test.features, 4)
     assert "k=120, temperature 0.1" in outcome.protocol and outcome.kind == "knn_eval"
-    assert np.array_equal(outcome.scores, knn_scores(train.rows, train.labels, test.rows, 4, 120, 0.1))
+    assert np.array_equal(outcome.scores, knn_scores(train.features, train.labels, test.features, 4, 120, 0.1))
 
 
 def test_the_table(caplog, monkeypatch):

@@ -35,7 +35,7 @@ def pretrained(found, *flags, world_size=1):
 
 def evaluated(settings_type):
     def follow(found, *flags):
-        given = labelled.follow_encoder(parse(settings_type, ["--encoder_checkpoint_path", "a.ckpt", *flags]), found)
+        given = labelled.fill_from_encoder(parse(settings_type, ["--encoder_checkpoint_path", "a.ckpt", *flags]), found)
         return given.settings_type, dataclasses.replace(NETWORK, stem=given["stem"])
     return follow
 
