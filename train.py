@@ -61,7 +61,8 @@ def main() -> None:
         learner = learner_of(model, loss, optimizer, rates, settings.amp_level, process.world_size)
 
         with run.together():
-            start.load_into(learner, model)
+            if process.is_first:
+                start.load_into(learner, model)
             run.begin(values_of(settings), PRETRAINING)
         run.broadcast(learner.state())
         save = pretraining.saver(settings, network, learner, fingerprint, run)
