@@ -1,4 +1,4 @@
-"""What the benchmarks share: workers, alternating rounds, the machine, and saving a result.
+"""What the benchmarks share: workers, alternating rounds, what is trained, the machine, and saving a result.
 
 Each side of a comparison lives in a process of its own, for the thread pools of two frameworks in one
 process take the cores from each other. The processes are asked in turn, one round each, so that
@@ -16,7 +16,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+if TYPE_CHECKING:  # a parent imports no framework
+    import numpy as np
+
+    from src.distributed.process_group import Process
+    from src.settings.network import Network
+    from src.training.loop import Learner
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that `src` is found from any folder
@@ -26,6 +33,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 LAUNCHER_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 BUSY_CORES = 0.2  # kept busy by other processes: above it the comparison is not fair
 PACKAGES = ("mindspore", "torch", "numpy", "pillow", "scikit-learn", "scipy")
+# The projection and the flags' defaults that the speed does not depend on.
+DIMENSION = 128
+TEMPERATURE = 0.5
+WEIGHT_DECAY = 3e-4
 
 
 class Parent:
@@ -109,6 +120,31 @@ def alternate(workers: Sequence[Worker], rounds: int, **command: Any) -> Tuple[L
             its_answers.append(worker.ask(**command))
         sys.stderr.write(f"round {number} of {rounds}\n")
     return answers
+
+
+def network(options: argparse.Namespace, **more: Any) -> "Network":
+    """Return the network that the command line asks for, with a projection head; ``more`` as ``Network`` has it."""
+    from src.settings.network import Network
+    return Network(options.encoder, options.width_multiplier, projection_dimension=DIMENSION, **more)
+
+
+def learner(network: "Network", process: "Process", rates: "np.ndarray", optimizer: str = "Adam") -> "Learner":
+    """Return what train.py trains, by its lines: batch norm and negatives across devices, no mixed precision."""
+    from src.layers.batch_norm import batch_norm
+    from src.nt_xent import NTXent
+    from src.optimizer import build_optimizer
+    from src.resnet import build_encoder
+    from src.simclr_model import SimCLR, build_head
+    from src.training.loop import learner_of
+
+    norm = batch_norm(True, process)
+    encoder = build_encoder(network, norm)
+    model = SimCLR(encoder, build_head(encoder.features, network, norm))
+    loss = NTXent(TEMPERATURE, process.rank, process.world_size)
+    built = build_optimizer(optimizer, model.trainable_params(), rates, WEIGHT_DECAY)
+    found = learner_of(model, loss, built, rates, world_size=process.world_size)
+    found.step.set_train()
+    return found
 
 
 def msrun(processes: int, log_folder: Path) -> List[str]:

@@ -18,7 +18,6 @@ import numpy as np
 
 import common
 
-DIMENSION = 128
 KINDS = ("gradients", "embeddings", "batch norm", "loss")
 # A collective in MindSpore's text of a graph: its name and attributes, its shapes, where it stands.
 COLLECTIVE = re.compile(r"= (AllReduce|AllGather)\((.*)\n"
@@ -32,22 +31,11 @@ def compile_step(options: argparse.Namespace) -> None:
     from mindspore import Tensor
 
     from src.distributed.process_group import Process
-    from src.layers.batch_norm import batch_norm
-    from src.nt_xent import NTXent
-    from src.optimizer import build_optimizer
-    from src.simclr_model import simclr_of
-    from src.training.step import TrainStep
 
     process = Process("CPU", 0, options.compile)
-    model = simclr_of({"dataset_name": "cifar10", "normalize": False, "encoder": options.encoder,
-                       "width_multiplier": options.width_multiplier, "projection_dimension": DIMENSION,
-                       "head_batch_norm": False}, batch_norm(True, process))
-    optimizer = build_optimizer("Adam", model.trainable_params(), np.full(2, 1e-3), 3e-4)
-    loss = NTXent(options.batch_size, 0.5, process.rank, process.world_size)
+    step = common.learner(common.network(options), process, np.full(2, 1e-3)).step
     # The process group has one rank here; the shapes are to be those of the many.
-    loss.gather.gather.add_prim_attr("rank_size", process.world_size)
-    step = TrainStep(model, loss, optimizer, process.world_size)
-    step.set_train()
+    step.loss.gather.gather.add_prim_attr("rank_size", process.world_size)
     step.compile(Tensor(np.zeros((2 * options.batch_size, 3, 32, 32), np.uint8)))
 
 

@@ -1,10 +1,10 @@
 """How far N processes with batch B are from one process with batch N x B, on the CPU.
 
 Each side starts from the same weights and takes the same views for --steps steps of pretraining, with
-batch norm and negatives across devices, once for every seed. Compared are the losses, the gradients of the
-first step, the batch-norm statistics and the weights at the end. A difference is the norm of the difference of
-two tensors relative to the norm of the tensor, and that of a kind the largest of its tensors; ``REACH`` has the
-figures to reach.
+batch norm and negatives across devices, once for every seed. Compared are the losses, the gradients of the first
+step (as the optimizer keeps them, with the weight decay), the batch-norm statistics and the weights at the end. A
+difference is the norm of the difference of two tensors relative to the norm of the tensor, and that of a kind the
+largest of its tensors; ``REACH`` has the figures to reach.
 
 Rounding alone makes a difference too, above all where it takes an input of a ReLU across zero, which changes a
 gradient by a whole term. So one process is also compared with one process that has the same images in reverse, and
@@ -24,6 +24,7 @@ import numpy as np
 import common
 
 REACH = {"loss": 1e-5, "gradients": 1e-4, "statistics": 1e-4, "weights": 1e-4}
+FIRST_MOMENTS = {"Adam": "moment1", "SGD": "moments"}  # what the optimizers call them; they begin as zeros
 CHOICES = ("encoder", "width_multiplier", "global_batch", "steps", "optimizer", "seeds", "smooth")
 
 
@@ -40,22 +41,11 @@ def train(options: argparse.Namespace, processes: int) -> None:
     if options.smooth == "True":
         ops.relu = ops.silu
 
+    from src.data.shapes import SHAPES
     from src.distributed.collectives import broadcast
-    from src.layers.batch_norm import batch_norm
-    from src.nt_xent import NTXent
-    from src.optimizer import build_optimizer
-    from src.simclr_model import simclr_of
-    from src.training.step import TrainStep
 
-    batch_size = options.global_batch // processes
-    model = simclr_of({"dataset_name": "shapes", "normalize": True, "encoder": options.encoder,
-                       "width_multiplier": options.width_multiplier, "projection_dimension": 128,
-                       "head_batch_norm": True}, batch_norm(True, process))
-    optimizer = build_optimizer(options.optimizer, model.trainable_params(), np.full(options.steps, 1e-3), 3e-4)
-    step = TrainStep(model, NTXent(batch_size, 0.5, process.rank, process.world_size), optimizer, process.world_size)
-    step.set_train()
-    gradients = gradients_of(step)
-    gradients.set_train()
+    network = common.network(options, mean=SHAPES.mean, std=SHAPES.std, head_batch_norm=True)
+    model, optimizer, step, *_ = common.learner(network, process, np.full(options.steps, 1e-3), options.optimizer)
     state = {parameter.name: parameter for parameter in [*model.get_parameters(), *optimizer.get_parameters()]}
     begin = {name: parameter.asnumpy().copy() for name, parameter in state.items()}
     for seed in options.seeds:
@@ -63,28 +53,12 @@ def train(options: argparse.Namespace, processes: int) -> None:
             parameter.set_data(Tensor(begin[name]))
         randomise(model, seed + 1000 * process.rank)  # on purpose another start on every rank
         broadcast(model.get_parameters(), process)
-        found = steps(step, gradients, seed, process, options)
+        found = steps(step, seed, process, options)
         if process.is_first:
             np.savez(f"{options.results}-{seed}.npz", **found)
 
 
-def gradients_of(step: Any) -> Any:
-    """Return a cell, views -> averaged gradients. (Called outside one, MindSpore keeps the first weights.)"""
-    from mindspore import nn
-
-    class Gradients(nn.Cell):
-        def __init__(self) -> None:
-            super().__init__(auto_prefix=False)
-            self.step = step
-
-        def construct(self, views):
-            return self.step.average_gradients(self.step.value_and_grad(views)[1])
-
-    return Gradients()
-
-
-def steps(step: Any, gradients: Any, seed: int, process: Any,
-          options: argparse.Namespace) -> Dict[str, np.ndarray]:
+def steps(step: Any, seed: int, process: Any, options: argparse.Namespace) -> Dict[str, np.ndarray]:
     """Take the steps and return what is compared, under names that begin with its kind."""
     from mindspore import Tensor
     found: Dict[str, np.ndarray] = {}
@@ -94,10 +68,11 @@ def steps(step: Any, gradients: Any, seed: int, process: Any,
         mine = mine[:, ::-1] if options.reverse else mine
         return Tensor(np.ascontiguousarray(mine.reshape(-1, 3, 32, 32)))
 
-    for parameter, gradient in zip(step.optimizer.parameters, gradients(local_views(0))):
-        found[f"gradients {parameter.name}"] = gradient.asnumpy()
+    moments = FIRST_MOMENTS[options.optimizer]
     for index in range(options.steps):
         found[f"loss {index}"] = step(local_views(index)).asnumpy()
+        if index == 0:
+            found.update({f"gradients {moment.name}": moment.asnumpy() for moment in getattr(step.optimizer, moments)})
     for parameter in step.model.get_parameters():
         kind = "weights" if parameter.requires_grad else "statistics"
         found[f"{kind} {parameter.name}"] = parameter.asnumpy()

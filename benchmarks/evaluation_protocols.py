@@ -1,6 +1,6 @@
 """Seconds of judging cached features on the CPU without training a network: L-BFGS and weighted kNN.
 
-L-BFGS is src.evaluation_protocols.logistic_regression as linear_eval.py calls it, with its sweep of the penalty,
+L-BFGS is src.evaluation.protocols.logistic_regression as linear_eval.py calls it, with its sweep of the penalty,
 the fit to all training features and the scores of the test features; kNN is nearest_neighbours. The features are
 drawn so that they resemble those of an encoder: not below 0, of very different strength in different directions,
 and with classes that overlap. Every round is the whole work anew, with a seed of its own. --features_folder takes
@@ -53,7 +53,7 @@ def protocols(options: argparse.Namespace, parent: common.Parent) -> None:
 
     train, test = (given_features if options.features_folder else drawn_features)(options)
     train = Split(*train)
-    parent.answer({"images": len(train.labels), "test_images": len(test[1]), "features": train.rows.shape[1]})
+    parent.answer({"images": len(train.labels), "test_images": len(test[1]), "features": train.features.shape[1]})
 
     def judge(protocol: str, seed: int) -> Dict[str, Any]:
         begin = time.perf_counter()

@@ -1,16 +1,13 @@
 """Seconds of training the linear classifier on the CPU: this project against a plain PyTorch loop.
 
-Features and labels are random and in memory. MindSpore's side is src.linear_classifier.train_classifier
-as linear_eval.py calls it, with its graph compilation, its standardisation of the features and a
-checkpoint per epoch. PyTorch's side is the same work written plainly: standardisation, index_select,
-nn.Linear, Adam with a cosine decay, batches of 128. Both train all --epochs; they take ten turns each, and
-a total is the sum of the turns, nothing of it scaled.
+Features and labels are random and in memory. MindSpore's side is src.evaluation.classifier.train as linear_eval.py
+calls it, with its graph compilation, its standardisation of the features and a checkpoint per epoch. PyTorch's side
+is the same work written plainly: standardisation, index_select, nn.Linear, Adam with a cosine decay, batches of 128.
+Both train all --epochs; they take ten turns each, and a total is the sum of the turns, nothing of it scaled.
 """
 import argparse
 import tempfile
 import time
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -22,6 +19,7 @@ TURNS = 10
 BATCH_SIZE = 128
 CLASSES = 10
 LEARNING_RATE = 1e-3
+KEPT = 5  # checkpoints, as by default
 
 
 def random_features(options: argparse.Namespace) -> Tuple[np.ndarray, np.ndarray]:
@@ -42,14 +40,15 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
-    from src.evaluation.classifier import train_classifier
+    from src.evaluation import classifier
     from src.evaluation.features import Split
-    from src.settings.encoder_flags import EvalConfig
+    from src.run import checkpoint
+    from src.run.layout import Layout
     from src.simclr_model import LinearClassifier
 
     begin = 0.0
 
-    def end_of_epoch(record: Dict[str, Any]) -> None:  # the last turn ends with train_classifier itself
+    def end_of_epoch(record: Dict[str, Any]) -> None:  # the last turn ends with the training itself
         nonlocal begin
         if record["epoch"] % (options.epochs // TURNS) == 0 and record["epoch"] < options.epochs:
             parent.answer({"seconds": time.perf_counter() - begin})
@@ -57,16 +56,19 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
             begin = time.perf_counter()
 
     train = Split(*random_features(options))
-    config = EvalConfig(batch_size=BATCH_SIZE, epoch_size=options.epochs, learning_rate=LEARNING_RATE, seed=SEED)
     parent.answer({"environment": common.mindspore_environment()})
     parent.command()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = SimpleNamespace(classifiers=Path(temporary), add_metrics=end_of_epoch)  # what it needs of a RunFolder
+        series = Layout.of(temporary).classifiers
         begin = time.perf_counter()
-        classifier = LinearClassifier(options.features, CLASSES)
-        train_classifier(classifier, train, config, folder, {"kind": "linear_classifier"})
+        linear = LinearClassifier(options.features, CLASSES)
+
+        def save(epoch: int) -> None:
+            checkpoint.save_epoch(series, epoch, linear.get_parameters(), {"holds": checkpoint.CLASSIFIER}, KEPT)
+
+        classifier.train(linear, train, options.epochs, BATCH_SIZE, LEARNING_RATE, SEED, end_of_epoch, save)
         seconds = time.perf_counter() - begin
-    parent.answer({"seconds": seconds, "accuracy": accuracy(classifier(Tensor(train.rows)).asnumpy(), train.labels)})
+    parent.answer({"seconds": seconds, "accuracy": accuracy(linear(Tensor(train.features)).asnumpy(), train.labels)})
 
 
 def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:

@@ -4,7 +4,8 @@ from typing import List
 import numpy as np
 from mindspore.dataset import transforms, vision
 
-from src.data.augmentation import JITTER_PROBABILITY, Augmentation
+from src.data.augmentation import JITTER_PROBABILITY
+from src.settings.augmentation import Augmentation
 
 
 class PilAugmentation(Augmentation):
@@ -14,7 +15,8 @@ class PilAugmentation(Augmentation):
     choice (``Dataset.map``), so ``ToPIL`` in front takes all of them out of C++.
     """
 
-    def operations(self, side: int, encoded: bool = False) -> List:
+    def operations(self, side: int) -> List:
+        """Return the operations for views of ``side`` pixels, uint8 HWC in and out."""
         s = self.jitter_strength
         return [
             vision.ToPIL(),

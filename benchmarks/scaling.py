@@ -19,7 +19,6 @@ import common
 
 SEED = 0
 WARM_UP_STEPS = 2  # after the first step, which compiles
-DIMENSION = 128
 
 
 def rank(options: argparse.Namespace, parent: common.Parent) -> None:
@@ -31,20 +30,9 @@ def rank(options: argparse.Namespace, parent: common.Parent) -> None:
     process = environment.prepare("CPU", 0, SEED, distributed="MS_ROLE" in os.environ)
     from mindspore import Tensor
 
-    from src.layers.batch_norm import batch_norm
-    from src.nt_xent import NTXent
-    from src.optimizer import build_optimizer
-    from src.simclr_model import simclr_of
-    from src.training.step import TrainStep
 
-    model = simclr_of({"dataset_name": "shapes", "normalize": False, "encoder": options.encoder,
-                       "width_multiplier": options.width_multiplier, "projection_dimension": DIMENSION,
-                       "head_batch_norm": False}, batch_norm(True, process))
     all_steps = 1 + WARM_UP_STEPS + options.rounds * options.steps
-    optimizer = build_optimizer("Adam", model.trainable_params(), np.full(all_steps, 1e-4), 3e-4)
-    loss = NTXent(options.batch_size, 0.5, process.rank, process.world_size)
-    step = TrainStep(model, loss, optimizer, process.world_size)
-    step.set_train()
+    step = common.learner(common.network(options), process, np.full(all_steps, 1e-4)).step
     shape = (2 * options.batch_size, 3, 32, 32)
     views = Tensor(np.random.default_rng((SEED, process.rank)).integers(0, 256, shape, np.uint8))
 

@@ -10,14 +10,19 @@ from typing import Tuple
 import torch
 from torch import Tensor
 
+import common  # noqa: F401 - first: it lets `src` be found from any folder
+from src.settings.augmentation import PAPER_SMALL
+
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10  # at a crop that fits into the image; the whole image where none does
 JITTER_PROBABILITY = 0.8
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
-def augment(images: Tensor, generator: torch.Generator, crop_min_scale: float = 0.08, flip_probability: float = 0.5,
-            jitter_strength: float = 0.5, grayscale_probability: float = 0.2) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, crop_min_scale: float = PAPER_SMALL.crop_min_scale,
+            flip_probability: float = PAPER_SMALL.flip_probability,
+            jitter_strength: float = PAPER_SMALL.jitter_strength,
+            grayscale_probability: float = PAPER_SMALL.grayscale_probability) -> Tensor:
     """Change every image at random: cropped and resized, flipped, its colours jittered, without colour.
 
     Args:

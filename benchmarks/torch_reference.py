@@ -1,4 +1,5 @@
-"""The network, loss and optimizers of ``src/`` in PyTorch, which share no code with it: what the tests compare with.
+"""The network, loss and optimizers of ``src/`` in PyTorch: what the tests compare with. They share no code with it, but
+for the table of the stems.
 
 Written as a PyTorch user writes it, in NCHW. Parameters have torchvision's names under ``encoder.``, and
 ``projection_head.dense1``, ``bn1`` and ``dense2``. benchmarks/train_reference.py trains it,
@@ -9,6 +10,9 @@ from typing import Any, Callable, Dict, Iterable, Sequence, Tuple, Type
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+import common  # noqa: F401 - first: it lets `src` be found from any folder
+from src.settings.network import STEMS
 
 MASKED = -1e9
 MOMENTUM = 0.9
@@ -74,10 +78,6 @@ ENCODERS: Dict[str, Tuple[Type[nn.Module], Tuple[int, ...]]] = {
     "resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet101": (Bottleneck, (3, 4, 23, 3))}
 
 
-# stem -> kernel and stride of its convolution, and whether there is max-pooling
-STEMS = {"cifar": (3, 1, False), "strided": (3, 2, False), "imagenet": (7, 2, True)}
-
-
 class ResNet(nn.Module):
     """Images (N, 3, side, side), uint8 -> representations h (N, features).
 
@@ -88,13 +88,13 @@ class ResNet(nn.Module):
         super().__init__()
         block, depths = ENCODERS[name]
         widths = [max(1, int(width_multiplier * base)) for base in (64, 128, 256, 512)]
-        kernel, stride, pooling = STEMS[stem]
+        first = STEMS[stem]
         # not persistent: a torchvision state dict has no such entries
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.conv1 = conv(3, widths[0], kernel, stride)
+        self.conv1 = conv(3, widths[0], first.kernel, first.stride)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if pooling else nn.Identity()
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if first.pooling else nn.Identity()
         inputs = widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths), 1):
             blocks = []

@@ -29,8 +29,12 @@ from src.common.files import written_whole
 from src.common.logs import log_epoch, logger, status_of
 from src.data.images import Images
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
-from src.settings.flags import TrainConfig, flag, settings_of
+from src.settings.augmentation import PAPER_SMALL
+from src.settings.flags import CIRCUMSTANCE
+from src.settings.given import Given, Group, flag, values_of
+from src.settings.network import SMALL_SIDE, Network, default_stem
 from src.settings.parsing import parse
+from src.settings.scripts import TrainSettings
 from src.settings.types import BOOLEAN
 
 # The flags of train.py that mean something here.
@@ -40,8 +44,6 @@ TAKEN = frozenset((
     "epoch_size", "save_checkpoint_epochs", "seed", "optimizer", "learning_rate", "lr_scaling", "lr_schedule",
     "warmup_epochs", "weight_decay", "temperature", "crop_min_scale", "flip_probability", "jitter_strength",
     "grayscale_probability", "compile"))
-LARGEST_WITHOUT_BLUR = 32  # pixels; they have also this strength of the jitter by default
-JITTER_STRENGTH = 0.5
 AUGMENTATION = ("crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability")
 METRICS, WEIGHTS = "metrics.jsonl", "simclr.safetensors"
 NEIGHBOURS, KNN_TEMPERATURE = 200, 0.1
@@ -50,41 +52,51 @@ ENCODED_AT_ONCE = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class ReferenceConfig(TrainConfig):
+class ReferenceSettings(TrainSettings):
     """Settings of train.py, of which this script knows ``TAKEN``, and its own."""
 
-    compile: bool = flag(False, BOOLEAN, "torch.compile the network: faster steps on a GPU, after a minute or two")
+    compile: bool = flag(
+        BOOLEAN, "torch.compile the network: faster steps on a GPU, after a minute or two", CIRCUMSTANCE, Group.RUN,
+        False)
 
-    def check(self) -> None:
-        super().check()
-        for name in sorted(self.given - TAKEN):
-            if getattr(self, name) != getattr(ReferenceConfig, name):
-                raise UserError(f"--{name}: got {getattr(self, name)}, which the reference cannot do; leave the flag "
-                                f"out, or give its default, {getattr(ReferenceConfig, name)}")
-        if (Path(self.train_output_path) / METRICS).exists():
-            raise UserError(f"--train_output_path: {self.train_output_path} already holds a run; name another folder")
+    @staticmethod
+    def check(given: Given) -> None:
+        TrainSettings.check(given)
+        defaults = Given(ReferenceSettings, {})
+        for name in sorted(given.chosen.keys() - TAKEN):
+            if given[name] != defaults[name]:
+                raise UserError(f"--{name}: got {given[name]}, which the reference cannot do; leave the flag out, or "
+                                f"give its default, {defaults[name]}")
+        if (Path(given["train_output_path"]) / METRICS).exists():
+            raise UserError(f"--train_output_path: {given['train_output_path']} already holds a run; name another "
+                            "folder")
 
 
-def resolve(config: ReferenceConfig) -> ReferenceConfig:
+def resolve(given: Given) -> ReferenceSettings:
     """Fill in what train.py takes where a flag is not given.
 
     Raises:
         UserError: the data set has images of more than 32 pixels, which would take blur.
     """
-    side = dataset.DATA_SETS[config.dataset_name].side
-    if side > LARGEST_WITHOUT_BLUR:
-        raise UserError(f"--dataset_name: got {config.dataset_name}, whose images of {side} pixels are blurred, which "
-                        f"the reference cannot do; take one with up to {LARGEST_WITHOUT_BLUR}, such as cifar10")
-    missing: Dict[str, Any] = {"image_size": side, "stem": config.stem or "cifar"}
-    if config.jitter_strength is None:
-        missing["jitter_strength"] = JITTER_STRENGTH
-    if config.learning_rate is None:
-        scaling = config.lr_scaling or default_scaling(config.optimizer)
-        missing.update(lr_scaling=scaling,
-                       learning_rate=default_learning_rate(config.optimizer, config.batch_size, scaling))
-    if "warmup_epochs" not in config.given:
-        missing["warmup_epochs"] = default_warmup(config.warmup_epochs, config.epoch_size)
-    return dataclasses.replace(config, **missing)
+    side = dataset.DATA_SETS[given["dataset_name"]].side
+    if side > SMALL_SIDE:
+        raise UserError(f"--dataset_name: got {given['dataset_name']}, whose images of {side} pixels are blurred, "
+                        f"which the reference cannot do; take one with up to {SMALL_SIDE}, such as cifar10")
+    given = given.fill(**PAPER_SMALL._asdict())
+    if given["learning_rate"] is None:
+        scaling = given["lr_scaling"] or default_scaling(given["optimizer"])
+        given = given.fill(lr_scaling=scaling, learning_rate=default_learning_rate(
+            given["optimizer"], given["batch_size"], scaling))
+    return given.fill(warmup_epochs=default_warmup(given["warmup_epochs"], given["epoch_size"])).resolved(
+        image_size=side, stem=given["stem"] or default_stem(side), num_parallel_workers=1)
+
+
+def network_of(settings: ReferenceSettings) -> Network:
+    """Return what describes the network."""
+    data_set = dataset.DATA_SETS[settings.dataset_name]
+    return Network(settings.encoder, settings.width_multiplier, settings.stem, settings.image_size,
+                   data_set.mean if settings.normalize else None, data_set.std if settings.normalize else None,
+                   settings.projection_dimension, settings.head_batch_norm)
 
 
 def choose_device(target: str) -> torch.device:
@@ -99,29 +111,28 @@ def to_device(images: Images, device: torch.device) -> Tensor:
     return torch.from_numpy(images.pixels).to(device).permute(0, 3, 1, 2).contiguous()
 
 
-def build_model(config: ReferenceConfig, device: torch.device) -> SimCLR:
-    data_set = dataset.DATA_SETS[config.dataset_name]
-    colours = {"mean": data_set.mean, "std": data_set.std} if config.normalize else {}
-    model = SimCLR(config.encoder, config.width_multiplier, config.projection_dimension, config.head_batch_norm,
-                   config.stem, **colours)
+def build_model(network: Network, device: torch.device) -> SimCLR:
+    colours = {"mean": network.mean, "std": network.std} if network.mean else {}
+    model = SimCLR(network.encoder, network.width_multiplier, network.projection_dimension, network.head_batch_norm,
+                   network.stem, **colours)
     return model.to(device, memory_format=torch.channels_last)
 
 
 class Trainer:
     """Model, optimizer and random numbers of a run; ``epoch`` trains one."""
 
-    def __init__(self, config: ReferenceConfig, pixels: Tensor):
-        self.config, self.pixels, self.device = config, pixels, pixels.device
-        torch.manual_seed(config.seed)
-        self.model = build_model(config, self.device)
-        self.network: nn.Module = torch.compile(self.model) if config.compile else self.model
-        self.optimizer = build_optimizer(config.optimizer, self.model.parameters(), config.learning_rate,
-                                         config.weight_decay)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.augmentation = {name: getattr(config, name) for name in AUGMENTATION}
-        self.steps = len(pixels) // config.batch_size
-        self.rates = learning_rates(config.lr_schedule, config.learning_rate, config.epoch_size, self.steps,
-                                    config.warmup_epochs)
+    def __init__(self, settings: ReferenceSettings, pixels: Tensor):
+        self.settings, self.pixels, self.device = settings, pixels, pixels.device
+        torch.manual_seed(settings.seed)
+        self.model = build_model(network_of(settings), self.device)
+        self.network: nn.Module = torch.compile(self.model) if settings.compile else self.model
+        self.optimizer = build_optimizer(settings.optimizer, self.model.parameters(), settings.learning_rate,
+                                         settings.weight_decay)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.augmentation = {name: getattr(settings, name) for name in AUGMENTATION}
+        self.steps = len(pixels) // settings.batch_size
+        self.rates = learning_rates(settings.lr_schedule, settings.learning_rate, settings.epoch_size, self.steps,
+                                    settings.warmup_epochs)
 
     def step(self, images: Tensor, rate: float) -> Tensor:
         """One update of the weights; return loss and contrastive accuracy (2,), on the device."""
@@ -130,7 +141,7 @@ class Trainer:
             group["lr"] = rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             z = self.network(views.contiguous(memory_format=torch.channels_last))
-        loss, accuracy = nt_xent(z.float(), self.config.temperature)
+        loss, accuracy = nt_xent(z.float(), self.settings.temperature)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -140,8 +151,8 @@ class Trainer:
         """Train epoch ``number``, from 1, and return its record: the names are those of train.py."""
         begin = time.perf_counter()
         self.model.train()
-        order = np.random.default_rng((self.config.seed, number)).permutation(len(self.pixels))
-        batches = torch.from_numpy(order[:self.steps * self.config.batch_size]).to(self.device).view(self.steps, -1)
+        order = np.random.default_rng((self.settings.seed, number)).permutation(len(self.pixels))
+        batches = torch.from_numpy(order[:self.steps * self.settings.batch_size]).to(self.device).view(self.steps, -1)
         rates = self.rates[(number - 1) * self.steps:number * self.steps].tolist()
         total = torch.zeros(2, device=self.device)
         for batch, rate in zip(batches, rates):
@@ -213,9 +224,11 @@ def evaluate(encoder: nn.Module, train: Images, test: Images, device: torch.devi
             "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def save(model: nn.Module, path: Path, settings: Dict[str, Any], epoch: int) -> None:
-    """Write the weights, and the settings for convert.py, which looks for them under this name."""
-    told = {**settings, "pretrain_epoch_size": epoch}
+def save(model: nn.Module, path: Path, settings: ReferenceSettings, epoch: int) -> None:
+    """Write the weights, and for convert.py, which looks for it under this name, what they do not tell."""
+    network = network_of(settings)
+    told = {**network.without_head.settings, "mean": network.mean, "std": network.std,
+            "dataset_name": settings.dataset_name, "pretrain_epoch_size": epoch}
     with written_whole(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
                   str(temporary), metadata={"simclr_settings": json.dumps(told)})
@@ -227,26 +240,26 @@ def add_record(folder: Path, record: Dict[str, Any]) -> None:
 
 
 def main() -> None:
-    config = resolve(parse(ReferenceConfig, description=__doc__))
-    device = choose_device(config.device_target)
-    train, test = (dataset.load(config.dataset_name, config.train_dataset_path, split, num_samples=count,
-                                download=config.download)
-                   for split, count in (("train", config.num_samples), ("test", None)))
-    if len(train.labels) < config.batch_size:
-        raise UserError(f"--batch_size: got {config.batch_size}, takes at most the {len(train.labels)} images to train "
-                        "on")
+    settings = resolve(parse(ReferenceSettings, description=__doc__))
+    device = choose_device(settings.device_target)
+    train, test = (dataset.load(settings.dataset_name, settings.train_dataset_path, split, num_samples=count,
+                                download=settings.download)
+                   for split, count in (("train", settings.num_samples), ("test", None)))
+    if len(train.labels) < settings.batch_size:
+        raise UserError(f"--batch_size: got {settings.batch_size}, takes at most the {len(train.labels)} images to "
+                        "train on")
     torch.backends.cudnn.benchmark = True
-    trainer = Trainer(config, to_device(train, device))
-    folder, settings = Path(config.train_output_path), settings_of(config)
+    trainer = Trainer(settings, to_device(train, device))
+    folder = Path(settings.train_output_path)
     folder.mkdir(parents=True, exist_ok=True)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     add_record(folder, {"kind": "reference", "torch": torch.__version__, "device": name, "cores": common.cores(),
-                        "settings": settings})
+                        "settings": values_of(settings)})
     logger.info("PyTorch %s on %s; %d epochs of %d steps of %d images; run folder %s", torch.__version__, name,
-                config.epoch_size, trainer.steps, config.batch_size, folder)
-    for epoch in range(1, config.epoch_size + 1):
+                settings.epoch_size, trainer.steps, settings.batch_size, folder)
+    for epoch in range(1, settings.epoch_size + 1):
         add_record(folder, trainer.epoch(epoch))
-        if epoch % config.save_checkpoint_epochs == 0 or epoch == config.epoch_size:
+        if epoch % settings.save_checkpoint_epochs == 0 or epoch == settings.epoch_size:
             save(trainer.model, folder / WEIGHTS, settings, epoch)
     record = evaluate(trainer.model.encoder, train, test, device)
     add_record(folder, record)

@@ -17,10 +17,7 @@ import common
 
 SEED = 0
 WARM_UP_STEPS = 2  # after the first step, which is reported on its own
-DIMENSION = 128
-TEMPERATURE = 0.5
 LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 3e-4
 
 
 def random_views(batch_size: int) -> np.ndarray:
@@ -30,30 +27,20 @@ def random_views(batch_size: int) -> np.ndarray:
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
     from src.distributed import environment
-    environment.prepare("CPU", 0, SEED)
+    process = environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
-    from src.nt_xent import NTXent
-    from src.optimizer import build_optimizer
-    from src.resnet import build_encoder
-    from src.simclr_model import ProjectionHead, SimCLR
-    from src.training.step import TrainStep
 
-    encoder = build_encoder(options.encoder, options.width_multiplier)
-    model = SimCLR(encoder, ProjectionHead(encoder.features, DIMENSION))
     all_steps = 1 + WARM_UP_STEPS + options.rounds * options.steps
-    optimizer = build_optimizer("Adam", model.trainable_params(), np.full(all_steps, LEARNING_RATE, np.float32),
-                                WEIGHT_DECAY)
-    train_step = TrainStep(model, NTXent(options.batch_size, TEMPERATURE), optimizer)
-    train_step.set_train()
+    learner = common.learner(common.network(options), process, np.full(all_steps, LEARNING_RATE, np.float32))
     views = Tensor(random_views(options.batch_size))
 
     def train(steps: int) -> float:
         for _ in range(steps):
-            loss = train_step(views)
+            loss = learner.step(views)
         return float(loss.asnumpy())
 
-    parameters = sum(parameter.size for parameter in model.trainable_params())
+    parameters = sum(parameter.size for parameter in learner.model.trainable_params())
     serve(parent, train, parameters, environment=common.mindspore_environment())
 
 
@@ -64,14 +51,14 @@ def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
 
     torch.manual_seed(SEED)
     torch.set_num_threads(common.cores())
-    model = torch_reference.SimCLR(options.encoder, options.width_multiplier, DIMENSION)
-    optimizer = torch_reference.build_optimizer("Adam", model.parameters(), LEARNING_RATE, WEIGHT_DECAY)
+    model = torch_reference.SimCLR(options.encoder, options.width_multiplier, common.DIMENSION)
+    optimizer = torch_reference.build_optimizer("Adam", model.parameters(), LEARNING_RATE, common.WEIGHT_DECAY)
     views = torch.from_numpy(random_views(options.batch_size))
 
     def train(steps: int) -> float:
         for _ in range(steps):
             optimizer.zero_grad()
-            loss, _ = torch_reference.nt_xent(model(views), TEMPERATURE)
+            loss, _ = torch_reference.nt_xent(model(views), common.TEMPERATURE)
             loss.backward()
             optimizer.step()
         return loss.item()

@@ -1,7 +1,7 @@
 """A network with what mixed precision treats differently, small enough to compile in a moment."""
 from mindspore import nn, ops
 
-from src.resnet import Pixels, conv
+from src.resnet import PixelsToFloat, conv
 from src.simclr_model import ProjectionHead
 
 
@@ -10,12 +10,12 @@ class SmallNetwork(nn.Cell):
 
     def __init__(self, norm=nn.BatchNorm2d):
         super().__init__()
-        self.pixels = Pixels()
+        self.pixels_to_float = PixelsToFloat()
         self.conv1, self.bn1 = conv(3, 8, 3, 2), norm(8)
         self.conv2, self.bn2 = conv(8, 8, 3), norm(8)
         self.head = ProjectionHead(8, 16, norm)
 
     def construct(self, views):
-        x = ops.relu(self.bn1(self.conv1(self.pixels(views))))
+        x = ops.relu(self.bn1(self.conv1(self.pixels_to_float(views))))
         x = ops.relu(self.bn2(self.conv2(x)))
         return self.head(x.mean((2, 3)))

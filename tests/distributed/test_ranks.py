@@ -4,97 +4,87 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import communication
+import equivalence
 import numpy as np
 import pytest
 import yaml
-from helpers import ROOT, start_script
-from mindspore import nn
-from test_scripts import parameters, refused
+from distributed.jobs import (
+    LAUNCHER,
+    free_port,
+    log,
+    outcome,
+    process_of_rank,
+    start_launcher,
+    state_of,
+    two_processes,
+    waiting_for,
+)
+from helpers import ROOT, call_script, done, equal, of_kind, refused, start_script, values, write_cifar
+from mindspore import nn, ops
 
-from src.data.cifar import write_file
-from src.data.shapes import draw
+import train
+from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.layers.batch_norm import GlobalBatchNorm, batch_norm
-from src.run.folder import read_metrics
-from src.settings.flags import TrainConfig
-from src.settings.parsing import parse
-from src.simclr_model import simclr_of
-from src.tasks import pretraining
+from src.resnet import build_encoder
+from src.run import checkpoint, records
+from src.settings.network import Network
+from src.simclr_model import SimCLR, build_head
+from src.tasks import inputs, pretraining
 from src.training import loop
 
-sys.path.append(str(ROOT / "benchmarks"))
-import communication
-import equivalence
-
-import common
-
-LAUNCHER = "run_distribution_train_msrun.sh"
 SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "8", "--projection_dimension", "8",
          "--head_batch_norm", "True", "--epoch_size", "4")
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def start(folder, output, *flags, **env):
-    """Start the launcher with two processes on the CPU."""
-    place = folder / f"{output}.launch"  # for the logs
-    place.mkdir()
-    return subprocess.Popen(
-        ["sh", str(ROOT / "scripts" / LAUNCHER), "2", "cifar10", str(folder / "data"), *SMALL, "--train_output_path",
-         str(folder / output), *flags], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHON": sys.executable, "DEVICE_TARGET": "CPU", "MASTER_PORT": free_port(), **env})
-
-
-def finish(process, seconds=120):
-    out, errors = process.communicate(timeout=seconds)
-    assert process.returncode == 0, out + errors
-    return out
-
-
-def process_of_rank(rank, output):
-    """Return the process id of the Python that trains as ``rank`` for the run ``output``."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
-            variables = (folder / "environ").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if output in words and words[1].endswith("train.py") and "MS_ROLE=MS_WORKER" in variables \
-                and f"RANK_ID={rank}" in variables:
-            return int(folder.name)
-    raise AssertionError(f"no process of rank {rank}")
-
-
-def is_alive(process_id):
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
-    except OSError:
-        return False
+def other_data_for_rank_1(folder, data):
+    """Return the place of a Python that takes its data from the folder ``data`` where it is rank 1."""
+    python = folder / f"python_{data.name}"
+    python.write_text(f"""#!/bin/sh
+if [ "$MS_ROLE" = MS_WORKER ] && [ "$RANK_ID" = 1 ]; then
+    set -- "$@" --train_dataset_path {data}
+fi
+exec {sys.executable} "$@"
+""")
+    python.chmod(0o755)
+    return str(python)
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """A folder with a small CIFAR-10, and a finished run of two processes in ``run``."""
+def launched(tmp_path_factory):
+    """Three launches at once, which wait for each other more than they work, in a folder with a small CIFAR-10.
+
+    ``run`` goes to its end; of ``killed`` rank 1 is killed in the second epoch, and ``fewer`` is a copy of what it has
+    left; rank 1 of ``blind`` does not see the data. Gives the folder, and what became of each.
+    """
     folder = tmp_path_factory.mktemp("distributed")
-    (folder / "data").mkdir()
-    write_file(folder / "data" / "data_batch_1.bin", draw(100, 1))
-    write_file(folder / "data" / "test_batch.bin", draw(37, 9))
-    finish(start(folder, "run"))
+    write_cifar(folder / "data")
+    processes = {name: start_launcher(folder, name, *SMALL) for name in ("killed", "run")}
+    processes["blind"] = start_launcher(folder, "blind", *SMALL,
+                                        PYTHON=other_data_for_rank_1(folder, Path("/nowhere")))
+    waiting_for((folder / "killed" / "checkpoint" / "checkpoint_simclr-1.ckpt").exists, processes["killed"])
+    victims = [process_of_rank(rank, "train.py", str(folder / "killed")) for rank in (0, 1)]
+    os.kill(victims[1], signal.SIGKILL)
+    outcomes = {"killed": outcome(processes["killed"], 30)}  # the job ends within 30 s
+    assert not any(state_of(victim) for victim in victims)
+    shutil.copytree(folder / "killed", folder / "fewer", symlinks=True)
+    shutil.rmtree(folder / "killed.launch")
+    return folder, {**outcomes, **{name: outcome(processes[name]) for name in ("run", "blind")}}
+
+
+@pytest.fixture(scope="module")
+def work(launched):
+    """The folder, with a finished run of two processes in ``run``."""
+    folder, outcomes = launched
+    status, out, errors = outcomes["run"]
+    assert status == 0, out + errors
     return folder
-
-
-def log(folder, output, rank):
-    return (folder / f"{output}.launch" / "train_msrun" / f"worker_{rank}.log").read_text()
 
 
 # --- what they compute ---
@@ -103,8 +93,9 @@ def test_two_processes_compute_what_one_does(tmp_path):
     """Loss, every gradient, batch-norm statistics and weights after 3 steps; see benchmarks/equivalence.py."""
     options = argparse.Namespace(encoder="resnet18", width_multiplier=0.0625, global_batch=16, steps=3, optimizer="SGD",
                                  seeds=[0], smooth="True")
-    one, two = (equivalence.run_processes(options, processes, tmp_path) for processes in (1, 2))
-    found = equivalence.summary(two, one)
+    with ThreadPoolExecutor(2) as pool:  # processes that wait for each other more than they work
+        found = equivalence.summary(*pool.map(
+            lambda processes: equivalence.run_processes(options, processes, tmp_path), (2, 1)))
     for kind, reach in equivalence.REACH.items():
         assert found[kind]["worst"] < reach, found
 
@@ -113,8 +104,9 @@ def test_what_a_rank_sends(tmp_path):
     """Counted from the graph of one of 4 ranks, against the sizes of what must be sent, and no collective more."""
     options = argparse.Namespace(encoder="resnet18", width_multiplier=0.0625, batch_size=8)
     found = communication.count(options, 4)
-    model = simclr_of({"dataset_name": "cifar10", "normalize": False, **vars(options), "projection_dimension": 128,
-                       "head_batch_norm": False})
+    network = Network("resnet18", 0.0625, projection_dimension=128)
+    encoder = build_encoder(network)
+    model = SimCLR(encoder, build_head(encoder.features, network))
     weights = model.trainable_params()
     channels = sum(parameter.size for name, parameter in model.parameters_and_names() if name.endswith("moving_mean"))
     norms = sum(name.endswith("moving_mean") for name, _ in model.parameters_and_names())
@@ -131,14 +123,30 @@ def test_what_a_rank_sends(tmp_path):
     assert found["similarity_matrix_bytes"] == 4 * 16 * 64
 
 
+class Built(Exception):
+    """The network and the loss are built, and that is enough."""
+
+
+# The collectives of one of two ranks that have the same.
+ALIKE = SimpleNamespace(AllGather=lambda: lambda value: ops.concat([value, value]),
+                        AllReduce=lambda: lambda value: 2 * value)
+
+
 @pytest.mark.parametrize("across, synchronised", [("True", "True"), ("False", "False")])
-def test_what_is_across_devices_can_be_chosen(monkeypatch, across, synchronised):
-    config = parse(TrainConfig, [*SMALL, "--cross_device_negatives", across, "--sync_bn", synchronised,
-                                 "--learning_rate", "1e-3", "--warmup_epochs", "1"])
-    built = {}
-    monkeypatch.setattr(loop, "TrainStep", lambda model, loss, optimizer, ranks: built.update(loss=loss))
-    model = pretraining.build_learner(config, 3, Process("CPU", 1, 2)).model
-    assert built["loss"].itself.shape == ((16, 32) if across == "True" else (16, 16))
+def test_what_is_across_devices_can_be_chosen(monkeypatch, tmp_path, across, synchronised):
+    def stop(model, loss, *_):
+        raise Built(model, loss)
+
+    monkeypatch.setattr(train, "prepare", lambda given: Process("CPU", 1, 2))
+    monkeypatch.setattr(collectives, "ops", ALIKE)
+    for module in (checkpoint, inputs, pretraining):
+        monkeypatch.setattr(module, "share", lambda value, *_: value)
+    monkeypatch.setattr(loop, "learner_of", stop)
+    with pytest.raises(Built) as built:
+        call_script("train.py", *SMALL, "--train_dataset_path", write_cifar(tmp_path / "data"),
+                    "--cross_device_negatives", across, "--sync_bn", synchronised, cwd=tmp_path)
+    model, loss = built.value.args
+    assert (loss.rank, loss.world_size) == ((1, 2) if across == "True" else (0, 1))
     assert isinstance(model.encoder.bn1, GlobalBatchNorm) is (synchronised == "True")
     assert isinstance(model.projection_head.bn1, GlobalBatchNorm) is (synchronised == "True")
 
@@ -152,11 +160,13 @@ def test_the_ranks_report_the_same_and_rank_0_alone_writes(work):
     losses = [re.findall(r"^epoch: (\d) step: 6, loss is (\S+)$", log(work, "run", rank), re.M) for rank in (0, 1)]
     assert [epoch for epoch, _ in losses[0]] == ["1", "2", "3", "4"]
     assert losses[0] == losses[1]
-    records = read_metrics(work / "run" / "metrics.jsonl")
-    assert [(record["kind"], record["epoch"]) for record in records] == [
+    written = records.read(work / "run" / "metrics.jsonl")
+    assert [(record["kind"], record["epoch"]) for record in written] == [
         *(("pretrain", epoch) for epoch in (1, 2, 3, 4)), ("monitor", 4)]
+    assert 0 <= written[-1]["knn_accuracy"] <= 1
     settings = yaml.safe_load((work / "run" / "config.yaml").read_text())
-    assert settings["world_size"] == settings["settings"]["device_num"] == 2
+    assert settings["world_size"] == 2
+    assert settings["settings"]["device_num"] == 2  # what the launcher has promised
     assert settings["settings"]["learning_rate"] == pytest.approx(9e-4 * (16 / 1024) ** 0.5)  # of the global batch
     assert "rank 1 of 2" in log(work, "run", 1)
     assert "of 2 x 8 images" in log(work, "run", 0)
@@ -168,63 +178,54 @@ def test_the_ranks_report_the_same_and_rank_0_alone_writes(work):
 # --- bad luck ---
 
 @pytest.fixture(scope="module")
-def killed(work):
-    """``work`` with a run ``killed``, whose rank 1 was killed in the second epoch, and what the launcher said."""
-    process = start(work, "killed")
-    deadline = time.monotonic() + 120
-    while not (work / "killed" / "checkpoint" / "checkpoint_simclr-1.ckpt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    victims = [process_of_rank(rank, str(work / "killed")) for rank in (0, 1)]
-    os.kill(victims[1], signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)  # the job ends within 30 s
-    assert not any(is_alive(victim) for victim in victims)
+def resumed(work):
+    """The run ``killed`` once more, to its end, with a rank 1 that does not see the test images."""
     assert not (work / "killed" / "checkpoint" / "checkpoint_simclr-4.ckpt").exists()
-    shutil.copytree(work / "killed", work / "fewer", symlinks=True)
-    return work, process.returncode, errors
+    (work / "untested").mkdir()
+    (work / "untested" / "data_batch_1.bin").symlink_to(work / "data" / "data_batch_1.bin")
+    python = other_data_for_rank_1(work, work / "untested")
+    status, out, errors = outcome(start_launcher(work, "killed", *SMALL, "--resume", "True", PYTHON=python))
+    assert status == 0, out + errors
 
 
-def test_a_killed_rank_ends_the_job_and_is_named(killed):
-    _, status, errors = killed
+def test_a_killed_rank_ends_the_job_and_is_named(launched):
+    status, _, errors = launched[1]["killed"]
     assert status == 137
     assert errors.startswith(f"{LAUNCHER}: rank 1 was killed by signal 9")
 
 
-def test_a_killed_run_resumes_to_the_same_weights(killed):
-    work, _, _ = killed
-    shutil.rmtree(work / "killed.launch")
-    finish(start(work, "killed", "--resume", "True"))
-    whole, resumed = (parameters(work / name / "checkpoint") for name in ("run", "killed"))
-    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+def test_a_killed_run_resumes_to_the_same_weights(work, resumed):
+    equal(values(work / "run"), values(work / "killed"))
 
 
-def test_a_run_resumes_on_another_number_of_devices(killed):
+def test_nobody_waits_for_a_rank_without_test_images(work, resumed):
+    """Every rank trains on, without kNN; the rest of the monitor is as it was."""
+    warning = "warning: no kNN accuracy during the run, for want of test images"
+    assert f"{warning} (they are not the same on every rank)" in log(work, "killed", 0)
+    assert f"{warning} (--train_dataset_path: no test files" in log(work, "killed", 1)
+    (found,), (expected,) = (of_kind("monitor", work / name) for name in ("killed", "run"))
+    assert found["knn_accuracy"] is None
+    for name in ("alignment", "uniformity", "embedding_std", "effective_rank"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_a_run_resumes_on_another_number_of_devices(work):
     """One process goes on with the global batch of the two."""
-    work, _, _ = killed
     resume = ("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", "fewer")
-    result = start_script(*resume, cwd=work)
-    assert result.returncode == 0, result.stderr
-    assert "epochs of 6 steps of 16 images" in result.stdout
-    assert re.findall(r"^epoch: (\d) step: 6", result.stdout, re.M)[-1] == "4"
-    mine, theirs = (parameters(work / name / "checkpoint") for name in ("fewer", "run"))
+    said = done(call_script(*resume, cwd=work))
+    assert "epochs of 6 steps of 16 images" in said
+    assert re.findall(r"^epoch: (\d) step: 6", said, re.M)[-1] == "4"
+    mine, theirs = (values(work / name) for name in ("fewer", "run"))
     assert mine["global_step"] == theirs["global_step"] == 24
-    refused(start_script(*resume, "--batch_size", "8", cwd=work),
+    refused(call_script(*resume, "--batch_size", "8", cwd=work),
             "--batch_size: got 8, but .* was trained with 16 images per step, 16 on each of 1 devices")
 
 
-def test_a_rank_that_cannot_see_the_data(work):
+def test_a_rank_that_cannot_see_the_data(launched):
     """As on a machine where the data is not: every rank ends, and says what is wrong where."""
-    python = work / "blind_python"
-    python.write_text(f"""#!/bin/sh
-if [ "$MS_ROLE" = MS_WORKER ] && [ "$RANK_ID" = 1 ]; then
-    set -- "$@" --train_dataset_path /nowhere
-fi
-exec {sys.executable} "$@"
-""")
-    python.chmod(0o755)
-    process = start(work, "blind", PYTHON=str(python))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    work, outcomes = launched
+    status, _, errors = outcomes["blind"]
+    assert status == 2
     message = "--train_dataset_path: /nowhere is not a folder"
     assert message in errors
     assert f"train.py: rank 1: {message}" in log(work, "blind", 0)
@@ -233,51 +234,79 @@ exec {sys.executable} "$@"
     assert not (work / "blind").exists()
 
 
-def test_a_table_of_eight_for_four_processes(work):
+def test_ranks_that_cannot_reach_each_other(monkeypatch, tmp_path):
+    """No scheduler listens. MindSpore tries for as long as MS_TOPO_TIMEOUT says, and has lines of its own besides."""
+    port = free_port()
+    monkeypatch.delenv("MS_SUBMODULE_LOG_v")  # this process's own, which does not know of any ranks
+    result = start_script("train.py", "--run_distribute", "True", "--device_target", "CPU", "--dataset_name", "shapes",
+                          cwd=tmp_path, timeout=60, env={"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "2", "RANK_ID": "0",
+                                                         "MS_NODE_ID": "0", "MS_SCHED_HOST": "127.0.0.1",
+                                                         "MS_SCHED_PORT": port, "MS_TOPO_TIMEOUT": "2"})
+    assert result.returncode == 2
+    *others, line = result.stderr.splitlines()
+    assert line.startswith("train.py: --run_distribute: the processes of this run cannot reach each other (")
+    assert f"MASTER_ADDR and MASTER_PORT (here 127.0.0.1:{port}) and the firewalls" in line
+    assert "device" not in line and "Traceback" not in result.stderr
+    assert not [other for other in others if not other.startswith("[ERROR] DISTRIBUTED")]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_eight_for_four_processes(monkeypatch, tmp_path):
     table = ROOT / "tests" / "rank_tables" / "8p.json"
-    result = start_script("train.py", "--run_distribute", "True", "--device_target", "Ascend", cwd=work, timeout=30,
-                        env={"RANK_TABLE_FILE": str(table), "RANK_SIZE": "4", "RANK_ID": "0", "DEVICE_ID": "0"})
-    refused(result, "RANK_TABLE_FILE: .*8p.json has 8 devices, but 4 processes were started")
+    for name, value in {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "4", "RANK_ID": "0", "DEVICE_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    refused(call_script("train.py", "--run_distribute", "True", "--device_target", "Ascend", cwd=tmp_path),
+            "RANK_TABLE_FILE: .*8p.json has 8 devices, but 4 processes were started")
 
 
-# --- linear_eval.py ---
+# --- linear_eval.py and finetune.py ---
 
-def run_with_two(work, script, *flags):
-    """Run a script that takes an encoder on two ranks, and return the command."""
-    command = common.msrun(2, work / f"{script}.logs") + [
-        str(ROOT / script), "--run_distribute", "True", "--device_target", "CPU", "--train_dataset_path", "data",
-        "--encoder_checkpoint_path", "run/checkpoint/latest", "--batch_size", "8", *flags]
-    result = subprocess.run([*command, "--train_output_path", "together"], cwd=work, capture_output=True, text=True,
-                            timeout=120, env={**os.environ, "PATH": common.own_path()})
-    assert result.returncode == 0, result.stderr
-    return command
+ENCODER = ("--device_target", "CPU", "--train_dataset_path", "data", "--encoder_checkpoint_path",
+           "run/checkpoint/latest", "--batch_size", "8")
 
 
 def test_fine_tuning_gives_one_network(work):
     """Also where the ranks have batch-norm statistics of their own: what is judged is what is kept."""
-    run_with_two(work, "finetune.py", "--epoch_size", "2", "--label_fraction", "0.5", "--sync_bn", "False")
-    records = read_metrics(work / "together" / "metrics.jsonl")
-    assert [record["kind"] for record in records] == ["finetune", "finetune", "finetune_eval"]
-    assert "(50 images, 5 of each class, drawn by the seed), 2 epochs of 16 images" in records[-1]["protocol"]
-    place = work / "together" / "finetune" / "pretrained-0.5"
-    result = start_script(
-        "linear_eval.py", "--encoder_checkpoint_path", place / "encoder.ckpt", "--pre_classifier_checkpoint_path",
-        place / "linear_classifier.ckpt", "--train_dataset_path", "data", "--train_output_path", "again", cwd=work)
-    assert result.returncode == 0, result.stderr
-    assert read_metrics(work / "again" / "metrics.jsonl")[-1]["confusion"] == records[-1]["confusion"]
-    shutil.rmtree(work / "together")
+    flags = ("--run_distribute", "True", "--epoch_size", "2", "--label_fraction", "0.5", "--sync_bn", "False",
+             "--train_output_path", "tuned")
+    with two_processes(work / "tuned.launch", "finetune.py", *ENCODER, *flags, cwd=work) as (process, _):
+        status, said, _ = outcome(process)
+    assert status == 0, said
+    folder = work / "tuned"
+    written = records.read(folder / "metrics.jsonl")
+    assert [record["kind"] for record in written] == ["finetune", "finetune", "finetune_eval"]
+    assert "(50 images, 5 of each class, drawn by the seed), 2 epochs of 16 images" in written[-1]["protocol"]
+    settings = yaml.safe_load((folder / "finetune_config.yaml").read_text())
+    assert (settings["world_size"], settings["settings"]["device_num"]) == (2, None)  # nobody has promised anything
+    place = folder / "finetune" / "pretrained-0.5"
+    done(call_script("linear_eval.py", "--encoder_checkpoint_path", place / "encoder.ckpt",
+                     "--pre_classifier_checkpoint_path", place / "linear_classifier.ckpt", "--train_dataset_path",
+                     "data", "--train_output_path", "again", cwd=work))
+    (again,) = of_kind("linear_eval", work / "again")
+    assert again["confusion"] == written[-1]["confusion"]
 
 
-def test_linear_evaluation_shares_the_images(work):
-    command = run_with_two(work, "linear_eval.py", "--epoch_size", "3")
-    alone = start_script("linear_eval.py", *command[command.index("--device_target"):], "--train_output_path", "alone",
-                       cwd=work)
-    assert alone.returncode == 0, alone.stderr
+def test_linear_evaluation_shares_the_images_and_not_the_wait(work):
+    """Rank 1 ends as soon as the representations are there, whatever rank 0 does then, and rank 0 ends well alone."""
+    flags, folder = (*ENCODER, "--epoch_size", "3"), work / "together"
+    with two_processes(work / "together.launch", "linear_eval.py", "--run_distribute", "True", *flags,
+                       "--train_output_path", "together", cwd=work) as (process, events):
+        waiting_for(lambda: list((folder / "features").glob("test-*.npy")), process)
+        first = process_of_rank(0, "linear_eval.py", "together")
+        os.kill(first, signal.SIGSTOP)
+        waiting_for(lambda: "end 1 0\n" in events.read_text(), process, 30)
+        assert state_of(first) == "T"
+        assert "Average accuracy" not in (folder / "eval_log").read_text()
+        os.kill(first, signal.SIGCONT)
+        status, said, _ = outcome(process)
+        assert status == 0, said
+        assert "end 0 0\n" in events.read_text()
+    done(call_script("linear_eval.py", *flags, "--train_output_path", "alone", cwd=work))
     for split, count in (("train", 100), ("test", 37)):
-        (mine,), (theirs,) = ([np.load(file) for file in (work / name / "features").glob(f"{split}-*.npy")]
-                              for name in ("together", "alone"))
+        (mine,), (theirs,) = ([np.load(file) for file in (place / "features").glob(f"{split}-*.npy")]
+                              for place in (folder, work / "alone"))
         assert len(mine) == count
         assert np.allclose(mine, theirs, atol=1e-6)
-    records = [read_metrics(work / name / "metrics.jsonl")[-1] for name in ("together", "alone")]
-    assert records[0]["images"] == 37
-    assert records[0]["confusion"] == records[1]["confusion"]
+    (together,), (alone,) = (of_kind("linear_eval", place) for place in (folder, work / "alone"))
+    assert together["images"] == 37
+    assert together["confusion"] == alone["confusion"]

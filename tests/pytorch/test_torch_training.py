@@ -1,22 +1,25 @@
 """The PyTorch reference's augmentation against MindSpore's, and a small run of its training script."""
-import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, call_script, done, of_kind, refused, start_script
 from mindspore import dataset as ds
 from mindspore.dataset import vision
 from scipy.stats import ks_2samp
 
 from src.data import shapes
-from src.data.augmentation import Augmentation
+from src.data.augmentation import operations
 from src.data.cifar import NAMES, write_file
-from src.run import checkpoint
-from src.settings.flags import TrainConfig, settings_of
+from src.run import checkpoint, records
+from src.settings.augmentation import Augmentation
+from src.settings.given import values_of
+from src.settings.network import Network
 from src.settings.parsing import parse
-from src.tasks.beginning import resolve
+from src.settings.scripts import TrainSettings
+from src.tasks import torch_weights
+from src.tasks.pretraining import Start, resolve
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -87,12 +90,12 @@ def test_crops_are_mindspores(pictures):
 def draws(picture, count, **changes):
     """``count`` views of one picture, int (count, 32, 32, 3): MindSpore's, then the reference's."""
     settings = {**STILL, **changes}
-    operations = Augmentation(**settings).operations(32)
+    chosen = operations(Augmentation(**settings, blur_probability=0.0), 32)
     if settings["crop_min_scale"] == 1:
-        operations = operations[1:]  # MindSpore rounds the sides so that it may still cut off one row of pixels
+        chosen = chosen[1:]  # MindSpore rounds the sides so that it may still cut off one row of pixels
     many = np.ascontiguousarray(np.broadcast_to(picture, (count, 32, 32, 3)))
     ds.config.set_seed(5)
-    rows = ds.NumpySlicesDataset({"view": many}, shuffle=False).map(operations, ["view"])
+    rows = ds.NumpySlicesDataset({"view": many}, shuffle=False).map(chosen, ["view"])
     ours = np.stack([view for (view,) in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
     theirs = augment(to_torch(many), generator(), **settings).numpy()
     return ours.astype(int), np.moveaxis(theirs, 1, 3).astype(int)
@@ -205,7 +208,7 @@ def test_quick_evaluation_agrees_with_scikit_learn():
 
 SMALL = ("--dataset_name", "shapes", "--encoder", "resnet18", "--width_multiplier", 0.0625, "--batch_size", 64,
          "--projection_dimension", 16, "--epoch_size", 2, "--warmup_epochs", 0, "--learning_rate", 3e-3,
-         "--head_batch_norm", "--device_target", "CPU")
+         "--head_batch_norm", "--normalize", "--device_target", "CPU")
 # MindSpore's AVX2, which conftest.py sets, makes PyTorch 2.13's oneDNN die of a segmentation fault.
 PYTORCH = {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
 
@@ -220,14 +223,14 @@ def few_shapes(tmp_path):
     return folder
 
 
-def test_a_run_learns_and_its_weights_fit(run, few_shapes, tmp_path):
+def test_a_run_learns_and_its_weights_fit(few_shapes, tmp_path):
     from safetensors.torch import load_file
-    result = run("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes,
-                 "--train_output_path", "run", env=PYTORCH)
-    assert result.returncode == 0, result.stderr
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [record["kind"] for record in records] == ["reference", "pretrain", "pretrain", "quick_eval"]
-    first, second, evaluation = records[1:]
+    training = ("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes, "--train_output_path",
+                "run")
+    done(start_script(*training, cwd=tmp_path, env=PYTORCH))
+    written = records.read(tmp_path / "run" / "metrics.jsonl")
+    assert [record["kind"] for record in written] == ["reference", "pretrain", "pretrain", "quick_eval"]
+    first, second, evaluation = written[1:]
     assert second["loss"] < first["loss"] - 0.2
     assert second["loss"] < 2 * np.log(2 * 64 - 1) - 0.6  # what an untrained network has, and collapse too
     assert first["images_per_second"] > 0
@@ -236,27 +239,28 @@ def test_a_run_learns_and_its_weights_fit(run, few_shapes, tmp_path):
     model = train_reference.SimCLR("resnet18", 0.0625, 16, True)
     model.load_state_dict(weights)
     assert {name.split(".")[0] for name in weights} == {"encoder", "projection_head"}
-    result = run("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt")
-    assert result.returncode == 0, result.stderr
-    told = checkpoint.load(str(tmp_path / "reference.ckpt"), "simclr", "test").info["settings"]
-    assert (told["dataset_name"], told["normalize"], told["stem"]) == ("shapes", False, "cifar")
-    result = run("linear_eval.py", "--encoder_checkpoint_path", "reference.ckpt", "--train_dataset_path", few_shapes,
-                 "--protocol", "all", "--epoch_size", 20)
-    assert result.returncode == 0, result.stderr
-    records = [json.loads(line) for line in (tmp_path / "outputs" / "metrics.jsonl").read_text().splitlines()]
-    (knn,) = (record for record in records if "kNN" in record.get("protocol", ""))
+    told = torch_weights.told_settings(str(tmp_path / "run" / "simclr.safetensors"), "test")
+    assert told == {"encoder": "resnet18", "width_multiplier": 0.0625, "stem": "cifar", "image_size": 32,
+                    "normalize": True, "mean": list(shapes.SHAPES.mean), "std": list(shapes.SHAPES.std),
+                    "dataset_name": "shapes", "pretrain_epoch_size": 2}
+    done(call_script("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt",
+                     cwd=tmp_path))
+    converted, data_set = checkpoint.load(str(tmp_path / "reference.ckpt"), "simclr", "test"), shapes.SHAPES
+    assert converted.network == Network("resnet18", 0.0625, "cifar", 32, data_set.mean, data_set.std, 16, True)
+    assert (converted.info["settings"], converted.info["epoch"]) == ({"dataset_name": "shapes"}, 2)
+    done(call_script("linear_eval.py", "--encoder_checkpoint_path", "reference.ckpt", "--train_dataset_path",
+                     few_shapes, "--protocol", "all", "--epoch_size", 20, cwd=tmp_path))
+    (knn,) = of_kind("knn_eval", tmp_path / "outputs")
     assert knn["accuracy"] == pytest.approx(evaluation["knn_accuracy"], abs=2.01 / 200)
-    assert knn["encoder_epoch"] == 2 and len(records) >= 3
-    again = run("benchmarks/train_reference.py", *SMALL, "--train_dataset_path", few_shapes,
-                "--train_output_path", "run", env=PYTORCH)
-    assert again.returncode == 2 and "already holds a run" in again.stderr
+    assert knn["encoder_epoch"] == 2 and len(of_kind("linear_eval", tmp_path / "outputs")) == 2
+    refused(call_script(*training, cwd=tmp_path), "--train_output_path: run already holds a run")
 
 
 @pytest.mark.parametrize("flag, value", [("blur_probability", 0.5), ("resume", "True"), ("pre_trained_path", "x.ckpt")])
-def test_what_the_reference_cannot_do_is_an_error(run, flag, value, tmp_path):
-    result = run("benchmarks/train_reference.py", *SMALL, f"--{flag}", value)
-    assert result.returncode == 2 and f"--{flag}: got {value}, which the reference cannot do" in result.stderr
-    assert len(result.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+def test_what_the_reference_cannot_do_is_an_error(flag, value, tmp_path):
+    refused(call_script("benchmarks/train_reference.py", *SMALL, f"--{flag}", value, cwd=tmp_path),
+            f"--{flag}: got {value}, which the reference cannot do")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flags", [(), ("--optimizer", "LARS", "--epoch_size", "5"), ("--jitter_strength", "0.2"),
@@ -264,10 +268,12 @@ def test_what_the_reference_cannot_do_is_an_error(run, flag, value, tmp_path):
                                        "resnet18_cpu", "resnet18_sgd_100ep", "resnet50_adam_100ep"))])
 def test_flags_that_are_not_given_mean_the_same_as_in_training(flags):
     argv = [*flags, "--batch_size", "1024", "--num_parallel_workers", "1"]
-    expected = settings_of(resolve(parse(TrainConfig, argv), None, None, 1))
-    found = settings_of(train_reference.resolve(parse(train_reference.ReferenceConfig, argv[:-2])))
+    settings, network = resolve(parse(TrainSettings, argv), Start(), 1)
+    reference = train_reference.resolve(parse(train_reference.ReferenceSettings, argv[:-2]))
+    found, expected = values_of(reference), values_of(settings)
     assert {name: found[name] for name in train_reference.TAKEN - {"compile"}} == {
         name: expected[name] for name in train_reference.TAKEN - {"compile"}}
+    assert train_reference.network_of(reference) == network
 
 
 def test_the_reference_needs_no_mindspore():

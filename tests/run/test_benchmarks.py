@@ -1,4 +1,7 @@
-"""The project's side of every benchmark runs, at a small size. (The peers are not installed for the tests.)"""
+"""The project's side of every benchmark runs, at a small size. (The peers are not installed for the tests.)
+
+equivalence.py and communication.py are tests themselves: see tests/distributed/test_ranks.py.
+"""
 import json
 import subprocess
 import sys
@@ -11,6 +14,7 @@ SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size"
 
 @pytest.mark.parametrize("script, role, flags, command, answer", [
     ("training_step", "mindspore", SMALL, {"steps": 1}, "loss"),
+    ("scaling", "rank", SMALL, {"steps": 1}, "loss"),
     ("input_pipeline", "cpp", ("--images", "256"), {}, "images_per_second"),
     ("linear_evaluation", "mindspore", ("--images", "256", "--features", "16", "--epochs", "10"), {}, "seconds"),
     ("evaluation_protocols", "protocols", ("--images", "300", "--features", "16"), {"protocol": "lbfgs", "seed": 0},

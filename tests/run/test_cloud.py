@@ -1,16 +1,20 @@
 """Staging through cloud storage, with a stand-in for moxing and local folders for URLs."""
+import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from helpers import ROOT, start_script
+from helpers import ROOT, call_script, done, of_kind, refused
 
 from src.common.errors import UserError
+from src.distributed.process_group import Process
 from src.run import staging
+from src.run.opened import opened
 
 STAND_INS = ROOT / "tests" / "stand_ins"
 
@@ -53,9 +57,10 @@ def contents(folder, marker=False):
 
 
 def start(call, *arguments, **env):
-    """Start a process that makes one call of cloud and tells how it ended."""
-    code = ("import sys; from pathlib import Path; from src import cloud; from src.common.errors import UserError\n"
-            f"try: cloud.{call}(sys.argv[1], Path(sys.argv[2]))\n"
+    """Start a process that makes one call of staging and tells how it ended."""
+    code = ("import sys; from pathlib import Path\n"
+            "from src.common.errors import UserError; from src.run import staging\n"
+            f"try: staging.{call}(sys.argv[1], Path(sys.argv[2]))\n"
             "except UserError as error: sys.exit(f'user error: {error}')")
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env={**os.environ, **env}, text=True,
                             stderr=subprocess.PIPE, start_new_session=True)
@@ -164,7 +169,7 @@ def test_files_of_the_user_are_never_replaced(calls, bucket, tmp_path):
 
 def test_a_place_that_cannot_be_written(calls, bucket, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--data_url: cannot stage to .*file/data .*; name a folder"):
+    with pytest.raises(UserError, match="--data_url: cannot write to .*file/data .*; name a folder"):
         staging.stage_in(str(bucket), tmp_path / "file" / "data")
 
 
@@ -221,29 +226,38 @@ def save(folder, epoch):
     (folder / "checkpoint" / "latest").symlink_to(f"c-{epoch}.ckpt")
 
 
-def test_synced_copies_what_is_new(calls, tmp_path):
+def test_a_copy_is_brought_up_to_date(calls, tmp_path):
     run, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
-    with staging.synced(run, f"{url}/") as sync:
-        save(run, 1)
-        sync()
-        assert contents(url) == {"log": "begun", "checkpoint/c-1.ckpt": "1", "checkpoint/latest": "1"}
-        assert len(calls()) == 3
-        save(run, 2)
-        sync()
-        assert contents(url)["checkpoint/latest"] == contents(url)["checkpoint/c-2.ckpt"] == "2"
-        assert len(calls()) == 5
-        (run / "log").write_text("begun and done")
+    copy = staging.Copy(run, f"{url}/")
+    save(run, 1)
+    copy.try_to_send()
+    assert contents(url) == {"log": "begun", "checkpoint/c-1.ckpt": "1", "checkpoint/latest": "1"}
+    assert len(calls()) == 3
+    save(run, 2)
+    copy.try_to_send()
+    assert contents(url)["checkpoint/latest"] == contents(url)["checkpoint/c-2.ckpt"] == "2"
+    assert len(calls()) == 5
+    (run / "log").write_text("begun and done")
+    copy.send()
     assert contents(url)["log"] == "begun and done"
     assert len(calls()) == 6 and "//" not in "".join(calls())
     assert not [path for path in url.rglob("*") if path.is_symlink()]
 
 
+@contextlib.contextmanager
+def begun(folder, url):
+    """A run that has begun, without what ``Run.begin`` writes."""
+    with opened(str(folder), Process("CPU"), url and str(url)) as run:
+        run.has_begun = True
+        yield run
+
+
 def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkeypatch, warnings):
-    run, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
-    with staging.synced(run, str(url)) as sync:
+    folder, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
+    with begun(folder, url) as run:
         monkeypatch.setenv("MOXING_FAILS", "bucket")
-        save(run, 1)
-        sync()
+        save(folder, 1)
+        run.sync()
         assert len(warnings) == 1 and warnings[0].startswith("warning: --train_url: copy_parallel of ")
         monkeypatch.delenv("MOXING_FAILS")
     assert contents(url) == {"log": "begun", "checkpoint/c-1.ckpt": "1", "checkpoint/latest": "1"}
@@ -253,7 +267,7 @@ def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkey
 def test_a_failure_at_the_end_is_an_error(calls, tmp_path, monkeypatch, warnings):
     monkeypatch.setenv("MOXING_FAILS", "bucket")
     with pytest.raises(UserError, match="--train_url: copy_parallel of .*log to .*bucket/log failed"), \
-            staging.synced(tree(tmp_path / "run", {"log": "begun"}), str(tmp_path / "bucket")):
+            begun(tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"):
         pass
     assert not warnings
 
@@ -261,24 +275,41 @@ def test_a_failure_at_the_end_is_an_error(calls, tmp_path, monkeypatch, warnings
 @pytest.mark.parametrize("error", [ValueError("the cause"), UserError("the cause"), KeyboardInterrupt("the cause")])
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_failed_is_copied_out_and_its_error_wins(calls, tmp_path, monkeypatch, warnings, error, fails):
-    run, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
+    folder, url = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"
     monkeypatch.setenv("MOXING_FAILS", "bucket" if fails else "")
-    with pytest.raises(type(error), match="the cause"), staging.synced(run, str(url)):
+    with pytest.raises(type(error), match="the cause"), begun(folder, url):
         raise error
     assert len(warnings) == fails
     assert fails or contents(url) == {"log": "begun"}
 
 
+@pytest.mark.parametrize("error", [None, UserError("refused")])
+def test_a_run_that_never_began_is_not_copied(calls, tmp_path, error):
+    """What lies in the folder then is of an earlier one."""
+    with contextlib.suppress(UserError), opened(str(tree(tmp_path / "run", {"log": "earlier"})), Process("CPU"),
+                                                str(tmp_path / "bucket")) as run:
+        run.sync()
+        if error:
+            raise error
+    assert not calls() and not (tmp_path / "bucket").exists()
+
+
+def test_only_the_first_rank_copies(calls, tmp_path):
+    with opened(str(tree(tmp_path / "run", {"log": "begun"})), Process("CPU", 1, 2), str(tmp_path / "bucket")) as run:
+        run.has_begun = True
+        run.sync()
+    assert not calls()
+
+
 def test_without_a_url_nothing_happens(tmp_path):
-    with staging.synced(tmp_path, "") as sync:  # nor is moxing needed
-        sync()
+    with begun(tmp_path, None) as run:  # nor is moxing needed
+        run.sync()
 
 
 @pytest.mark.parametrize("call", [
     lambda place: staging.stage_in("obs://bucket/data", place / "data"),
     lambda place: staging.fetch_run("obs://bucket/run", place / "outputs"),
     lambda place: staging.holds_run("obs://bucket/run"),
-    lambda place: staging.synced(place, "obs://bucket/run").__enter__(),
 ])
 def test_missing_moxing_is_named_before_anything_is_written(tmp_path, call):
     with pytest.raises(UserError, match="--run_cloudbrain: got True, but there is no package moxing, .*; leave "):
@@ -307,24 +338,24 @@ def test_a_storage_that_does_not_answer(calls, monkeypatch):
 # --- the scripts ---
 
 @pytest.fixture
-def job(calls, tmp_path, cifar_folder):
+def job(calls, tmp_path, finished):
     """Run a script as a job on the platform, whose local folders are new each time; returns a function."""
     storage = tmp_path / "bucket"
     (storage / "runs").mkdir(parents=True)
-    cifar_folder.rename(storage / "cifar-10-batches-bin")
+    shutil.copytree(finished / "data", storage / "cifar-10-batches-bin")
 
     def run_job(number, script, *flags):
         local = tmp_path / f"machine {number}"
         local.mkdir(exist_ok=True)
-        return start_script(script, "--run_cloudbrain", "True", "--data_url", storage / "cifar-10-batches-bin",
-                          "--train_url", storage / "runs" / "one", "--train_dataset_path", "data", *flags, cwd=local)
+        return call_script(script, "--run_cloudbrain", "True", "--data_url", storage / "cifar-10-batches-bin",
+                           "--train_url", storage / "runs" / "one", "--train_dataset_path", "data", *flags, cwd=local)
     return run_job
 
 
-NETWORK = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16")
+NETWORK = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16", "--eval_every", "0")
 
 
-def test_a_job_and_its_successor(job, tmp_path, calls):
+def test_a_job_and_its_successor(job, tmp_path, calls, finished):
     """A job that fails leaves its run in the storage, and one on another machine goes on with it."""
     run_of_job = tmp_path / "bucket" / "runs" / "one"
     failed = job(1, "train.py", *NETWORK, "--epoch_size", "2", "--learning_rate", "1e30", "--optimizer", "SGD",
@@ -333,28 +364,24 @@ def test_a_job_and_its_successor(job, tmp_path, calls):
     log = (run_of_job / "log").read_text()
     assert "epoch: 1 step: 6" in log
     assert (run_of_job / "checkpoint" / "latest").is_file()
-    again = job(2, "train.py", *NETWORK)
-    assert again.returncode == 2
-    assert "--train_url: " in again.stderr and "already holds a run; go on with it with --resume True" in again.stderr
-    for file in run_of_job.rglob("*"):
-        if file.is_file():
-            file.unlink()
-    first = job(3, "train.py", *NETWORK, "--epoch_size", "1")
-    assert first.returncode == 0, first.stderr
-    assert "done, 1 epochs" in (run_of_job / "log").read_text()
-    resumed = job(4, "train.py", "--resume", "True")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed after epoch 1 of 1" in resumed.stdout
-    evaluated = job(5, "linear_eval.py", "--encoder_checkpoint_path", "outputs/checkpoint/latest", "--epoch_size", "1")
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "linear_eval" in (run_of_job / "metrics.jsonl").read_text()
+    refused(job(2, "train.py", *NETWORK), "--train_url: .* already holds a run; go on with it with --resume True")
+    shutil.rmtree(run_of_job)
+    shutil.copytree(finished / "run", run_of_job, ignore=shutil.ignore_patterns("linear_classifier"))  # links as files
+    (run_of_job / "metrics.jsonl").unlink()
+    assert "resumed after epoch 3 of 3" in done(job(3, "train.py", "--resume", "True"))
+    assert (run_of_job / "log").read_text().count("done, 3 epochs") == 2
+    done(job(4, "linear_eval.py", "--encoder_checkpoint_path", "outputs/checkpoint/latest", "--epoch_size", "1"))
+    assert of_kind("linear_eval", run_of_job)
     assert any((run_of_job / "linear_classifier").glob("*-1.ckpt"))
     staged = [line for line in calls() if "-> " in line and line.startswith(str(tmp_path / "bucket" / "cifar"))]
-    assert len(staged) == 4  # once on every machine that came so far
+    assert len(staged) == 3  # once on every machine that came so far
 
 
-def test_without_moxing_the_scripts_say_so(tmp_path, run):
-    result = run("train.py", "--run_cloudbrain", "True", "--data_url", "s3://data", "--train_url", "s3://run")
-    assert result.returncode == 2
-    assert result.stderr.startswith("train.py: --run_cloudbrain: got True, but there is no package moxing")
+@pytest.mark.parametrize("script, flags", [
+    ("train.py", ()), ("train.py", ("--resume",)), ("linear_eval.py", ("--encoder_checkpoint_path", "x.ckpt")),
+    ("finetune.py", ("--encoder_checkpoint_path", "x.ckpt"))])
+def test_without_moxing_the_scripts_say_so(tmp_path, script, flags):
+    cloud = ("--run_cloudbrain", "True", "--data_url", "s3://data", "--train_url", "s3://run")
+    refused(call_script(script, *cloud, *flags, cwd=tmp_path),
+            f"^{script}: --run_cloudbrain: got True, but there is no package moxing")
     assert list(tmp_path.iterdir()) == []

@@ -6,17 +6,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy as safetensors
-from helpers import start_script
+from helpers import call_script, done, of_kind, refused, start_script, values, write_cifar
 from mindspore import Tensor
-from torch_layouts import RESNET18, WIDTH, any_bits, config, encoder_alone, fails, filled, same_bits
+from torch_layouts import RESNET18, WIDTH, any_bits, convert, encoder_alone, fails, filled, same_bits
 
 from src import dataset
-from src.data.cifar import write_file
-from src.data.shapes import draw
-from src.run import checkpoint
-from src.run.folder import read_metrics
-from src.simclr_model import encoder_of
-from src.tasks.converting import convert
+from src.resnet import build_encoder
+from src.run import checkpoint, records
 
 
 @pytest.fixture
@@ -43,9 +39,9 @@ def test_features_agree_with_pytorch(tmp_path, torch, model_of, random_images, r
         request.getfixturevalue("large_images")
     model = model_of(name, cifar_stem)
     torch.save(model.state_dict(), tmp_path / "in.pth")
-    convert(config(tmp_path / "in.pth", tmp_path / "out.ckpt", "--normalize", str(normalize)))
+    convert(tmp_path / "in.pth", tmp_path / "out.ckpt", "--normalize", str(normalize))
     found = checkpoint.load(str(tmp_path / "out.ckpt"), "simclr", "test")
-    encoder = encoder_of(found.info["settings"])
+    encoder = build_encoder(found.network)
     checkpoint.load_into(encoder.get_parameters(), checkpoint.part(found.parameters, "encoder."), "x")
     encoder.set_train(False)
     images = np.ascontiguousarray(random_images(3).pixels.transpose(0, 3, 1, 2))
@@ -68,8 +64,8 @@ def test_pickles_round_trip_to_the_bit(tmp_path, torch, model_of, caplog, nest, 
     state = {name: torch.from_numpy(value) for name, value in weights.items()}
     torch.save(nest(state), tmp_path / "in.pth.tar")
     with caplog.at_level(logging.INFO, "simclr"):
-        convert(config(tmp_path / "in.pth.tar", tmp_path / "out.ckpt"))
-        convert(config(tmp_path / "out.ckpt", tmp_path / f"back.{suffix}"))
+        convert(tmp_path / "in.pth.tar", tmp_path / "out.ckpt")
+        convert(tmp_path / "out.ckpt", tmp_path / f"back.{suffix}")
     assert ("left out: epoch, arch (beside state_dict)" in caplog.text) == ("epoch" in nest(state))
     back = torch.load(tmp_path / f"back.{suffix}", weights_only=True)
     same_bits({name: value.numpy() for name, value in back.items()}, encoder_alone(weights))
@@ -87,7 +83,7 @@ def test_pickles_that_are_refused(tmp_path, torch):
     torch.save(torch.nn.Linear(2, 2), source)
     assert re.search(r"\(Unsupported (global|class).*Linear.*\); save the state dict", fails(source, target))
     ours = tmp_path / "ours.ckpt"
-    checkpoint.save(ours, [], {"kind": "simclr"})
+    checkpoint.save(ours, [], {"holds": "simclr"})
     assert fails(ours, target).endswith("(a checkpoint of this project goes to a target for PyTorch)")
     torch.save({"net": {"a": torch.zeros(1)}, "epoch": 3}, source)
     assert "no state dict of tensors, alone or under state_dict or model, but net, epoch;" in fails(source, target)
@@ -102,15 +98,12 @@ def test_pickles_that_are_refused(tmp_path, torch):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with a small CIFAR-10 and converted weights without a head, ``weights.ckpt``."""
-    folder = tmp_path_factory.mktemp("work")
-    write_file(folder / "data_batch_1.bin", draw(40, 1))
-    write_file(folder / "test_batch.bin", draw(20, 9))
+    folder = write_cifar(tmp_path_factory.mktemp("work"), train=40, test=20)
     safetensors.save_file(filled(RESNET18), str(folder / "weights.safetensors"))
     result = start_script("convert.py", "--source_path", "weights.safetensors", "--target_path", "weights.ckpt",
-                        cwd=folder)
-    assert result.returncode == 0, result.stderr
+                          cwd=folder)
     assert result.stderr == ""
-    assert result.stdout.splitlines() == [
+    assert done(result).splitlines() == [
         "weights.safetensors: resnet18, width x 0.0625, CIFAR stem (3x3)",
         "no projection head: enough for linear_eval.py and export.py",
         "pixels: red, green, blue, from 0 to 1, less (0.4914, 0.4822, 0.4465), divided by (0.247, 0.2435, 0.2616)",
@@ -120,34 +113,39 @@ def work(tmp_path_factory):
     return folder
 
 
+def test_a_refusal_of_a_process(work):
+    before = sorted(work.rglob("*"))
+    refused(start_script("convert.py", "--source_path", "weights.safetensors", "--target_path", "new/w.ckpt", "--stem",
+                         "imagenet", cwd=work), "--stem: got imagenet, the ImageNet stem .* has the CIFAR stem")
+    assert sorted(work.rglob("*")) == before
+
+
 def test_converted_weights_are_evaluated(work):
-    result = start_script("linear_eval.py", "--encoder_checkpoint_path", "weights.ckpt", "--train_dataset_path", ".",
-                        "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "evaluated", cwd=work)
-    assert result.returncode == 0, result.stderr
+    out = done(call_script("linear_eval.py", "--encoder_checkpoint_path", "weights.ckpt", "--train_dataset_path", ".",
+                           "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "evaluated", cwd=work))
     assert re.search("^encoder: resnet18, width x 0.0625, 32 features, after an unknown number of epochs, from ",
-                     result.stdout, re.M)
-    assert read_metrics(work / "evaluated" / "metrics.jsonl")[-1]["encoder_epoch"] is None
+                     out, re.M)
+    (record,) = of_kind(records.LINEAR_EVAL, work / "evaluated")
+    assert record["encoder_epoch"] is None
 
 
 def test_converted_weights_are_exported(work):
-    result = start_script("export.py", "--ckpt_simclr_encoder", "weights.ckpt", "--file_name", "encoder", cwd=work)
-    assert result.returncode == 0, result.stderr
+    done(call_script("export.py", "--ckpt_simclr_encoder", "weights.ckpt", "--file_name", "encoder", cwd=work))
     assert ms.nn.GraphCell(ms.load(str(work / "encoder.mindir")))(
         Tensor(np.zeros((1, 3, 32, 32), np.uint8))).shape == (1, 32)
 
 
 def test_training_takes_converted_weights_with_a_fresh_head(work):
-    result = start_script("train.py", "--pre_trained_path", "weights.ckpt", "--train_dataset_path", ".", "--epoch_size",
-                        "1", "--batch_size", "20", "--train_output_path", "tuned", "--projection_dimension", "8",
-                        cwd=work)
-    assert result.returncode == 0, result.stderr
+    out = done(call_script("train.py", "--pre_trained_path", "weights.ckpt", "--train_dataset_path", ".",
+                           "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "tuned",
+                           "--projection_dimension", "8", "--eval_every", "0", cwd=work))
     assert re.search("^weights from .*, after an unknown number of epochs; projection head and optimizer begin anew$",
-                     result.stdout, re.M)
+                     out, re.M)
     begun = checkpoint.load(str(work / "tuned" / "checkpoint" / "checkpoint_simclr-0.ckpt"), "simclr", "test")
-    given = checkpoint.load(str(work / "weights.ckpt"), "simclr", "test")
-    same_bits(*({name: value.asnumpy() for name, value in found.parameters.items() if name.startswith("encoder.")}
-                for found in (given, begun)))
-    assert begun.info["settings"]["normalize"] and begun.info["settings"]["projection_dimension"] == 8
+    given = values(work / "weights.ckpt")
+    same_bits(given, {name: begun.parameters[name].asnumpy() for name in given})
+    assert all(name.startswith("encoder.") for name in given)
+    assert begun.network.mean and begun.network.projection_dimension == 8
     assert begun.parameters["projection_head.dense1.weight"].asnumpy().any()
 
 
@@ -155,8 +153,7 @@ def test_a_run_is_not_resumed_from_converted_weights(work):
     folder = work / "resumed" / "checkpoint"
     folder.mkdir(parents=True)
     (folder / "latest").symlink_to(work / "weights.ckpt")
-    result = start_script("train.py", "--resume", "--train_dataset_path", ".", "--train_output_path", "resumed", cwd=work)
-    assert result.returncode == 2
-    assert re.fullmatch("train.py: --resume: .*weights.ckpt was converted from weights.safetensors and is no run; "
-                        "begin one with its weights: --pre_trained_path, and another --train_output_path\n",
-                        result.stderr)
+    refused(call_script("train.py", "--resume", "--train_dataset_path", ".", "--train_output_path", "resumed",
+                        cwd=work),
+            "^train.py: --resume: .*weights.ckpt was converted from weights.safetensors and is no run; "
+            "begin one with its weights: --pre_trained_path, and another --train_output_path\n$")

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import yaml
-from helpers import refused, start_script
+from helpers import call_script, done, of_kind, refused, start_script
 from PIL import Image
 
 from src.run import records
@@ -15,11 +15,6 @@ SMALL = ("--device_target", "CPU", "--encoder", "resnet18", "--width_multiplier"
 FOLDER = (*SMALL, "--dataset_name", "imagefolder", "--image_size", "40")
 EVALUATE = ("linear_eval.py", "--device_target", "CPU", "--batch_size", "8", "--encoder_checkpoint_path",
             "run/checkpoint/latest", "--train_output_path", "run")
-
-
-def done(result):
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 def settings_in(file):
@@ -38,8 +33,8 @@ def photos(tmp_path_factory):
             for index in range(count):
                 pixels = rng.integers(0, 256, (*rng.integers(30, 70, 2), 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(place / f"{index}.{('jpg', 'png')[index % 2]}")
-    folder.joinpath("train.out").write_text(done(start_script("train.py", *FOLDER, "--train_output_path", "run",
-                                                             cwd=folder)))
+    out = done(call_script("train.py", *FOLDER, "--train_output_path", "run", cwd=folder))
+    folder.joinpath("train.out").write_text(out)
     return folder
 
 
@@ -52,35 +47,35 @@ def test_a_run_on_a_folder_of_images(photos):
 
 
 def test_evaluation_on_a_folder_of_images(photos):
-    done(start_script(*EVALUATE, "--train_dataset_path", "data", "--epoch_size", "2", cwd=photos))
-    (result,) = (record for record in records.read(photos / "run" / "metrics.jsonl")
-                 if record["kind"] == records.LINEAR_EVAL)
+    done(call_script(*EVALUATE, "--train_dataset_path", "data", "--epoch_size", "2", cwd=photos))
+    (result,) = of_kind(records.LINEAR_EVAL, photos / "run")
     assert list(result["class_accuracy"]) == ["ant", "bee", "fly"]
     assert np.array(result["confusion"]).sum(1).tolist() == [2, 2, 2]
     assert settings_in(photos / "run" / "eval_config.yaml")["class_num"] == 3
     given = load(str(photos / "run" / "linear_classifier"), "linear_classifier", "test")
     assert given.info["classes"] == ["ant", "bee", "fly"]
     again = ("--pre_classifier_checkpoint_path", "run/linear_classifier/latest", "--train_dataset_path")
-    done(start_script(*EVALUATE, *again, "data", cwd=photos))
+    done(call_script(*EVALUATE, *again, "data", cwd=photos))
     last = records.read(photos / "run" / "metrics.jsonl")[-1]
     assert last["confusion"] == result["confusion"]
     (photos / "other" / "test").mkdir(parents=True)
     for name, there in (("ant", "ant"), ("bee", "bee"), ("gnu", "fly")):
         (photos / "other" / "test" / name).symlink_to(photos / "data" / "test" / there)
-    refused(start_script(*EVALUATE, *again, "other", cwd=photos), "--eval_dataset_path: its 3 classes are not the 3 "
-            "that the classifier is for: fly, gnu are in one of them alone")
+    refused(call_script(*EVALUATE, *again, "other", cwd=photos),
+            "--eval_dataset_path: its 3 classes are not the 3 that the classifier is for: fly, gnu are in one of them "
+            "alone")
 
 
 def test_the_same_images_are_needed_to_resume(photos):
     resume = ("train.py", *FOLDER[:-2], "--train_output_path", "run", "--resume")
-    assert "resumed after epoch 1" in done(start_script(*resume, cwd=photos))
-    refused(start_script(*resume, "--image_size", "48", cwd=photos), "--image_size: got 48, but ")
+    assert "resumed after epoch 1" in done(call_script(*resume, cwd=photos))
+    refused(call_script(*resume, "--image_size", "48", cwd=photos), "--image_size: got 48, but ")
 
 
 def test_export_has_the_size_of_the_run(photos):
     export = ("export.py", "--device_target", "CPU", "--ckpt_simclr_encoder", "run", "--file_name", "model")
-    assert "uint8 images (1, 3, 40, 40) -> features" in done(start_script(*export, cwd=photos))
-    refused(start_script(*export, "--image_size", "41", cwd=photos), "--image_size: got 41, but ")
+    assert "uint8 images (1, 3, 40, 40) -> features" in done(call_script(*export, cwd=photos))
+    refused(call_script(*export, "--image_size", "41", cwd=photos), "--image_size: got 41, but ")
 
 
 def test_check_data_decodes_all_files(photos, tmp_path):
@@ -110,15 +105,15 @@ def test_stl10_from_pretraining_to_evaluation(tmp_path):
         (files / f"{name}_X.bin").write_bytes(rng.bytes(count * 3 * 96 * 96))
         if name != "unlabeled":
             (files / f"{name}_y.bin").write_bytes(bytes(rng.integers(1, 11, count).tolist()))
-    output = done(start_script("train.py", *SMALL, "--dataset_name", "stl10", "--train_output_path", "run",
-                               cwd=tmp_path))
+    output = done(call_script("train.py", *SMALL, "--dataset_name", "stl10", "--train_output_path", "run",
+                              cwd=tmp_path))
     assert "stl10, pretrain: 24 images" in output and "1 epochs of 3 steps" in output
     settings = settings_in(tmp_path / "run" / "config.yaml")
     assert (settings["image_size"], settings["jitter_strength"], settings["blur_probability"]) == (96, 1.0, 0.5)
-    output = done(start_script(*EVALUATE, "--train_dataset_path", "data", "--epoch_size", "2", cwd=tmp_path))
+    output = done(call_script(*EVALUATE, "--train_dataset_path", "data", "--epoch_size", "2", cwd=tmp_path))
     assert "features of 10 train images" in output and "of 6 test images" in output
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["dataset"] == "stl10"
-    lines = done(start_script("scripts/check_data.py", "stl10", "data", cwd=tmp_path))
+    lines = done(call_script("scripts/check_data.py", "stl10", "data", cwd=tmp_path))
     assert "stl10, pretrain: 24 images" in lines and "stl10, train: 10 images" in lines
 
 
@@ -128,5 +123,5 @@ def test_stl10_from_pretraining_to_evaluation(tmp_path):
     (("--dataset_name", "imagefolder", "--image_size", "4"), "--image_size: got '4', takes an integer of at least 8"),
 ])
 def test_sizes_that_do_not_fit(tmp_path, flags, message):
-    refused(start_script("train.py", *SMALL, *flags, cwd=tmp_path), message)
+    refused(call_script("train.py", *SMALL, *flags, cwd=tmp_path), message)
     assert list(tmp_path.iterdir()) == []

@@ -3,19 +3,25 @@ import json
 
 import numpy as np
 import pytest
-from helpers import start_script
+import yaml
+from helpers import call_script, done, equal, kill_script, of_kind, refused, start_script, values
 from hypothesis import given
 from hypothesis import strategies as st
 from mindspore import Tensor
-from scipy.special import log_softmax
+from mindspore.train import Callback
+from scipy.special import log_softmax, softmax
 
+from src import optimizer
 from src.common.errors import UserError
-from src.data.augmentation import Augmentation, LabelledViews
-from src.data.cifar import write_file
+from src.data import shapes
 from src.data.few_labels import balanced_subset
 from src.data.shapes import draw
+from src.data.views import LabelledViews
+from src.resnet import build_encoder
+from src.run import records
 from src.run.checkpoint import load
-from src.run.folder import read_metrics
+from src.settings.augmentation import PAPER_SMALL, Augmentation
+from src.tasks import fine_tuning
 from src.tasks.fine_tuning import CrossEntropy
 
 CLASSES = tuple("abcde")
@@ -46,11 +52,11 @@ def test_every_image_comes_with_its_label():
     count, batch = 50, 8
     pixels = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 16, 16, 3))
     labels, rows = np.arange(count) * 7 % 10, np.arange(0, count, 2)
-    crops_and_flips = Augmentation(jitter_strength=0, grayscale_probability=0)
+    crops_and_flips = PAPER_SMALL._replace(jitter_strength=0, grayscale_probability=0)
     views = LabelledViews(pixels, labels, rows=rows, batch_size=batch, augmentation=crops_and_flips, seed=3, workers=1)
     epochs = []
-    for _ in range(2):
-        batches = list(views)
+    for epoch in range(2):
+        batches = list(views.of_epoch(epoch))
         assert len(batches) == len(views) == len(rows) // batch
         images, of_images = (np.concatenate(part) for part in zip(*batches))
         assert images.dtype == np.uint8 and images.shape == (24, 3, 16, 16) and of_images.dtype == np.int32
@@ -64,7 +70,7 @@ def test_every_image_comes_with_its_label():
 
 def test_ranks_share_the_images():
     pixels, rows = np.zeros((40, 16, 16, 3), np.uint8), np.arange(5, 29)
-    orders = [LabelledViews(pixels, np.arange(40), rows=rows, batch_size=4, augmentation=Augmentation(), seed=3,
+    orders = [LabelledViews(pixels, np.arange(40), rows=rows, batch_size=4, augmentation=PAPER_SMALL, seed=3,
                             workers=1, rank=rank, world_size=3).order_of(0) for rank in range(3)]
     assert sorted(np.concatenate(orders)) == rows.tolist()
 
@@ -77,119 +83,236 @@ def test_cross_entropy():
     assert float(accuracy.asnumpy()) == pytest.approx((logits.argmax(1) == labels).mean())
 
 
-SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625")
+# --- the script ---
+
+TWO_SEEDS = ("--label_fraction", 0.2, "--repeat", 2, "--seed", 4, "--learning_rate", 0.2)
+
+
+def arguments(finished, output, *more):
+    return ("finetune.py", "--encoder_checkpoint_path", finished / "run", "--train_dataset_path", finished / "data",
+            "--epoch_size", 2, "--batch_size", 10, "--train_output_path", output, *more)
+
+
+def finetune(finished, output, *more):
+    return call_script(*arguments(finished, output, *more), cwd=finished)
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """A folder with a small CIFAR-10, an encoder of it, and two seeds of fine-tuning with a fifth of its labels."""
+def tuned(finished, tmp_path_factory):
+    """The folder of two seeds of fine-tuning with a fifth of the labels; its output is in ``out``."""
     folder = tmp_path_factory.mktemp("fine_tuning")
-    (folder / "data").mkdir()
-    write_file(folder / "data" / "data_batch_1.bin", draw(200, 1))
-    write_file(folder / "data" / "test_batch.bin", draw(37, 9))
-    result = start_script("train.py", *SMALL, "--train_dataset_path", "data", "--epoch_size", 1, "--batch_size", 64,
-                        "--eval_every", 0, "--normalize", True, cwd=folder)
-    assert result.returncode == 0, result.stderr
-    result = finetune(folder, "--label_fraction", 0.2, "--repeat", 2, "--seed", 4, "--learning_rate", 0.2)
-    assert result.returncode == 0 and result.stderr == "", result.stderr
-    (folder / "finetune.out").write_text(result.stdout)
-    return folder
+    result = start_script(*arguments(finished, folder / "outputs", *TWO_SEEDS), cwd=folder)
+    assert result.stderr == ""
+    (folder / "out").write_text(done(result))
+    return folder / "outputs"
 
 
-def finetune(folder, *more):
-    return start_script("finetune.py", "--encoder_checkpoint_path", "outputs/checkpoint/latest", "--train_dataset_path",
-                      "data", "--epoch_size", 2, "--batch_size", 20, *more, cwd=folder)
-
-
-def test_the_record_says_everything(work):
-    records = read_metrics(work / "outputs" / "metrics.jsonl")
-    epochs = [(r["seed"], r["epoch"]) for r in records if r["kind"] == "finetune"]
+def test_the_record_says_everything(tuned):
+    epochs = [(record["seed"], record["epoch"]) for record in of_kind(records.FINETUNE, tuned)]
     assert epochs == [(4, 1), (4, 2), (5, 1), (5, 2)]
-    results = [r for r in records if r["kind"] == "finetune_eval"]
+    results = of_kind(records.FINETUNE_EVAL, tuned)
     labels = {}
     for record in results:
         assert record["images"] == 37 and sum(map(sum, record["confusion"])) == 37
-        assert "fine-tuning of the whole network, 20 % of the labels (40 images, 4 of each class" in record["protocol"]
-        assert record["protocol"].endswith("last epoch") and record["labelled_images"] == 40
-        subset = json.loads((work / "outputs" / record["labels_file"]).read_text())
+        assert record["protocol_id"] == records.FINE_TUNED
+        assert "fine-tuning of the whole network, 20 % of the labels (20 images, 2 of each class" in record["protocol"]
+        assert record["protocol"].endswith("last epoch") and record["labelled_images"] == 20
+        subset = json.loads((tuned / record["labels_file"]).read_text())
         assert subset["seed"] == record["seed"] and subset["label_fraction"] == 0.2
         labels[record["seed"]] = subset["rows"]
-        assert np.bincount(draw(200, 1).labels[subset["rows"]]).tolist() == [4] * 10
+        assert np.bincount(draw(100, 1).labels[subset["rows"]]).tolist() == [2] * 10
     assert labels[4] != labels[5]
-    (repeated,) = (r for r in records if r["kind"] == "repeated_eval")
+    (repeated,) = of_kind(records.REPEATED_EVAL, tuned)
     accuracies = [record["accuracy"] for record in results]
     assert repeated["seeds"] == [4, 5] and repeated["accuracies"] == accuracies
     assert repeated["accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert f"{100 * np.mean(accuracies):.3f} %" in (work / "finetune.out").read_text().splitlines()[-2]
+    assert f"{100 * np.mean(accuracies):.3f} %" in (tuned.parent / "out").read_text().splitlines()[-2]
 
 
-def test_the_network_is_kept_whole(work):
+def test_the_network_is_kept_whole(finished, tuned, tmp_path):
     """linear_eval.py finds the accuracy of the first seed again with what was written, and export.py takes it."""
-    place = work / "outputs" / "finetune" / "pretrained-0.2"
-    result = start_script(
+    place = tuned / "finetune" / "pretrained-0.2"
+    done(call_script(
         "linear_eval.py", "--encoder_checkpoint_path", place / "encoder.ckpt", "--pre_classifier_checkpoint_path",
-        place / "linear_classifier.ckpt", "--train_dataset_path", "data", "--train_output_path", "again", cwd=work)
-    assert result.returncode == 0, result.stderr
-    kept, again = (next(r for r in read_metrics(work / folder / "metrics.jsonl") if r["kind"] == kind)
-                   for folder, kind in (("outputs", "finetune_eval"), ("again", "linear_eval")))
+        place / "linear_classifier.ckpt", "--train_dataset_path", finished / "data", "--train_output_path", "again",
+        cwd=tmp_path))
+    kept, (again,) = of_kind(records.FINETUNE_EVAL, tuned)[0], of_kind(records.LINEAR_EVAL, tmp_path / "again")
     assert kept["confusion"] == again["confusion"] and kept["accuracy"] == again["accuracy"]
-    before, after = (load(str(path), "simclr", "x") for path in (
-        work / "outputs" / "checkpoint" / "latest", place / "encoder.ckpt"))
-    assert after.info["settings"]["normalize"] is True  # the pixels are the encoder's own
+    before, after = load(str(finished / "run"), "simclr", "x"), load(str(place / "encoder.ckpt"), "simclr", "x")
+    assert before.network.mean and after.network == before.network.without_head  # the pixels are the encoder's own
     for name, value in after.parameters.items():
         if name.endswith((".weight", ".moving_mean")):
             assert not np.array_equal(value.asnumpy(), before.parameters[name].asnumpy()), name
-    exported = start_script("export.py", "--ckpt_simclr_encoder", place / "encoder.ckpt", "--ckpt_linear_classifier",
-                          place / "linear_classifier.ckpt", cwd=work)
-    assert exported.returncode == 0 and "class probabilities" in exported.stdout, exported.stderr
+    assert "class probabilities" in done(call_script(
+        "export.py", "--ckpt_simclr_encoder", place / "encoder.ckpt", "--ckpt_linear_classifier",
+        place / "linear_classifier.ckpt", cwd=tmp_path))
 
 
-def test_supervised_training_begins_with_random_weights(work):
+def test_supervised_training_begins_with_random_weights(finished, tmp_path, trace):
     """With a learning rate of all but nothing, what is written is what the training began with."""
-    still = ("--learning_rate", 1e-30, "--epoch_size", 1, "--train_output_path")
-    for output, more in (("pretrained", ()), ("random", ("--initial_weights", "random", "--amp_level", "O2"))):
-        result = finetune(work, *still, output, *more)
-        assert result.returncode == 0, result.stderr
-    pretrained = load(str(work / "outputs" / "checkpoint" / "latest"), "simclr", "x").parameters
-    equal = {}
-    for name in ("pretrained", "random"):
-        written = load(str(work / name / "finetune" / f"{name}-1" / "encoder.ckpt"), "simclr", "x").parameters
-        equal[name] = np.allclose(*(weights["encoder.conv1.weight"].asnumpy() for weights in (written, pretrained)))
-        assert not list((work / name).glob("finetune/*/labels*")), "all labels need no list"
-    assert equal == {"pretrained": True, "random": False}
-    (record,) = (r for r in read_metrics(work / "random" / "metrics.jsonl") if r["kind"] == "finetune_eval")
-    assert record["protocol"].startswith("supervised training from random weights, all 200 labels, 1 epochs of 20")
+    done(finetune(finished, tmp_path, "--learning_rate", 1e-30, "--epoch_size", 1, "--initial_weights", "random",
+                  "--amp_level", "O2"))
+    written = values(tmp_path / "finetune" / "random-1" / "encoder.ckpt")["encoder.conv1.weight"]
+    assert not np.allclose(written, values(finished / "run")["encoder.conv1.weight"])
+    assert not list(tmp_path.glob("finetune/*/labels*")), "all labels need no list"
+    (record,) = of_kind(records.FINETUNE_EVAL, tmp_path)
+    assert record["protocol_id"] == records.SUPERVISED
+    assert record["protocol"].startswith("supervised training from random weights, all 100 labels, 1 epochs of 10")
     assert record["protocol"].endswith("mixed precision O2, in the test too, last epoch")
+    trace.check(tmp_path)
+
+
+class Recorder(Callback):
+    """Keeps all the values that a learner has, before the first step and after every one."""
+
+    def __init__(self, learner):
+        super().__init__()
+        self.learner = learner
+        self.states = []
+        self.keep()
+
+    def keep(self):
+        self.states.append({p.name: p.asnumpy().astype(np.float64) for p in self.learner.state()})
+
+    def on_train_step_end(self, run_context):
+        self.keep()
+
+
+@pytest.fixture(scope="module")
+def watched(finished, tmp_path_factory):
+    """CIFAR-10's encoder fine-tuned on 16 shapes, an epoch a step: the folder, optimizers asked for, and all values."""
+    folder, asked, recorders = tmp_path_factory.mktemp("watched"), [], []
+    callbacks, build = fine_tuning.callbacks, optimizer.build_optimizer
+
+    def more_callbacks(settings, learner, *rest):
+        recorders.append(Recorder(learner))
+        return [*callbacks(settings, learner, *rest), recorders[-1]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "IMAGES", {"train": 16, "test": 41})
+        patch.setattr(fine_tuning, "callbacks", more_callbacks)
+        patch.setattr(optimizer, "build_optimizer", lambda *arguments: asked.append(arguments) or build(*arguments))
+        done(finetune(finished, folder / "run", "--dataset_name", "shapes", "--train_dataset_path", folder / "shapes",
+                      "--batch_size", 16, "--epoch_size", 3))
+    return folder, asked, [recorder.states for recorder in recorders]
+
+
+def test_the_updates_are_those_of_momentum_in_numpy(finished, watched):
+    """The paper's way of fine-tuning: momentum 0.9, rate 0.05 x B / 256 with cosine decay, no weight decay."""
+    folder, ((name, parameters, rates, weight_decay),), ((*states, last),) = watched
+    expected_rates = 0.05 * 16 / 256 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
+    assert (name, weight_decay) == ("SGD", 0.0) and rates == pytest.approx(expected_rates, rel=1e-6)
+    settings = yaml.safe_load((folder / "run" / "finetune_config.yaml").read_text())["settings"]
+    assert (settings["learning_rate"], settings["weight_decay"]) == (0.05 * 16 / 256, 0.0)
+    logged = [record["learning_rate"] for record in of_kind(records.FINETUNE, folder / "run")]
+    assert logged == pytest.approx(expected_rates, rel=1e-6)
+
+    assert len(states) == 3 and {f"moments.{p.name}" for p in parameters} <= set(last)
+    network, images = load(str(finished / "run"), "simclr", "x").network.without_head, draw(16, 0)
+    views = LabelledViews(images.pixels, images.labels, batch_size=16, augmentation=Augmentation(0.08, 0.5, 0, 0, 0),
+                          seed=0, workers=2)
+    encoder = build_encoder(network).set_train()  # its features are given, the gradients of the classifier follow
+    weights, begun = states[0], values(finished / "run")
+    assert all(np.array_equal(begun[name], weights[name]) for name in begun if name.startswith("encoder."))
+    weight, bias = weights["classifier.linear.weight"], weights["classifier.linear.bias"]
+    momenta = np.zeros_like(weight), np.zeros_like(bias)
+    for epoch, (state, rate) in enumerate(zip(states, expected_rates)):
+        for parameter in encoder.get_parameters():
+            parameter.set_data(Tensor(state[f"encoder.{parameter.name}"].astype(np.float32)))
+        ((pixels, labels),) = views.of_epoch(epoch)
+        h = encoder(Tensor(pixels)).asnumpy().astype(np.float64)
+        residual = (softmax(h @ weight.T + bias, 1) - np.eye(10)[labels]) / 16
+        momenta = 0.9 * momenta[0] + residual.T @ h, 0.9 * momenta[1] + residual.sum(0)
+        weight, bias = weight - rate * momenta[0], bias - rate * momenta[1]
+        after = [*states, last][epoch + 1]
+        assert np.abs(bias).max() > 1e-5
+        assert after["classifier.linear.weight"] == pytest.approx(weight, rel=1e-4, abs=1e-7)
+        assert after["classifier.linear.bias"] == pytest.approx(bias, rel=1e-4, abs=1e-7)
+    # The classifier begins with zeros, so the first gradients of the encoder are zero; weight decay would not be.
+    of_encoder = [p.name for p in parameters if p.name.startswith("encoder.")]
+    assert not any(states[1][f"moments.{name}"].any() for name in of_encoder)
+    assert all(last[f"moments.{name}"].any() for name in of_encoder)
+
+
+# --- an earlier start is taken up ---
+
+def without_times(found):
+    return [{name: value for name, value in record.items() if name not in ("seconds", "images_per_second", "training")}
+            for record in found]
+
+
+def test_a_killed_training_is_taken_up(finished, tuned, tmp_path):
+    """It is killed in its second seed, and ends with the weights and records of one that was not."""
+    output = tmp_path / "outputs"
+    kill_script(*arguments(finished, output, *TWO_SEEDS), cwd=tmp_path,
+                when={"kind": "finetune", "seed": 5, "epoch": 1})
+    killed = records.read(output / "metrics.jsonl")
+    assert [(record["kind"], record["seed"]) for record in killed] == [
+        ("finetune", 4), ("finetune", 4), ("finetune_eval", 4), ("finetune", 5)]
+    stranger = {"kind": "finetune", "seed": 5, "epoch": 1, "training": "another"}
+    records.appended_to(output / "metrics.jsonl")(stranger)
+    with (output / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "fine')
+    (output / "finetune" / "pretrained-0.2" / ".encoder.ckpt.7.ckpt").write_bytes(b"half")
+    first = (output / "finetune" / "pretrained-0.2" / "encoder.ckpt").read_bytes()
+
+    for name, value, then in (("seed", 6, 4), ("epoch_size", 3, 2), ("learning_rate", 0.1, 0.2)):
+        before = (output / "metrics.jsonl").read_bytes()
+        refused(finetune(finished, output, *TWO_SEEDS, f"--{name}", value),
+                rf"--train_output_path: .*outputs/finetune/pretrained-0.2 already holds a fine-tuned network, or the "
+                rf"beginning of one, with {name} {then}(\.0)? and not {value}(\.0)?; name another folder$")
+        assert (output / "metrics.jsonl").read_bytes() == before
+
+    out = done(finetune(finished, output, *TWO_SEEDS))
+    assert "taken up: 1 of 2 seeds are done\n" in out
+    place = output / "finetune" / "pretrained-0.2"
+    assert (place / "encoder.ckpt").read_bytes() == first
+    for name, holds in (("encoder.ckpt", "simclr"), ("linear_classifier.ckpt", "linear_classifier")):
+        equal(values(place / name, holds), values(tuned / "finetune" / "pretrained-0.2" / name, holds))
+    assert not list(place.glob(".*"))
+    there = records.read(output / "metrics.jsonl")
+    there.remove(stranger)
+    assert without_times(there) == without_times(records.read(tuned / "metrics.jsonl"))
+    assert len({record["training"] for record in there}) == 1
+    table = (tuned.parent / "out").read_text().splitlines()[-2:]
+    assert out.splitlines()[-2:] == table
+
+    before = (output / "metrics.jsonl").read_bytes()
+    refused(finetune(finished, output, *TWO_SEEDS), "already holds a fine-tuned network; name another folder$")
+    assert (output / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_fine_tuned_network_is_not_overwritten(finished, tuned):
+    before = (tuned / "metrics.jsonl").read_bytes()
+    refused(finetune(finished, tuned, *TWO_SEEDS),
+            "finetune/pretrained-0.2 already holds a fine-tuned network; name another folder$")
+    assert (tuned / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("flags, message", [
-    (("--label_fraction", "0.02"), "--batch_size: got 20, takes at most the 10 labelled images"),
+    (("--label_fraction", "0.02", "--batch_size", "20"), "--batch_size: got 20, takes at most the 10 labelled images"),
     (("--label_fraction", "0"), "--label_fraction: got '0', takes"),
     (("--encoder", "resnet50"), "--encoder: got resnet50, but "),
     (("--class_num", "7"), "--class_num: got 7, takes at least the 10 classes"),
     (("--seed", 2**32 - 1, "--repeat", 2), f"--repeat: got 2 with --seed {2**32 - 1}, takes seeds of at most")])
-def test_bad_input_is_refused_before_anything_is_written(work, flags, message):
-    result = finetune(work, "--train_output_path", "nothing", *flags)
-    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
-    assert not (work / "nothing").exists()
+def test_bad_input_is_refused_before_anything_is_written(finished, tmp_path, flags, message):
+    refused(finetune(finished, tmp_path / "nothing", *flags), message)
+    assert not (tmp_path / "nothing").exists()
 
 
-def test_a_fine_tuned_network_is_not_overwritten(work):
-    before = (work / "outputs" / "metrics.jsonl").read_bytes()
-    result = finetune(work, "--label_fraction", 0.2)
-    assert result.returncode == 2 and "finetune/pretrained-0.2 already holds a fine-tuned network" in result.stderr
-    assert (work / "outputs" / "metrics.jsonl").read_bytes() == before
+def test_a_refusal_of_a_process(finished, tmp_path):
+    refused(start_script(*arguments(finished, "no", "--stem", "strided"), cwd=tmp_path), "--stem: got strided, but ")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_another_data_set_than_the_encoders(work):
-    """CIFAR-10's encoder on the shapes; the pair of checkpoints then belongs to the shapes."""
-    result = finetune(work, "--dataset_name", "shapes", "--train_dataset_path", "shapes", "--num_samples", 100,
-                      "--train_output_path", "other", "--epoch_size", 1)
-    assert result.returncode == 0, result.stderr
-    place = work / "other" / "finetune" / "pretrained-1"
-    result = start_script(
+def test_another_data_set_than_the_encoders(watched, tmp_path):
+    """The pair of checkpoints then belongs to the shapes."""
+    folder, _, _ = watched
+    place = folder / "run" / "finetune" / "pretrained-1"
+    done(call_script(
         "linear_eval.py", "--encoder_checkpoint_path", place / "encoder.ckpt", "--pre_classifier_checkpoint_path",
-        place / "linear_classifier.ckpt", "--train_dataset_path", "shapes", "--train_output_path", "others", cwd=work)
-    assert result.returncode == 0, result.stderr
-    (first, again) = (read_metrics(work / folder / "metrics.jsonl")[-1] for folder in ("other", "others"))
-    assert first["confusion"] == again["confusion"] and again["dataset"] == "shapes" and again["images"] == 2000
+        place / "linear_classifier.ckpt", "--train_dataset_path", folder / "shapes", "--train_output_path", "again",
+        cwd=tmp_path))
+    (first,) = of_kind(records.FINETUNE_EVAL, folder / "run")
+    (again,) = of_kind(records.LINEAR_EVAL, tmp_path / "again")
+    assert first["confusion"] == again["confusion"] and again["dataset"] == "shapes" and again["images"] == 41

@@ -14,16 +14,20 @@ SHELL = shutil.which("dash") or "sh"
 def copy(tmp_path):
     """The project with a thinner encoder, fewer images, and the running Python's packages as its .venv."""
     root = tmp_path / "a copy"
-    ignore = shutil.ignore_patterns(".git", ".venv*", "data", "outputs", "__pycache__", ".*_cache", ".hypothesis")
-    shutil.copytree(ROOT, root, ignore=ignore)
-    for name, changes in {"quickstart": {"width_multiplier": 0.0625, "num_samples": 64, "batch_size": 16},
-                          "quickstart_eval": {"num_samples": 320, "epoch_size": 2}}.items():
-        file = root / "configs" / f"{name}.yaml"
-        text = file.read_text()
+    root.mkdir()
+    for name in ("configs", "scripts", "src"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("*.py"), *ROOT.glob("requirements*.txt")):
+        shutil.copy(file, root)
+    for name, changes in {
+            "configs/quickstart.yaml": {"width_multiplier: ": 0.0625, "num_samples: ": 64, "batch_size: ": 16},
+            "configs/quickstart_eval.yaml": {"num_samples: ": 320, "epoch_size: ": 2},
+            "src/data/shapes.py": {"IMAGES = ": {"train": 320, "test": 100}}}.items():
+        text = (root / name).read_text()
         for key, value in changes.items():
-            text, count = re.subn(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.M)
+            text, count = re.subn(rf"^{key}.*$", f"{key}{value}", text, flags=re.M)
             assert count == 1
-        file.write_text(text)
+        (root / name).write_text(text)
     (root / ".venv" / "bin").mkdir(parents=True)
     python = root / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')

@@ -1,0 +1,72 @@
+"""export.py: the files give what the live model gives, and nothing is written that does not fit."""
+import re
+
+import mindspore as ms
+import numpy as np
+import onnxruntime
+import pytest
+from helpers import TEST_LABELS, call_script, done, of_kind, refused, start_script
+
+from src.data.shapes import draw
+from src.run import records
+
+IMAGES = np.ascontiguousarray(draw(37, 9).pixels.transpose(0, 3, 1, 2))  # the test images
+ENCODER = ("export.py", "--ckpt_simclr_encoder", "run/checkpoint/latest", "--batch_size", "37")
+CLASSIFIER = (*ENCODER, "--ckpt_linear_classifier", "run/linear_classifier/linear_classifier-12.ckpt")
+
+
+def same_accuracy(probabilities, run):
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+    (record,) = of_kind(records.LINEAR_EVAL, run)
+    assert (probabilities.argmax(1) == TEST_LABELS).mean() == pytest.approx(record["accuracy"])
+
+
+def exported(start, finished, folder, *more):
+    """Export the classifier, check what is said, and return the file."""
+    folder = folder / "mödels + more"
+    result = start(*CLASSIFIER, "--file_name", folder / "classifier", *more, cwd=finished)
+    out = done(result)
+    assert result.stderr == ""
+    assert re.search(r"^largest difference to the live model on random images: \S+$", out, re.M)
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_a_mindir_file_gives_the_probabilities(finished, tmp_path):
+    file = exported(start_script, finished, tmp_path)
+    file = file.rename(tmp_path / "classifier.mindir")  # MindSpore does not read from a folder of such a name either
+    same_accuracy(ms.nn.GraphCell(ms.load(str(file)))(ms.Tensor(IMAGES)).asnumpy(), finished / "run")
+
+
+def test_an_onnx_file_gives_the_probabilities(finished, tmp_path):
+    file = exported(call_script, finished, tmp_path, "--file_format", "ONNX")
+    assert file.name == "classifier.onnx"
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    same_accuracy(session.run(None, {session.get_inputs()[0].name: IMAGES})[0], finished / "run")
+
+
+def test_exported_encoder_gives_the_features(finished, tmp_path, trace):
+    done(call_script(*ENCODER, "--file_name", tmp_path / "encoder.mindir", cwd=finished))
+    trace.check(tmp_path)
+    features = ms.nn.GraphCell(ms.load(str(tmp_path / "encoder.mindir")))(ms.Tensor(IMAGES)).asnumpy()
+    (cached,) = (finished / "run" / "features").glob("test-*.npy")
+    assert np.allclose(features, np.load(cached), atol=1e-5)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--file_format", "AIR"), "--file_format: got AIR on CPU, and MindSpore writes AIR on Ascend only"),
+    (("--width_multiplier", "1"), "--width_multiplier: got 1.0, but .* was made with 0.0625"),
+    (("--dataset_name", "shapes"), "--dataset_name: got shapes, but .* was made with cifar10"),
+    (("--ckpt_simclr_encoder", "run/checkpoint/checkpoint_simclr-1.ckpt", "--ckpt_linear_classifier",
+      "run/linear_classifier"), "--ckpt_linear_classifier: .* was trained on another encoder"),
+    (("--file_name", "data/test_batch.bin/x"), "--file_name: cannot write"),
+    (("--file_name", "data/"), "--file_name: got 'data/', a folder, takes the name of a file"),
+])
+def test_export_refuses_what_does_not_fit(finished, flags, message):
+    before = sorted(finished.rglob("*"))
+    refused(call_script(*ENCODER, *flags, cwd=finished), message)
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_a_refusal_of_a_process(finished):
+    refused(start_script(*ENCODER, "--encoder", "resnet50", cwd=finished), "--encoder: got resnet50, but .* resnet18")

@@ -1,0 +1,249 @@
+"""train.py: what a run leaves, how it goes on, what it refuses."""
+import os
+import re
+import shutil
+import signal
+
+import mindspore as ms
+import numpy as np
+import pytest
+import yaml
+from helpers import (
+    EPOCHS,
+    SMALL,
+    STEPS,
+    begun_script,
+    call_script,
+    done,
+    equal,
+    kill_script,
+    of_kind,
+    refused,
+    start_script,
+    values,
+    write_cifar,
+)
+
+from src.layers import mixed_precision
+from src.run import records
+from src.run.checkpoint import load
+
+
+def arguments(output, *more):
+    return (*SMALL, "--epoch_size", EPOCHS, "--train_dataset_path", "data", "--train_output_path", output, *more)
+
+
+def train(folder, output, *more):
+    return call_script("train.py", *arguments(output, *more), cwd=folder)
+
+
+# --- a finished run ---
+
+def test_log_lines(finished):
+    lines = (finished / "train.out").read_text()
+    losses = re.findall(r"^epoch: (\d+) step: 6, loss is (\d+\.\d+)$", lines, re.M)
+    assert [int(epoch) for epoch, _ in losses] == [1, 2, 3]
+    times = re.findall(r"^epoch time: \d+\.\d{3} ms, per step time: \d+\.\d{3} ms$", lines, re.M)
+    assert len(times) == EPOCHS
+    assert (finished / "run" / "log").read_text() == lines
+    assert "\x1b" not in lines and "\r" not in lines  # no progress bar where there is no terminal
+
+
+def test_metrics_and_settings_on_disk(finished):
+    found = of_kind(records.PRETRAIN, finished / "run")
+    assert [record["epoch"] for record in found] == [1, 2, 3]
+    log = (finished / "run" / "log").read_text()
+    for record in found:
+        assert abs(record["loss"] - 2 * np.log(31)) < 1.5  # near that of an untrained network
+        assert 0 <= record["contrastive_accuracy"] <= 1
+        assert f"epoch: {record['epoch']} step: 6, loss is " + str(np.float32(record["last_loss"])) in log
+    written = yaml.safe_load((finished / "run" / "config.yaml").read_text())
+    assert written["settings"]["learning_rate"] == pytest.approx(9e-4 * (16 / 1024) ** 0.5)
+    assert written["settings"]["warmup_epochs"] == pytest.approx(0.45)
+    assert written["versions"]["mindspore"] == ms.__version__
+    assert written["command_line"][1].endswith("train.py")
+
+
+def test_checkpoints_hold_everything(finished):
+    folder = finished / "run" / "checkpoint"
+    assert sorted(os.listdir(folder)) == [f"checkpoint_simclr-{epoch}.ckpt" for epoch in range(EPOCHS + 1)] + ["latest"]
+    assert os.readlink(folder / "latest") == "checkpoint_simclr-3.ckpt"
+    found = load(str(folder), "simclr", "test")
+    assert found.info["epoch"] == EPOCHS
+    assert found.info["settings"]["seed"] == 5
+    assert found.parameters["global_step"].asnumpy() == EPOCHS * STEPS
+    for name in ("encoder.conv1.weight", "encoder.bn1.moving_mean", "projection_head.dense2.bias",
+                 "moment1.encoder.conv1.weight", "moment2.projection_head.dense2.bias"):
+        assert np.abs(found.parameters[name].asnumpy()).max() > 0
+
+
+def test_a_seed_repeats_the_run_however_often_it_is_measured(finished, tmp_path, trace):
+    """By default a run is measured after every fifth epoch and the last; it does not notice."""
+    done(train(finished, tmp_path / "again", "--eval_every", "1"))
+    equal(values(finished / "run"), values(tmp_path / "again"))
+    measured = of_kind(records.MONITOR, tmp_path / "again")
+    assert [record["epoch"] for record in measured] == [1, 2, 3]
+    (by_default,) = of_kind(records.MONITOR, finished / "run")
+    assert by_default["epoch"] == 3 and 0 <= by_default["knn_accuracy"] <= 1
+    assert measured[-1] == {**by_default, "seconds": measured[-1]["seconds"]}
+    trace.check(tmp_path / "again")
+
+
+def test_a_diverging_run_ends_with_status_3(finished, tmp_path):
+    result = start_script("train.py", *arguments(tmp_path / "diverged", "--learning_rate", "1e30", "--optimizer", "SGD",
+                                                 "--warmup_epochs", "0"), cwd=finished)
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert re.fullmatch(r"train.py: the loss of epoch 1, step [2-6] is not finite .*: training has diverged; .*\n",
+                        result.stderr)
+    for file in (tmp_path / "diverged" / "checkpoint").glob("*.ckpt"):
+        assert all(np.isfinite(value).all() for value in values(file).values())
+
+
+def test_graphs_are_saved_on_request(finished, tmp_path):
+    graphs = tmp_path / "run" / "graphs"
+    with begun_script("train.py", *arguments(tmp_path / "run", "--save_graphs", "True"), cwd=finished,
+                      until=lambda: any(graphs.rglob("*.ir"))):
+        pass  # all of them take a while
+
+
+# --- resuming ---
+
+def test_a_killed_run_resumes_to_the_same_weights_and_records(finished, tmp_path):
+    """It is killed with a record that is later than its checkpoint, and evaluated; and it has no test images."""
+    run = tmp_path / "killed"
+    (tmp_path / "data").mkdir()
+    shutil.copy(finished / "data" / "data_batch_1.bin", tmp_path / "data")
+    kill_script("train.py", *arguments("killed"), cwd=tmp_path, when={"kind": "pretrain", "epoch": 2})
+    assert os.readlink(run / "checkpoint" / "latest") == "checkpoint_simclr-1.ckpt"
+    assert [record["epoch"] for record in records.read(run / "metrics.jsonl")] == [1, 2]
+    (monitored,) = of_kind(records.MONITOR, finished / "run")
+    evaluated = of_kind(records.CLASSIFIER_EPOCH, finished / "run") + of_kind(records.LINEAR_EVAL, finished / "run")
+    for record in ({**monitored, "epoch": 1}, {**monitored, "epoch": 2}, *evaluated):
+        records.appended_to(run / "metrics.jsonl")(record)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "pretrain", "epoch": 3, "lo')  # as a process leaves it that is killed while it writes
+    (run / "checkpoint" / ".checkpoint_simclr-2.ckpt.7.ckpt").write_bytes(b"half")
+
+    out = done(call_script("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", "killed",
+                           cwd=tmp_path))
+    assert re.search(r"^resumed after epoch 1 of 3 from ", out, re.M)
+    assert re.search(r"^warning: no kNN accuracy during the run, for want of test images \(", out, re.M)
+    equal(values(finished / "run"), values(run))
+    first, measured, *others, second, third, last = records.read(run / "metrics.jsonl")
+    assert (measured, others) == ({**monitored, "epoch": 1}, evaluated)
+    for record, whole in zip((first, second, third), of_kind(records.PRETRAIN, finished / "run")):
+        assert {**record, "seconds": 0, "images_per_second": 0} == {**whole, "seconds": 0, "images_per_second": 0}
+    assert (last["kind"], last["epoch"], last["knn_accuracy"]) == (records.MONITOR, 3, None)
+    assert last["effective_rank"] == monitored["effective_rank"] > 1
+    assert not list((run / "checkpoint").glob(".*"))
+
+
+def test_a_finished_run_resumes_to_nothing(copied):
+    run = copied / "run"
+    before = (run / "checkpoint" / "checkpoint_simclr-3.ckpt").read_bytes()
+    assert "resumed after epoch 3 of 3" in done(train(copied, "run", "--resume"))
+    assert (run / "checkpoint" / "checkpoint_simclr-3.ckpt").read_bytes() == before
+    assert [record["epoch"] for record in of_kind(records.PRETRAIN, run)] == [1, 2, 3]
+
+
+def test_resuming_with_another_setting_is_refused(finished):
+    before = (finished / "run" / "metrics.jsonl").read_bytes()
+    refused(train(finished, "run", "--resume", "True", "--temperature", "0.1"),
+            r"--temperature: got 0.1, but .*checkpoint_simclr-3.ckpt was made with 0.5")
+    assert (finished / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_on_other_data_is_refused(finished, tmp_path):
+    refused(train(finished, "run", "--resume", "--num_samples", "99"), "--num_samples: got 99")
+    write_cifar(tmp_path / "other", train=120)
+    refused(call_script("train.py", "--resume", "--train_output_path", "run", "--train_dataset_path",
+                        tmp_path / "other", cwd=finished),
+            r"--train_dataset_path: its training images \(120 images, .*\) are not those that .* \(100 images, ")
+
+
+def test_an_interrupted_run_says_so(finished, tmp_path):
+    with begun_script("train.py", *arguments(tmp_path / "run", "--epoch_size", "1000"), cwd=finished,
+                      until=(tmp_path / "run" / "checkpoint" / "checkpoint_simclr-1.ckpt").exists) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == "train.py: interrupted\n"
+
+
+def test_a_run_is_not_overwritten(finished):
+    refused(train(finished, "run"), "--train_output_path: run already holds a run; .*--resume True")
+
+
+# --- given weights ---
+
+def cosine(step):
+    """The schedule of 12 steps up to 0.05, two of them warm-up."""
+    return 0.05 * ((step + 1) / 2 if step < 2 else (1 + np.cos(np.pi * (step - 2) / 10)) / 2)
+
+
+@pytest.mark.parametrize("amp_level", ["O0", "O2"])
+def test_given_weights_get_the_rest_of_the_schedule(finished, tmp_path, monkeypatch, amp_level):
+    """The learning rate of every step is what its update is of SGD's momentum; an epoch is one step here.
+
+    An update that is left out for an overflow does not count: the next one has its rate.
+    """
+    monkeypatch.setattr(mixed_precision, "FIRST_SCALE", 2.0**18)
+    source, run = finished / "run" / "checkpoint" / "checkpoint_simclr-2.ckpt", tmp_path / "run"
+    flags = ("--train_dataset_path", "data", "--train_output_path", run)
+    out = done(call_script(
+        "train.py", *flags, "--pre_trained_path", source, "--pretrain_epoch_size", "4", "--epoch_size", "12",
+        "--batch_size", "16", "--num_samples", "16", "--optimizer", "SGD", "--learning_rate", "0.05", "--warmup_epochs",
+        "2", "--lr_schedule", "cosine", "--eval_every", "0", "--keep_checkpoint_max", "20", "--amp_level", amp_level,
+        cwd=finished))
+    assert re.findall(r"^epoch: (\d+) step", out, re.M) == [str(epoch) for epoch in range(5, 13)]
+    states = [values(run / "checkpoint" / f"checkpoint_simclr-{epoch}.ckpt") for epoch in range(4, 13)]
+    begun, given = states[0], values(source)
+    weights = [name for name in given if name.startswith(("encoder.", "projection_head."))]
+    assert all(np.array_equal(begun[name], given[name]) for name in weights)
+    assert not begun["moments.encoder.conv1.weight"].any()  # the optimizer begins anew
+
+    overflows, trained = 0, [name.partition(".")[2] for name in begun if name.startswith("moments.")]
+    for before, after in zip(states, states[1:]):
+        update = np.concatenate([(before[name] - after[name]).ravel() for name in trained]).astype(np.float64)
+        momentum = np.concatenate([after[f"moments.{name}"].ravel() for name in trained]).astype(np.float64)
+        count = int(before["global_step"][0])
+        if after["global_step"][0] == count:
+            overflows += 1
+            assert not update.any()
+        else:
+            assert update @ momentum / (momentum @ momentum) == pytest.approx(cosine(4 + count), rel=1e-3)
+    assert overflows == 0 if amp_level == "O0" else 0 < overflows < 6
+    assert of_kind(records.MONITOR, run) == []
+    logged = [record["learning_rate"] for record in of_kind(records.PRETRAIN, run)]
+    assert logged == pytest.approx([cosine(step) for step in range(4, 12)])
+
+    if amp_level == "O0":  # and a run that is resumed goes on as it would have
+        for epoch in (11, 12):
+            (run / "checkpoint" / f"checkpoint_simclr-{epoch}.ckpt").unlink()
+        (run / "checkpoint" / "latest").unlink()
+        (run / "checkpoint" / "latest").symlink_to("checkpoint_simclr-10.ckpt")
+        assert "resumed after epoch 10 of 12" in done(call_script("train.py", *flags, "--resume", cwd=finished))
+        equal(states[-1], values(run))
+
+
+@pytest.mark.parametrize("flag, value, stored", [
+    ("width_multiplier", "0.125", "0.0625"), ("head_batch_norm", "False", "True"), ("normalize", "False", "True")])
+def test_weights_of_another_network_are_refused(finished, flag, value, stored):
+    refused(call_script("train.py", f"--{flag}", value, "--train_dataset_path", "data", "--pre_trained_path",
+                        "run/checkpoint/latest", "--train_output_path", "never", cwd=finished),
+            rf"--{flag}: got {value}, but .*checkpoint_simclr-3.ckpt was made with {stored}")
+    assert not (finished / "never").exists()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--train_dataset_path", "nowhere"), "--train_dataset_path: nowhere is not a folder"),
+    (("--batch_size", "101"), "--batch_size: got 101, takes at most the 100 images"),
+    (("--num_parallel_workers", "1000"), r"--num_parallel_workers: got 1000, takes at most the \d+ cores"),
+    (("--pre_trained_path", "nothing.ckpt"), "--pre_trained_path: no checkpoint at nothing.ckpt"),
+    (("--device_target", "Ascend"), "--device_target: got Ascend, but this machine has no such device"),
+    (("--train_output_path", "data/test_batch.bin/run"), "--train_output_path: cannot write to"),
+])
+def test_bad_input_writes_nothing(finished, flags, message):
+    before = sorted(finished.rglob("*"))
+    refused(call_script("train.py", *SMALL, "--train_dataset_path", "data", "--train_output_path", "never", *flags,
+                        cwd=finished), message)
+    assert sorted(finished.rglob("*")) == before
