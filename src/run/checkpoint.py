@@ -32,7 +32,7 @@ class Checkpoint(NamedTuple):
     @property
     def network(self) -> Network:
         """The network of an encoder's checkpoint."""
-        return Network.of_json(self.info["network"])
+        return Network.of(self.info["network"])
 
 
 def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> None:

@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 from typing import List, NamedTuple
 
+LATEST = "latest"  # beside checkpoints: a link to the newest
 # A script's own config.yaml and log begin with this.
 PRETRAINING, EVALUATION, FINE_TUNING = "", "eval_", "finetune_"
 
@@ -15,7 +16,7 @@ class Series(NamedTuple):
 
     @property
     def latest(self) -> Path:
-        return self.folder / "latest"
+        return self.folder / LATEST
 
     def of_epoch(self, epoch: int) -> Path:
         """Return the file of an epoch, whether it is there or not."""
@@ -94,4 +95,4 @@ class Layout(NamedTuple):
 def checkpoint_in(path: Path) -> Path:
     """Return `latest` where ``path`` is a run's folder or one of checkpoints that has it, else ``path`` itself."""
     folders = (path, Layout(path).checkpoints.folder)
-    return next((folder / "latest" for folder in folders if (folder / "latest").exists()), path)
+    return next((folder / LATEST for folder in folders if (folder / LATEST).exists()), path)

@@ -11,10 +11,10 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 from src.common.errors import UserError
 from src.common.files import one_at_a_time, reason_of, writing
 from src.common.logs import logger
-from src.run.layout import Layout
+from src.run.layout import LATEST, Layout
 
 MARKER = ".staged-from"  # in a folder that was staged: the URL
-LATEST = Layout(Path()).checkpoints.latest.as_posix()  # what makes a folder a run
+RUN = Layout(Path()).checkpoints.latest.as_posix()  # what makes a folder a run
 RESULTS = Layout(Path()).records.as_posix()  # what is there also when only an encoder from elsewhere was evaluated
 
 
@@ -61,7 +61,7 @@ def fetch_run(url: str, folder: Path) -> None:
     """
     url, folder = url.rstrip("/"), folder.resolve()
     with _alone(folder, "train_url") as scratch:
-        mark = LATEST if os.path.lexists(folder / LATEST) else _mark_at(url)
+        mark = RUN if os.path.lexists(folder / RUN) else _mark_at(url)
         if mark is None:
             logger.info("no earlier run at %s", url)
             return
@@ -71,7 +71,7 @@ def fetch_run(url: str, folder: Path) -> None:
         new = scratch / "new"
         _download(url, new, "train_url")
         # `latest` moves last: a process killed before that leaves no run, and the next one fetches anew.
-        for file in sorted(new.rglob("*"), key=lambda file: (file.name == "latest", file == new / LATEST)):
+        for file in sorted(new.rglob("*"), key=lambda file: (file.name == LATEST, file == new / RUN)):
             target = folder / file.relative_to(new)
             if file.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def fetch_run(url: str, folder: Path) -> None:
 
 def _restore_link(file: Path, folder: Path) -> None:
     """Make a `latest` that came as a file the link again that it was, to the file of ``folder`` that it equals."""
-    if file.name == "latest":
+    if file.name == LATEST:
         for twin in folder.iterdir():
             if twin.is_file() and not twin.is_symlink() and filecmp.cmp(file, twin, shallow=False):
                 file.unlink()
@@ -100,7 +100,7 @@ def holds_run(url: str) -> bool:
 
 def _mark_at(url: str) -> Optional[str]:
     """Return the file by which one knows what the storage has at ``url``, or None where there is nothing."""
-    return next((mark for mark in (LATEST, RESULTS)
+    return next((mark for mark in (RUN, RESULTS)
                  if _call("exists", f"{url.rstrip('/')}/{mark}", flag="train_url")), None)
 
 

@@ -88,6 +88,10 @@ class Given(Generic[Settings]):
         default = next(field for field in flags_of(self.settings_type) if field.name == name).metadata["default"]
         return self.chosen.get(name, self.found.get(name, default))
 
+    def values(self, *roles: Role) -> Dict[str, Any]:
+        """Return the flags with their values, those of ``roles`` where some are given."""
+        return {field.name: self[field.name] for field in flags_of(self.settings_type, *roles)}
+
     def fill(self, **values: Any) -> "Given[Settings]":
         """Return the like with ``values`` for what the user left open; the user's own stay."""
         return dataclasses.replace(self, found={**self.found, **values})
@@ -114,7 +118,7 @@ class Given(Generic[Settings]):
         """
         complete = self.fill(**values)
         hints = typing.get_type_hints(self.settings_type)
-        result = {field.name: complete[field.name] for field in flags_of(self.settings_type)}
+        result = complete.values()
         missing = [name for name, value in result.items() if value is None and not _may_be_none(hints[name])]
         if missing:
             raise TypeError(f"these settings are still open: {', '.join(missing)}")

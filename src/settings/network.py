@@ -62,6 +62,11 @@ class Network:
         return {name: value for name, value in values.items() if name not in absent}
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> "Network":
-        """Return the network that ``dataclasses.asdict`` has made a JSON object of."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    def of(cls, values: Mapping[str, Any]) -> "Network":
+        """Return the network that ``values`` describe by the names of the fields; other names among them are ignored.
+
+        They may come from JSON, which has lists for tuples.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value
+                      for name, value in values.items() if name in names})

@@ -11,15 +11,11 @@ from src.common.logs import logger
 from src.resnet import build_encoder
 from src.run import checkpoint
 from src.run.checkpoint import Checkpoint
-from src.settings.given import Given
+from src.settings.given import Given, Role
 from src.settings.network import STEMS, Network
 from src.simclr_model import build_head
 from src.tasks import inputs, torch_weights
 from src.tasks.torch_weights import Found, Weights, torch_name
-
-# What a .safetensors file of this project tells of a network besides its weights.
-TOLD = ("encoder", "width_multiplier", "stem", "dataset_name", "image_size", "normalize", "mean", "std",
-        "pretrain_epoch_size")
 
 
 def check_paths(source: str, target: Path) -> None:
@@ -38,9 +34,7 @@ def network_of(found: Found, given: Given) -> Tuple[Given, Network]:
     told = torch_weights.told_settings(source, "source_path")
     given = inputs.follow_images(given.adopt({**told, **found.settings}, source))
     mean, std = inputs.normalisation(given["dataset_name"], given["normalize"])
-    described = {"encoder": given["encoder"], "width_multiplier": given["width_multiplier"], "stem": given["stem"],
-                 "image_size": given["image_size"], "mean": told.get("mean", mean), "std": told.get("std", std)}
-    return given, Network.of_json({**described, **found.settings})
+    return given, Network.of({"mean": mean, "std": std, **told, **given.values(Role.NETWORK), **found.settings})
 
 
 def parameters_of(network: Network) -> Dict[str, Parameter]:
@@ -93,16 +87,16 @@ def to_torch(source: Checkpoint) -> Weights:
 
 
 def told_of(source: Checkpoint, given: Given) -> Dict[str, Any]:
-    """Return what is told of a checkpoint's network beside its weights.
+    """Return what a .safetensors file tells of a checkpoint's encoder beside its weights.
 
     Raises:
         UserError: a flag contradicts it.
     """
-    network = source.network
+    network = source.network.without_head
     told = {**network.settings, "mean": network.mean, "std": network.std,
             "dataset_name": source.info["settings"]["dataset_name"], "pretrain_epoch_size": source.info["epoch"]}
     given.adopt(told, str(source.path))
-    return {name: told[name] for name in TOLD if told[name] is not None or name == "pretrain_epoch_size"}
+    return told
 
 
 def _check_stem(there: np.ndarray, wanted: Parameter, given: Given) -> None:

@@ -114,8 +114,7 @@ def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings,
     mean, std = inputs.normalisation(settings.dataset_name, settings.normalize)
     if found:  # what its pixels were normalised by, whatever the data set has now
         mean, std = found.network.mean, found.network.std
-    return settings, Network(settings.encoder, settings.width_multiplier, settings.stem, settings.image_size, mean, std,
-                             settings.projection_dimension, settings.head_batch_norm)
+    return settings, Network.of({**values_of(settings, Role.NETWORK), "mean": mean, "std": std})
 
 
 def _follow_paper(given: Given) -> Given:

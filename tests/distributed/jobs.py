@@ -86,7 +86,8 @@ def waiting_for(there, process, seconds=120):
     """Wait until ``there()`` while ``process`` runs."""
     deadline = time.monotonic() + seconds
     while not there():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None, "".join(filter(None, process.communicate()))
+        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 

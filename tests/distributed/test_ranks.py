@@ -68,14 +68,18 @@ def launched(tmp_path_factory):
     processes = {name: start_launcher(folder, name, *SMALL) for name in ("killed", "run")}
     processes["blind"] = start_launcher(folder, "blind", *SMALL,
                                         PYTHON=other_data_for_rank_1(folder, Path("/nowhere")))
-    waiting_for((folder / "killed" / "checkpoint" / "checkpoint_simclr-1.ckpt").exists, processes["killed"])
-    victims = [process_of_rank(rank, "train.py", str(folder / "killed")) for rank in (0, 1)]
-    os.kill(victims[1], signal.SIGKILL)
-    outcomes = {"killed": outcome(processes["killed"], 30)}  # the job ends within 30 s
-    assert not any(state_of(victim) for victim in victims)
-    shutil.copytree(folder / "killed", folder / "fewer", symlinks=True)
-    shutil.rmtree(folder / "killed.launch")
-    return folder, {**outcomes, **{name: outcome(processes[name]) for name in ("run", "blind")}}
+    try:
+        waiting_for((folder / "killed" / "checkpoint" / "checkpoint_simclr-1.ckpt").exists, processes["killed"])
+        victims = [process_of_rank(rank, "train.py", str(folder / "killed")) for rank in (0, 1)]
+        os.kill(victims[1], signal.SIGKILL)
+        outcomes = {"killed": outcome(processes["killed"], 30)}  # the job ends within 30 s
+        assert not any(state_of(victim) for victim in victims)
+        shutil.copytree(folder / "killed", folder / "fewer", symlinks=True)
+        shutil.rmtree(folder / "killed.launch")
+        return folder, {**outcomes, **{name: outcome(processes[name]) for name in ("run", "blind")}}
+    finally:
+        for process in processes.values():
+            process.terminate()  # nothing happens where it has ended
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_the_first_versions_had_one_size_for_a_data_set(monkeypatch, name, side,
                 "head_batch_norm": True, "normalize": normalize, "batch_size": 16, "temperature": 0.1, "resume": True}
     old = {"kind": "simclr", "epoch": 2, "data": "x", "settings": settings}
     new = up_to_date(old)
-    assert Network.of_json(new["network"]) == Network("resnet18", 0.5, stem, side, mean, std, 8, True)
+    assert Network.of(new["network"]) == Network("resnet18", 0.5, stem, side, mean, std, 8, True)
     assert (new["holds"], new["epoch"], new["data"], new["global_batch"]) == ("simclr", 2, "x", 16)
     assert new["settings"] == {"dataset_name": name, "batch_size": 16, "temperature": 0.1}
     assert up_to_date(new) == new
