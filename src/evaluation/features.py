@@ -9,7 +9,7 @@ from mindspore import Tensor, ops
 from tqdm import tqdm
 
 from src.common.errors import UserError
-from src.common.files import written_whole
+from src.common.files import writing, written_whole
 from src.common.logs import logger
 from src.data.images import PixelSource, batches, channels_first, fingerprint
 from src.distributed.collectives import share, together
@@ -84,7 +84,7 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSour
     and written whole. The folder is rank 0's.
 
     Raises:
-        UserError: this rank has other images than rank 0, or one cannot be read.
+        UserError: this rank has other images than rank 0, one cannot be read, or the folder cannot be written.
     """
     key = hashlib.sha256(f"{encoder_digest} {pixels.shape} {fingerprint(pixels)}".encode()).hexdigest()
     file = folder / f"{split}-{key[:20]}.npy"
@@ -97,9 +97,11 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSour
         logger.info("features of %d %s images: %s", len(pixels), split, file)
         return np.load(file) if process.is_first else np.empty((0, encoder.features), np.float32)
     features = extract(encoder, pixels, batch_size, process, f"features, {split}")
-    if process.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, features)
-        logger.info("features of %d %s images computed and kept in %s", len(pixels), split, file)
+    with together(process):
+        if process.is_first:
+            with writing("train_output_path", folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                with written_whole(file) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, features)
+            logger.info("features of %d %s images computed and kept in %s", len(pixels), split, file)
     return features

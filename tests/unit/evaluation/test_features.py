@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from src.common.errors import UserError
 from src.distributed.process_group import Process
 from src.evaluation import features
 from src.evaluation.classifier import epoch_order
@@ -66,3 +67,9 @@ def test_classifier_epochs_leave_nothing_out(count, batch):
     assert np.array_equal(order, epoch_order(count, batch, seed=0, epoch=1))
     if count > 3:
         assert not np.array_equal(order, epoch_order(count, batch, seed=0, epoch=2))
+
+
+def test_a_folder_that_cannot_be_written_is_the_users_error(encoder, random_images, tmp_path):
+    (tmp_path / "features").write_text("a file")
+    with pytest.raises(UserError, match="--train_output_path: cannot write to .*features .*; name a folder that can"):
+        features.cached(tmp_path / "features", encoder, "weights", random_images(5).pixels, 8, "train", ALONE)
