@@ -126,7 +126,9 @@ def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Ru
     there = records.read(run.layout.records) if run.layout.records.exists() else []
     done = {record["seed"]: record["accuracy"] for record in there
             if record["kind"] == records.FINETUNE_EVAL and record.get("training") == begun["training"]}
-    if set(settings.seeds) <= set(done):
+    is_summed_up = len(settings.seeds) == 1 or any(
+        record["kind"] == records.REPEATED_EVAL and record.get("training") == begun["training"] for record in there)
+    if set(settings.seeds) <= set(done) and is_summed_up:
         raise UserError(f"{refusal}; name another folder")
     logger.info("taken up: %d of %d seeds are done", len(done), settings.repeat)
     records.keep(run.layout.records, lambda record: (

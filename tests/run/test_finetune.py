@@ -1,5 +1,6 @@
 """Training with labels: which labels, which images with them, the loss, and finetune.py as a user runs it."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -280,6 +281,16 @@ def test_a_killed_training_is_taken_up(finished, tuned, tmp_path):
     before = (output / "metrics.jsonl").read_bytes()
     refused(finetune(finished, output, *TWO_SEEDS), "already holds a fine-tuned network; name another folder$")
     assert (output / "metrics.jsonl").read_bytes() == before
+
+
+def test_one_that_was_killed_before_the_sum_is_summed_up(finished, tuned, tmp_path):
+    shutil.copytree(tuned, tmp_path / "outputs")
+    metrics = tmp_path / "outputs" / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    assert '"repeated_eval"' in lines[-1]
+    metrics.write_text("".join(lines[:-1]))
+    assert "2 of 2 seeds are done" in done(finetune(finished, tmp_path / "outputs", *TWO_SEEDS))
+    assert metrics.read_text().splitlines(keepends=True) == lines
 
 
 def test_a_fine_tuned_network_is_not_overwritten(finished, tuned):
