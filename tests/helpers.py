@@ -177,6 +177,8 @@ class Trace:
         monkeypatch.setattr(os, "replace", traced_replace)
         for name in ("unlink", "remove"):
             monkeypatch.setattr(os, name, traced_unlink(getattr(os, name)))
+        if sys.version_info < (3, 10):  # whose pathlib has taken os.unlink for itself
+            monkeypatch.setattr(Path, "unlink", traced_unlink(Path.unlink))
 
     def index(self, *event):
         """Return when an event was; a path is enough for an fsync."""
