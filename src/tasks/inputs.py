@@ -1,6 +1,6 @@
 """The images that a script trains on or evaluates with: staged, enough, and the same on every rank."""
 import os
-from typing import Optional, Tuple, TypeVar
+from typing import Optional, Tuple
 
 from src import dataset
 from src.common.errors import UserError
@@ -21,10 +21,7 @@ def stage(url: Optional[str], dataset_name: str, path: Optional[str]) -> None:
         staging.stage_in(url, dataset.folder_of(dataset_name, path))
 
 
-AnySettings = TypeVar("AnySettings")
-
-
-def fit_workers(given: "Given[AnySettings]") -> "Given[AnySettings]":
+def fit_workers(given: Given) -> Given:
     """Fill in the threads of the input pipeline. MindSpore takes no more of them than there are cores.
 
     Raises:
