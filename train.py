@@ -65,12 +65,12 @@ def main() -> None:
                 start.load_into(learner, model)
             run.begin(values_of(settings), PRETRAINING)
         run.broadcast(learner.state())
-        save = pretraining.saver(settings, network, learner, fingerprint, run)
-        pretraining.begin_files(start, settings, run, save)
-        first_epoch = start.epoch(settings)
-        if first_epoch < settings.epoch_size:
-            callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)
-            train(learner, views, first_epoch, settings.epoch_size, callbacks, process.device_target)
+        with pretraining.saver(settings, network, learner, fingerprint, run) as save:  # beside the training
+            pretraining.begin_files(start, settings, run, save)
+            first_epoch = start.epoch(settings)
+            if first_epoch < settings.epoch_size:
+                callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)
+                train(learner, views, first_epoch, settings.epoch_size, callbacks, process.device_target)
         logger.info("done, %d epochs: %s", settings.epoch_size, run.layout.checkpoints.latest)
 
 

@@ -12,6 +12,7 @@ from mindspore import Parameter
 from src.common.errors import UserError
 from src.common.files import reason_of, written_whole
 from src.distributed.collectives import share
+from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.run.info import up_to_date
 from src.run.layout import Series, checkpoint_in
@@ -38,9 +39,13 @@ class Checkpoint(NamedTuple):
 def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all; ``info`` needs what it ``holds``, and a network where that is one."""
     entries = [{"name": parameter.name, "data": parameter} for parameter in parameters]
-    told = {**info, "mindspore": ms.__version__}
+    told = {**info, "mindspore": ms.__version__, **({"dry_run": True} if is_dry_run() else {})}
     with written_whole(path, suffix=".ckpt") as temporary:  # MindSpore insists on the suffix
-        ms.save_checkpoint(entries, str(temporary), append_dict={_INFO: json.dumps(told, default=dataclasses.asdict)})
+        try:
+            ms.save_checkpoint(entries, str(temporary),
+                               append_dict={_INFO: json.dumps(told, default=dataclasses.asdict)})
+        finally:
+            temporary.with_suffix(".tmp").unlink(missing_ok=True)  # which it writes first, and leaves after an error
         temporary.chmod(0o644)  # MindSpore's own files are for their owner alone
 
 
@@ -70,7 +75,7 @@ def remove_epochs(series: Series) -> None:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove the unfinished files of a process that was killed while it saved."""
-    for file in folder.glob(".*.ckpt"):
+    for file in (*folder.glob(".*.ckpt"), *folder.glob(".*.tmp")):
         file.unlink()
 
 
@@ -97,6 +102,8 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
         raise UserError(f"--{flag}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
                         "of train.py, linear_eval.py, finetune.py or convert.py")
     info = up_to_date(json.loads(str(text)))
+    if info.get("dry_run") and not is_dry_run():
+        raise UserError(f"--{flag}: {path} was written in a dry run, which computes nothing; take one of a real run")
     if info["holds"] != holds:
         raise UserError(f"--{flag}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
     return Checkpoint(file, parameters, info)

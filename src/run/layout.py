@@ -70,6 +70,11 @@ class Layout(NamedTuple):
         return Series(self.path / "linear_classifier", "linear_classifier")
 
     @property
+    def dry_run(self) -> Path:
+        """What marks the folder of a dry run, whose files mean nothing."""
+        return self.path / "dry_run"
+
+    @property
     def records(self) -> Path:
         return self.path / "metrics.jsonl"
 

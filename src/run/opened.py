@@ -11,9 +11,11 @@ import numpy
 import yaml
 from mindspore import Parameter
 
+from src.common.errors import UserError
 from src.common.files import write_text, writing
 from src.common.logs import log_to_file, logger
-from src.distributed import collectives
+from src.distributed import collectives, dry_run
+from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
@@ -73,6 +75,8 @@ class Run:
                 write_text(self.layout.config(script), yaml.safe_dump(
                     {"settings": settings, **_circumstances(self.process)}, sort_keys=False))
                 log_to_file(self.layout.log(script))
+                if is_dry_run():
+                    write_text(self.layout.dry_run, dry_run.MEANING + "\n")
         self.has_begun = True
         chosen = "" if settings["device_target"] else " (the default: Ascend where one is present, else CPU)"
         place = f", rank {self.process.rank} of {self.process.world_size}" if self.process.world_size > 1 else ""
@@ -95,6 +99,9 @@ def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator
         UserError: the last copy failed.
     """
     run = Run(folder, process, url)
+    with run.together():
+        if process.is_first:
+            _check_kind(run.layout)
     try:
         yield run
     except BaseException:
@@ -102,6 +109,17 @@ def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator
         raise
     if run.copy and run.has_begun:
         run.copy.send()
+
+
+def _check_kind(layout: Layout) -> None:
+    """Raise UserError where the files of a dry run, which mean nothing, would be mixed with those of a real one."""
+    is_marked = layout.dry_run.exists()
+    if is_marked and not is_dry_run():
+        raise UserError(f"--train_output_path: {layout.path} holds the files of a dry run; remove it, or name another "
+                        "folder")
+    if is_dry_run() and not is_marked and layout.path.is_dir() and any(layout.path.iterdir()):
+        raise UserError(f"--train_output_path: {layout.path} is not empty; a dry run, whose files mean nothing, takes "
+                        "a new folder")
 
 
 def _circumstances(process: Process) -> Dict[str, Any]:

@@ -3,6 +3,7 @@ import filecmp
 import glob
 import os
 import shutil
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -116,6 +117,7 @@ class Copy:
         self.folder = folder
         self.url = url.rstrip("/")
         self.sent: Dict[Path, Tuple[int, ...]] = {}
+        self.one_at_a_time = threading.Lock()  # should a run end while its last checkpoint is still being sent
 
     def send(self) -> None:
         """Copy out what was not sent as it is now, without temporary files.
@@ -123,16 +125,19 @@ class Copy:
         Raises:
             UserError: copying failed, or moxing is missing.
         """
-        for file in sorted(self.folder.rglob("*")):
-            name = file.relative_to(self.folder)
-            if not file.is_file() or any(part.startswith(".") for part in name.parts):
-                continue
-            status = file.stat()
-            state = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if self.sent.get(name) != state:
-                # Resolved, because the storage has no links: `latest` becomes a file there.
-                _call("copy_parallel", str(file.resolve()), f"{self.url}/{name.as_posix()}", flag="train_url")
-                self.sent[name] = state
+        with self.one_at_a_time:
+            # Links come last: what `latest` points to is in the storage then, which has no links but can copy.
+            for file in sorted(self.folder.rglob("*"), key=lambda file: (file.is_symlink(), file)):
+                name = file.relative_to(self.folder)
+                if not file.is_file() or any(part.startswith(".") for part in name.parts):
+                    continue
+                status = file.stat()
+                state = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if self.sent.get(name) != state:
+                    twin = next((other for other, sent in self.sent.items() if sent == state), None)
+                    source = f"{self.url}/{twin.as_posix()}" if twin else str(file.resolve())
+                    _call("copy", source, f"{self.url}/{name.as_posix()}", flag="train_url")
+                    self.sent[name] = state
 
     def try_to_send(self) -> None:
         """Do the same, but failing is a warning."""

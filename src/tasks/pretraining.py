@@ -3,10 +3,12 @@ import os
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 import numpy as np
+from mindspore import Parameter
 from mindspore.train import Callback
 
 from src import dataset
 from src.common.errors import UserError
+from src.common.files import writing
 from src.common.logs import logger
 from src.data.images import Images, fingerprint
 from src.data.views import Views
@@ -15,6 +17,7 @@ from src.lr_generator import default_learning_rate, default_scaling, default_war
 from src.run import checkpoint, records, staging
 from src.run.checkpoint import Checkpoint
 from src.run.opened import Run
+from src.run.saver import Saver
 from src.settings.augmentation import PAPER_LARGE, PAPER_SMALL
 from src.settings.given import Given, Role, values_of
 from src.settings.network import SMALL_SIDE, Network
@@ -151,20 +154,22 @@ def check_same_images(images: Images, start: Start, run: Run) -> str:
     return data
 
 
-def saver(settings: TrainSettings, network: Network, learner: Learner, data: str, run: Run) -> Callable[[int], None]:
-    """Return what writes the checkpoint of an epoch."""
+def saver(settings: TrainSettings, network: Network, learner: Learner, data: str, run: Run) -> Saver:
+    """Return what saves the checkpoint of an epoch, in this run's folder and its place in a cloud."""
     info = {"holds": checkpoint.ENCODER, "network": network, "data": data,
             "global_batch": settings.batch_size * run.process.world_size,
             "settings": values_of(settings, Role.LEARNING)}
+    series = run.layout.checkpoints
 
-    def save(epoch: int) -> None:
-        checkpoint.save_epoch(run.layout.checkpoints, epoch, learner.state(), info, settings.keep_checkpoint_max)
+    def write(epoch: int, state: List[Parameter]) -> None:
+        with writing("train_output_path", series.folder):
+            checkpoint.save_epoch(series, epoch, state, info, settings.keep_checkpoint_max)
         run.sync()
 
-    return save
+    return Saver(learner.state(), write)
 
 
-def begin_files(start: Start, settings: TrainSettings, run: Run, save: Callable[[int], None]) -> None:
+def begin_files(start: Start, settings: TrainSettings, run: Run, save: Saver) -> None:
     """Say how the run begins, and bring its files there: the records of a resumed one, the checkpoint of a new one."""
     epoch = start.epoch(settings)
     if start.resumed:
@@ -179,6 +184,7 @@ def begin_files(start: Start, settings: TrainSettings, run: Run, save: Callable[
                     "the optimizer begins" if has_head else "projection head and optimizer begin")
     if run.process.is_first:
         save(epoch)
+        save.wait()  # a folder that cannot be written shows now, not after an epoch
 
 
 def callbacks(settings: TrainSettings, learner: Learner, model: SimCLR, views: Views, images: Images,

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -244,6 +245,31 @@ def test_a_copy_is_brought_up_to_date(calls, tmp_path):
     assert not [path for path in url.rglob("*") if path.is_symlink()]
 
 
+def test_a_link_comes_after_its_file_and_is_copied_within_the_storage(calls, tmp_path):
+    run, url = tree(tmp_path / "run", {"checkpoint/z-1.ckpt": "1", "z": ""}), tmp_path / "bucket"
+    (run / "checkpoint" / "latest").symlink_to("z-1.ckpt")
+    (run / "a link").symlink_to(tree(tmp_path / "elsewhere", {"file": "not in the run"}) / "file")
+    copy = staging.Copy(run, str(url))
+    copy.send()
+    assert calls() == [f"{run}/checkpoint/z-1.ckpt -> {url}/checkpoint/z-1.ckpt", f"{run}/z -> {url}/z",
+                       f"{tmp_path}/elsewhere/file -> {url}/a link",
+                       f"{url}/checkpoint/z-1.ckpt -> {url}/checkpoint/latest"]
+    staging.fetch_run(str(url), tmp_path / "outputs")
+    assert os.readlink(tmp_path / "outputs" / "checkpoint" / "latest") == "z-1.ckpt"
+
+
+def test_one_sends_at_a_time(calls, tmp_path, monkeypatch):
+    """The end of a run finds its last checkpoint being sent."""
+    monkeypatch.setenv("MOXING_SECONDS", "0.3")
+    copy = staging.Copy(tree(tmp_path / "run", {"a": "", "b": ""}), str(tmp_path / "bucket"))
+    threads = [threading.Thread(target=copy.send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls()) == 2
+
+
 @contextlib.contextmanager
 def begun(folder, url):
     """A run that has begun, without what ``Run.begin`` writes."""
@@ -258,7 +284,7 @@ def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkey
         monkeypatch.setenv("MOXING_FAILS", "bucket")
         save(folder, 1)
         run.sync()
-        assert len(warnings) == 1 and warnings[0].startswith("warning: --train_url: copy_parallel of ")
+        assert len(warnings) == 1 and warnings[0].startswith("warning: --train_url: copy of ")
         monkeypatch.delenv("MOXING_FAILS")
     assert contents(url) == {"log": "begun", "checkpoint/c-1.ckpt": "1", "checkpoint/latest": "1"}
     assert len(warnings) == 1
@@ -266,7 +292,7 @@ def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkey
 
 def test_a_failure_at_the_end_is_an_error(calls, tmp_path, monkeypatch, warnings):
     monkeypatch.setenv("MOXING_FAILS", "bucket")
-    with pytest.raises(UserError, match="--train_url: copy_parallel of .*log to .*bucket/log failed"), \
+    with pytest.raises(UserError, match="--train_url: copy of .*log to .*bucket/log failed"), \
             begun(tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket"):
         pass
     assert not warnings
@@ -370,6 +396,9 @@ def test_a_job_and_its_successor(job, tmp_path, calls, finished):
     (run_of_job / "metrics.jsonl").unlink()
     assert "resumed after epoch 3 of 3" in done(job(3, "train.py", "--resume", "True"))
     assert (run_of_job / "log").read_text().count("done, 3 epochs") == 2
+    sent = [line.rpartition("/")[2] for line in calls() if f"-> {run_of_job}/checkpoint/" in line]
+    assert sent == ["checkpoint_simclr-0.ckpt", "latest"] + [f"checkpoint_simclr-{epoch}.ckpt" for epoch in range(4)] \
+        + ["latest"]  # of the failed job, and all that its successor fetched
     done(job(4, "linear_eval.py", "--encoder_checkpoint_path", "outputs/checkpoint/latest", "--epoch_size", "1"))
     assert of_kind("linear_eval", run_of_job)
     assert any((run_of_job / "linear_classifier").glob("*-1.ckpt"))

@@ -13,14 +13,33 @@ from mindspore import Parameter, Tensor
 from src.common.files import written_whole
 from src.run import checkpoint
 from src.run.layout import Series
+from src.run.saver import Saver
 
 INFO = {"holds": "simclr", "settings": {}}
 
 
-def test_an_older_checkpoint_goes_when_the_new_one_stands(tmp_path, trace):
-    series = Series(tmp_path, "net")
-    for epoch in (1, 2, 3):
-        checkpoint.save_epoch(series, epoch, [Parameter(Tensor(np.full(1000, epoch, np.float32)), name="p")], INFO, 1)
+@pytest.fixture(params=["at once", "beside"])
+def saved(request, tmp_path):
+    """Save epochs 1, 2 and 3, the newest alone is kept, and each has its number in it; returns the series."""
+    def call(shape):
+        series, parameter = Series(tmp_path, "net"), Parameter(Tensor(np.zeros(shape, np.float32)), name="p")
+
+        def write(epoch, parameters):
+            checkpoint.save_epoch(series, epoch, parameters, INFO, 1)
+
+        with Saver([parameter], write) as beside:
+            for epoch in (1, 2, 3):
+                parameter.asnumpy()[...] = epoch
+                if request.param == "beside":
+                    beside(epoch)
+                else:
+                    write(epoch, [parameter])
+        return series
+    return call
+
+
+def test_an_older_checkpoint_goes_when_the_new_one_stands(saved, tmp_path, trace):
+    series = saved(1000)
     trace.check(tmp_path)
     for epoch in (2, 3):
         new, old = str(series.of_epoch(epoch)), str(series.of_epoch(epoch - 1))
@@ -34,7 +53,7 @@ def test_an_older_checkpoint_goes_when_the_new_one_stands(tmp_path, trace):
     assert (values(series.of_epoch(3))["p"] == 3).all()
 
 
-def test_at_every_moment_latest_is_a_whole_checkpoint(tmp_path, monkeypatch):
+def test_at_every_moment_latest_is_a_whole_checkpoint(saved, tmp_path, monkeypatch):
     """Wherever a process is killed: before and after every call that changes the folder, it can be loaded."""
     series, seen = Series(tmp_path, "net"), []
 
@@ -51,8 +70,7 @@ def test_at_every_moment_latest_is_a_whole_checkpoint(tmp_path, monkeypatch):
 
     for name in ("replace", "unlink", "symlink", "rename"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    for epoch in (1, 2, 3):
-        checkpoint.save_epoch(series, epoch, [Parameter(Tensor(np.zeros(10, np.float32)), name="p")], INFO, 1)
+    saved(10)
     assert [epoch for epoch, _ in itertools.groupby(seen)] == [None, 1, 2, 3]
 
 

@@ -1,8 +1,13 @@
 """train.py: what a run leaves, how it goes on, what it refuses."""
 import os
 import re
+import resource
 import shutil
 import signal
+import subprocess
+import sys
+import threading
+import time
 
 import mindspore as ms
 import numpy as np
@@ -10,13 +15,13 @@ import pytest
 import yaml
 from helpers import (
     EPOCHS,
+    ROOT,
     SMALL,
     STEPS,
     begun_script,
     call_script,
     done,
     equal,
-    kill_script,
     of_kind,
     refused,
     start_script,
@@ -24,8 +29,9 @@ from helpers import (
     write_cifar,
 )
 
+from src.common.errors import DivergedError
 from src.layers import mixed_precision
-from src.run import records
+from src.run import checkpoint, opened, records
 from src.run.checkpoint import load
 
 
@@ -106,14 +112,114 @@ def test_graphs_are_saved_on_request(finished, tmp_path):
         pass  # all of them take a while
 
 
+# --- saving beside the training ---
+
+def delay(monkeypatch, until):
+    """Have ``until(epoch)`` before an epoch's checkpoint is written."""
+    save_epoch = checkpoint.save_epoch
+
+    def delayed(series, epoch, *rest):
+        until(epoch)
+        save_epoch(series, epoch, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_epoch", delayed)
+
+
+def test_a_checkpoint_that_is_written_an_epoch_later_is_of_its_own_epoch(finished, tmp_path, monkeypatch):
+    run = tmp_path / "late"
+
+    def until(epoch):
+        deadline = time.monotonic() + 60
+        while 0 < epoch < EPOCHS and epoch + 1 not in [record["epoch"] for record in of_kind(records.PRETRAIN, run)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    delay(monkeypatch, until)
+    done(train(finished, run))
+    for epoch in range(EPOCHS + 1):
+        name = f"checkpoint/checkpoint_simclr-{epoch}.ckpt"
+        equal(values(finished / "run" / name), values(run / name))
+
+
+@pytest.mark.parametrize("error, status", [(KeyboardInterrupt, 130), (DivergedError("the cause"), 3)])
+def test_a_run_that_ends_early_still_has_its_last_checkpoint(finished, tmp_path, monkeypatch, error, status):
+    run, ended = tmp_path / "run", threading.Event()
+    appended_to = records.appended_to
+
+    def raising(path):
+        def write(record):
+            appended_to(path)(record)
+            if record["epoch"] == 2:
+                ended.set()
+                raise error
+        return write
+
+    def until(epoch):
+        if epoch == 1:
+            assert ended.wait(60)
+            time.sleep(0.3)
+
+    monkeypatch.setattr(opened, "appended_to", raising)
+    delay(monkeypatch, until)
+    result = train(finished, run)
+    assert result.returncode == status and result.stderr.count("\n") == 1, result.stderr
+    assert load(str(run), "simclr", "x").info["epoch"] == 1
+    assert not list((run / "checkpoint").glob(".*"))
+
+
+@pytest.fixture
+def file_limit():
+    """Return a function that limits the size of files, which is to MindSpore as a full disk is."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(finished, tmp_path, monkeypatch, file_limit):
+    delay(monkeypatch, lambda epoch: epoch == 2 and file_limit(200_000))
+    result = train(finished, tmp_path / "run")
+    refused(result, "--train_output_path: cannot write to .*run/checkpoint .File too large.; name a folder ")
+    assert "done" not in result.stdout
+    assert load(str(tmp_path / "run"), "simclr", "x").info["epoch"] == 1
+    assert not list((tmp_path / "run" / "checkpoint").glob(".*"))
+
+
+def test_a_folder_that_cannot_be_written_shows_before_the_first_epoch(finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint").write_text("no folder")
+    result = train(finished, tmp_path / "run")
+    refused(result, "--train_output_path: cannot write to .*run/checkpoint .*; name a folder ")
+    assert "epoch: 1" not in result.stdout
+
+
 # --- resuming ---
 
-def test_a_killed_run_resumes_to_the_same_weights_and_records(finished, tmp_path):
-    """It is killed with a record that is later than its checkpoint, and evaluated; and it has no test images."""
+# Runs a script, and kills the process when half of the second epoch's checkpoint is on the disk.
+KILLED = """
+import os, runpy, signal, sys
+fsync = os.fsync
+def killed(number):
+    path = os.readlink(f"/proc/self/fd/{number}")
+    if "checkpoint_simclr-2." in path:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(number)
+os.fsync = killed
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_run_that_was_killed_while_it_saved_resumes_to_the_same_weights_and_records(finished, tmp_path):
+    """It has a record that is later than its checkpoint, and is evaluated; and it has no test images."""
     run = tmp_path / "killed"
     (tmp_path / "data").mkdir()
     shutil.copy(finished / "data" / "data_batch_1.bin", tmp_path / "data")
-    kill_script("train.py", *arguments("killed"), cwd=tmp_path, when={"kind": "pretrain", "epoch": 2})
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(ROOT / "train.py"), *map(str, arguments("killed"))],
+                            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                            timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    assert list((run / "checkpoint").glob(".checkpoint_simclr-2.*"))
     assert os.readlink(run / "checkpoint" / "latest") == "checkpoint_simclr-1.ckpt"
     assert [record["epoch"] for record in records.read(run / "metrics.jsonl")] == [1, 2]
     (monitored,) = of_kind(records.MONITOR, finished / "run")
@@ -122,7 +228,6 @@ def test_a_killed_run_resumes_to_the_same_weights_and_records(finished, tmp_path
         records.appended_to(run / "metrics.jsonl")(record)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "pretrain", "epoch": 3, "lo')  # as a process leaves it that is killed while it writes
-    (run / "checkpoint" / ".checkpoint_simclr-2.ckpt.7.ckpt").write_bytes(b"half")
 
     out = done(call_script("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", "killed",
                            cwd=tmp_path))
@@ -167,6 +272,8 @@ def test_an_interrupted_run_says_so(finished, tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.stderr.read() == "train.py: interrupted\n"
+    assert load(str(tmp_path / "run"), "simclr", "x").info["epoch"] >= 1
+    assert not list((tmp_path / "run" / "checkpoint").glob(".*"))
 
 
 def test_a_run_is_not_overwritten(finished):

@@ -1,4 +1,6 @@
-"""As moxing.file: copying in a child process. Links are refused: what moxing does with them is not documented.
+"""As moxing.file: a folder in a child process, a file in this one.
+
+Links are refused: what moxing does with them is not documented.
 
 The environment says how it behaves.
 
@@ -15,10 +17,15 @@ def exists(url):
     return os.path.exists(url)
 
 
+def copy(src_url, dst_url):
+    if os.path.isdir(src_url):
+        raise OSError("a folder")
+    _record(src_url, dst_url)
+    _copy(src_url, dst_url)
+
+
 def copy_parallel(src_url, dst_url):
-    if os.environ.get("MOXING_CALLS"):
-        with open(os.environ["MOXING_CALLS"], "a", encoding="utf-8") as calls:
-            calls.write(f"{src_url} -> {dst_url}\n")
+    _record(src_url, dst_url)
     child = os.fork()
     if child == 0:
         status = 1
@@ -29,6 +36,12 @@ def copy_parallel(src_url, dst_url):
             os._exit(status)
     if os.waitpid(child, 0)[1] != 0:
         raise RuntimeError("some parts are failed\nand more lines")
+
+
+def _record(source, target):
+    if os.environ.get("MOXING_CALLS"):
+        with open(os.environ["MOXING_CALLS"], "a", encoding="utf-8") as calls:
+            calls.write(f"{source} -> {target}\n")
 
 
 def _copy(source, target):
