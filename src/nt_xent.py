@@ -6,10 +6,11 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
-from src.distributed.collectives import Gather
+from src.distributed.collectives import row_gather
 
 # The loss of an anchor whose own similarity is masked with this is exact in float32: exp gives 0.
 MASKED = -1e9
+SHORTEST = 1e-12  # squared length of an embedding, below which it is not made longer
 
 
 # Both depend on shapes alone, so they are computed when the graph is compiled and are constants of it.
@@ -64,14 +65,20 @@ class NTXent(nn.Cell):
         self.inverse_temperature = 1 / temperature
         self.rank = rank
         self.world_size = world_size
-        self.gather = Gather(rank) if world_size > 1 else nn.Identity()
+        self.gather = row_gather(rank) if world_size > 1 else nn.Identity()
+        # Operators with a kernel each, forward and backward, where the functions of the same name have several.
+        self.unit_rows = ops.L2Normalize(axis=1, epsilon=SHORTEST)
+        self.product = ops.MatMul(transpose_b=True)
+        self.one_hot, self.one, self.zero = ops.OneHot(), Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)
+        self.cross_entropies = ops.SoftmaxCrossEntropyWithLogits()
+        self.nearest = ops.Argmax(-1, mstype.int32)
 
     def construct(self, z) -> Tuple[Tensor, Tensor]:
         positives = positive_columns(z.shape[0], self.rank)
-        z = z.astype(mstype.float32)
-        z = z / ops.sqrt(ops.maximum((z * z).sum(1, keepdims=True), 1e-12))
-        similarity = ops.matmul(z, self.gather(z).T) * self.inverse_temperature
+        z = self.unit_rows(z.astype(mstype.float32))
+        similarity = self.product(z * self.inverse_temperature, self.gather(z))
         similarity = ops.masked_fill(similarity, own_columns(z.shape[0], self.rank, self.world_size), MASKED)
-        loss = 2 * ops.cross_entropy(similarity, positives)
-        hits = ops.equal(similarity.argmax(1).astype(mstype.int32), positives)
-        return loss, hits.astype(mstype.float32).mean()
+        targets = self.one_hot(positives, similarity.shape[1], self.one, self.zero)
+        loss, _ = self.cross_entropies(similarity, targets)
+        hits = ops.equal(self.nearest(similarity), positives)
+        return 2 * loss.mean(), hits.astype(mstype.float32).mean()

@@ -1,12 +1,10 @@
-"""Optimizers with their weight-decay groups."""
+"""The optimizer of a training: which parameters have weight decay, and which method moves them."""
 from typing import List
 
 import numpy as np
-from mindspore import Parameter, nn
+from mindspore import Parameter
 
-from src.layers.lars import LARS
-
-SGD_MOMENTUM = 0.9
+from src.layers.optimizers import LARS, Adam, Momentum, Optimizer
 
 
 def decays(parameter: Parameter) -> bool:
@@ -15,7 +13,7 @@ def decays(parameter: Parameter) -> bool:
 
 
 def build_optimizer(name: str, parameters: List[Parameter], learning_rates: np.ndarray,
-                    weight_decay: float) -> nn.Optimizer:
+                    weight_decay: float) -> Optimizer:
     """Return Adam, SGD (with momentum 0.9) or LARS over ``parameters``.
 
     Args:
@@ -24,12 +22,7 @@ def build_optimizer(name: str, parameters: List[Parameter], learning_rates: np.n
         learning_rates: one for every step of the whole run.
         weight_decay: L2 penalty, added to the gradients of what ``decays``.
     """
-    groups = [{"params": [p for p in parameters if decays(p)], "weight_decay": weight_decay},
-              {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
-              {"order_params": parameters}]
-    rates = learning_rates.tolist()
-    if name == "Adam":
-        return nn.Adam(groups, learning_rate=rates)
-    if name == "LARS":
-        return LARS(groups, rates, adapts=decays)
-    return nn.Momentum(groups, learning_rate=rates, momentum=SGD_MOMENTUM)
+    layers = [parameter for parameter in parameters if decays(parameter)]
+    vectors = [parameter for parameter in parameters if not decays(parameter)]
+    method = {"Adam": Adam, "SGD": Momentum, "LARS": LARS}[name]
+    return method(layers, vectors, learning_rates.tolist(), weight_decay)

@@ -1,5 +1,8 @@
 """What the ranks of a distributed run tell each other. With one process, nothing happens here.
 
+In a dry run a rank is alone whatever its number: the others are not there, so what the host would hear from them is
+what it has itself. The cells are compiled as ever.
+
 Every function and cell is called by all ranks in the same order, or they wait for each other for ever.
 """
 import json
@@ -7,17 +10,17 @@ from contextlib import contextmanager
 from typing import Any, Iterable, Iterator
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, get_context, nn, ops
 
 from src.common.errors import UserError
+from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 
 
-class Gather(nn.Cell):
-    """Rows (n, d) of this rank -> rows (world_size * n, d) of all ranks, in the order of the ranks.
+class GatherOnCPU(nn.Cell):
+    """``ops.AllGather`` whose gradient is an AllReduce and a slice.
 
-    Its gradient is exact: a rank's rows get the sum of what all ranks ask of them. It is an AllReduce
-    and a slice, for MindSpore's own gradient of AllGather is a ReduceScatter, which the CPU does not have.
+    MindSpore's own is a ReduceScatter, which its CPU back end does not have.
     """
 
     def __init__(self, rank: int):
@@ -34,6 +37,14 @@ class Gather(nn.Cell):
         return (self.sum(gradient)[self.rank * count:(self.rank + 1) * count],)
 
 
+def row_gather(rank: int) -> nn.Cell:
+    """Return what makes of rows (n, d) of this rank the rows (world_size * n, d) of all ranks, in their order.
+
+    Its gradient is exact: a rank's rows get the sum of what all ranks ask of them.
+    """
+    return GatherOnCPU(rank) if get_context("device_target") == "CPU" else ops.AllGather()
+
+
 class Mean(nn.Cell):
     """A tensor of this rank -> the mean over all ranks, with its gradient."""
 
@@ -46,9 +57,26 @@ class Mean(nn.Cell):
         return self.sum(value) * self.share
 
 
+class SumOfEach(nn.Cell):
+    """Tensors of this rank -> the sum of each over all ranks, in few messages where the back end fuses them."""
+
+    def __init__(self):
+        super().__init__()
+        self.sum = ops.AllReduce()
+        self.sum.add_prim_attr("fusion", 1)  # may be fused; process_group.join says how
+        self.for_each = ops.HyperMap()
+
+    def construct(self, values):
+        return self.for_each(self.sum, values)
+
+
+def _is_alone(process: Process) -> bool:
+    return process.world_size == 1 or is_dry_run()
+
+
 def broadcast(parameters: Iterable[Parameter], process: Process) -> None:
     """Give every rank the values of rank 0."""
-    if process.world_size > 1:
+    if not _is_alone(process):
         from_first = ops.Broadcast(0)
         for parameter in parameters:
             parameter.set_data(from_first((parameter,))[0])
@@ -56,7 +84,7 @@ def broadcast(parameters: Iterable[Parameter], process: Process) -> None:
 
 def share(value: Any, process: Process, root: int = 0) -> Any:
     """Return rank ``root``'s ``value``, which JSON can hold; the other ranks' values are ignored."""
-    if process.world_size == 1:
+    if _is_alone(process):
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
     from_root = ops.Broadcast(root)
@@ -80,7 +108,7 @@ def together(process: Process) -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    if process.world_size > 1:
+    if not _is_alone(process):
         failed = ops.AllGather()(Tensor(np.array([error is not None], np.float32))).asnumpy()
         if failed.any():
             first = int(failed.argmax())
@@ -93,6 +121,6 @@ def together(process: Process) -> Iterator[None]:
 
 def sum_over_ranks(values: np.ndarray, process: Process) -> np.ndarray:
     """Return the sum of the ranks' float32 ``values``, on every rank."""
-    if process.world_size == 1:
-        return values
+    if _is_alone(process):
+        return values * process.world_size
     return ops.AllReduce()(Tensor(values)).asnumpy()

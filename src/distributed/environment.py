@@ -7,7 +7,9 @@ from typing import Optional
 
 from src.common.errors import UserError
 from src.common.files import reason_of
-from src.distributed import process_group
+from src.common.logs import logger
+from src.distributed import dry_run, process_group
+from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.
@@ -26,12 +28,14 @@ DEVICE_FILES = {"Ascend": ("/dev/davinci[0-9]*",), "GPU": ("/dev/nvidia[0-9]*", 
 
 
 def is_there(device_target: str) -> bool:
-    """Whether this machine has a device of the kind ``device_target``."""
-    return device_target == "CPU" or any(glob.glob(pattern) for pattern in DEVICE_FILES[device_target])
+    """Whether this machine has a device of the kind ``device_target``, which in a dry run is taken for granted."""
+    return (device_target == "CPU" or is_dry_run()
+            or any(glob.glob(pattern) for pattern in DEVICE_FILES[device_target]))
 
 
 def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_graphs_to: Optional[str] = None,
-            distributed: bool = False, promised_devices: Optional[int] = None) -> Process:
+            distributed: bool = False, promised_devices: Optional[int] = None,
+            jit_level: Optional[str] = None) -> Process:
     """Import MindSpore for a device, in graph mode, seed it and join the processes of a distributed run.
 
     Args:
@@ -41,11 +45,15 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         save_graphs_to: folder for MindSpore's compiled graphs; None writes none.
         distributed: whether this process is one of several.
         promised_devices: how many they must be; None takes any number.
+        jit_level: MindSpore's; None takes what docs/ascend.md says.
 
     Raises:
         UserError: the device is not there, or cannot be used; the processes are not what was promised.
     """
     target = device_target or ("Ascend" if is_there("Ascend") else "CPU")
+    if is_dry_run():
+        dry_run.check(target)
+        logger.warning("dry run (%s=%s): %s", dry_run.VARIABLE, os.environ[dry_run.VARIABLE], dry_run.MEANING)
     if distributed:
         process_group.check_start(target, promised_devices)
     else:
@@ -67,6 +75,9 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         else:
             mindspore.set_device(target, device_id)
             process = Process(target)
+        jit_level = jit_level or _jit_level_for(target)
+        if jit_level:
+            mindspore.set_context(jit_config={"jit_level": jit_level})
         mindspore.ops.ones(1).asnumpy()  # only the first kernel finds out that a device is missing
     except ImportError as error:
         raise UserError(f"MindSpore {mindspore.__version__} does not work with the packages installed here ({error}); "
@@ -78,6 +89,15 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
                         f"here ({reason}); check its driver, or take --device_target CPU") from None
     mindspore.set_seed(seed)
     return process
+
+
+def _jit_level_for(target: str) -> Optional[str]:
+    """Return the level that takes the fewest kernels, or None for MindSpore's own choice."""
+    if target != "Ascend":
+        return None
+    from mindspore._c_expression import MSContext
+    # The first generation compiles whole graphs (O2); its successors have a kernel at a time (O0), or fused ones (O1).
+    return None if MSContext.get_instance().get_ascend_soc_version() == "ascend910" else "O1"
 
 
 def _quieten(distributed: bool) -> None:

@@ -6,6 +6,7 @@ from mindspore import Tensor, nn, ops
 
 from src.distributed.collectives import Mean
 from src.distributed.process_group import Process
+from src.layers.ascend_batch_norm import AscendBatchNorm
 
 EPSILON = 1e-5  # MindSpore's and torchvision's
 KEPT = 0.9      # share of the running statistics that a step keeps
@@ -56,8 +57,8 @@ class Normalise(nn.Cell):
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` with the statistics of all ranks' batches, for the back ends without
-    ``nn.SyncBatchNorm``. Parameters and inference are its own.
+    """``nn.BatchNorm2d`` with the statistics of all ranks' batches, for CPU and GPU. Parameters and inference are its
+    own.
 
     Args:
         channels: C of the inputs (N, C, H, W), where N, H and W are the same on every rank.
@@ -85,5 +86,5 @@ def batch_norm(synchronised: bool, process: Process) -> Callable[..., nn.Cell]:
     if not synchronised or process.world_size == 1:
         return nn.BatchNorm2d
     if process.device_target == "Ascend":
-        return nn.SyncBatchNorm
+        return partial(AscendBatchNorm, epsilon=EPSILON, kept=KEPT, world_size=process.world_size)
     return partial(GlobalBatchNorm, world_size=process.world_size)

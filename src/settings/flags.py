@@ -84,6 +84,9 @@ class RunFlags(Flags):
     epoch_size: int = flag(integer(1), "number of epochs", LEARNING, Group.LEARNING, 100, usual=True)
     seed: int = flag(
         integer(0, LARGEST_SEED), "seed of weights, order and augmentation", LEARNING, Group.LEARNING, 0, usual=True)
+    jit_level: Optional[str] = flag(
+        choice("O0", "O1", "O2"), "how far MindSpore fuses operators; by default O1 on Ascend, and its own choice on "
+        "the first generation (Ascend 910) and elsewhere", CIRCUMSTANCE, Group.DEVICE)
     save_graphs: bool = flag(
         BOOLEAN, "write MindSpore's compiled graphs into the run's folder", CIRCUMSTANCE, Group.RUN, False)
 

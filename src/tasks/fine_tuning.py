@@ -23,7 +23,7 @@ from src.distributed.collectives import share
 from src.evaluation import classifier
 from src.evaluation.features import extract
 from src.evaluation.results import Outcome
-from src.optimizer import SGD_MOMENTUM
+from src.layers.optimizers import MOMENTUM
 from src.run import checkpoint, records
 from src.run.checkpoint import Checkpoint
 from src.run.layout import FineTuned
@@ -195,7 +195,7 @@ def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_siz
                   "class, drawn by the seed)")
     precision = "" if settings.amp_level == "O0" else f", mixed precision {settings.amp_level}, in the test too"
     return (f"{TITLES[settings.initial_weights]}, {labels}, {settings.epoch_size} epochs of "
-            f"{settings.batch_size * world_size} images per step, SGD with momentum {SGD_MOMENTUM:g}, learning rate "
+            f"{settings.batch_size * world_size} images per step, SGD with momentum {MOMENTUM:g}, learning rate "
             f"{settings.learning_rate:g} with cosine decay, weight decay {settings.weight_decay:g}, crops of at least "
             f"{settings.crop_min_scale:g}, flips with probability {settings.flip_probability:g}{precision}, last epoch")
 

@@ -16,4 +16,4 @@ def prepare(given: Given) -> Process:
         return environment.prepare(given["device_target"], given["device_id"])
     graphs = str(Layout.of(given["train_output_path"]).graphs) if given["save_graphs"] else None
     return environment.prepare(given["device_target"], given["device_id"], given["seed"], graphs,
-                               given["run_distribute"], given["device_num"])
+                               given["run_distribute"], given["device_num"], given["jit_level"])

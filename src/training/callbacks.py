@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from src.common.errors import DivergedError
 from src.common.logs import log_epoch, logger
+from src.distributed.dry_run import is_dry_run
 
 BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
 LINE_INTERVAL = 30.0
@@ -26,7 +27,7 @@ def check_finite(totals: Tensor, epoch: int, steps: int) -> None:
     ``totals`` are the train step's; reading them waits for the device.
     """
     loss, _, finite = totals.asnumpy()
-    if finite < steps:
+    if finite < steps and not is_dry_run():
         raise DivergedError(f"the loss of epoch {epoch}, step {int(finite) + 1} is not finite (their sum is {loss}): "
                             "training has diverged; what is saved is from before; begin again with a lower "
                             "--learning_rate (or, in pretraining, a higher --temperature)")
@@ -37,7 +38,7 @@ def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
 
     They are reduced to one answer on the device, so that the host reads once and not once per weight.
     """
-    if not amp.all_finite(list(weights)).asnumpy().all():
+    if not amp.all_finite(list(weights)).asnumpy().all() and not is_dry_run():
         spoiled = next(weight.name for weight in weights if not np.isfinite(weight.asnumpy()).all())
         raise DivergedError(f"{spoiled} is not finite after epoch {epoch}, step {steps}: training has "
                             "diverged; what is saved is from before; begin again with a lower --learning_rate")
@@ -182,6 +183,8 @@ class OverflowReport(Callback):
         steps, scale = parameters.batch_num, float(self.scale.asnumpy())
         epoch = parameters.cur_epoch_num
         overflows = steps - (int(self.updates.asnumpy()[0]) - self.done)
+        if is_dry_run():
+            return  # neither count nor scale was kept
         if overflows == steps and scale <= 1:
             raise DivergedError(f"the gradients of every step of epoch {epoch} overflowed with a loss scale of 1: "
                                 "training has diverged; begin again with a lower --learning_rate or --amp_level O0")

@@ -3,7 +3,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
-from src.distributed.collectives import Mean
+from src.distributed.collectives import Mean, SumOfEach
+from src.layers.optimizers import Optimizer
 
 
 class TrainStep(nn.Cell):
@@ -16,29 +17,30 @@ class TrainStep(nn.Cell):
     loss and totals are those of the global batch on every rank.
     """
 
-    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, world_size: int = 1):
+    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, world_size: int = 1):
         super().__init__(auto_prefix=False)  # parameter names stay the model's own
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.totals = Parameter(Tensor(np.zeros(3, np.float32)), name="totals", requires_grad=False)
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
-        self.average = self.average_gradients = nn.Identity()
+        self.share = 1 / world_size  # of a rank in the mean over all; a factor of the loss is one of its gradients
+        self.average, self.sum_gradients = nn.Identity(), nn.Identity()
         if world_size > 1:
-            self.average = Mean(world_size)
-            self.average_gradients = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=world_size)
+            self.average, self.sum_gradients = Mean(world_size), SumOfEach()
 
     def begin_epoch(self) -> None:
         """Set the totals to zero."""
         self.totals.set_data(Tensor(np.zeros(3, np.float32)))
 
     def forward(self, images, *labels):
-        return self.loss(self.model(images), *labels)
+        loss, accuracy = self.loss(self.model(images), *labels)
+        return self.share * loss, loss, accuracy
 
     def construct(self, images, *labels):
-        (loss, accuracy), gradients = self.value_and_grad(images, *labels)
+        (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)
         measured = self.average(ops.stack([loss, accuracy]))
-        loss = ops.depend(measured[0], self.optimizer(self.average_gradients(gradients)))
+        loss = ops.depend(measured[0], self.optimizer(self.sum_gradients(gradients)))
         return ops.depend(loss, self.add_up(measured))
 
     def add_up(self, measured):
@@ -52,11 +54,13 @@ class ScaledTrainStep(TrainStep):
     """The same for a network in float16, whose small gradients would vanish: the loss is scaled up before
     they are computed and they are scaled down again before the update.
 
-    Where they overflow, the update is left out and ``scaler`` halves the scale. Weights, optimizer and its
-    count of steps, and with it the learning rate, stay as they are.
+    Where they overflow, there is no update, and ``scaler`` halves the scale. Weights, optimizer and its count of
+    steps, and with it the learning rate, stay as they are. There is no branch in this: the optimizer is told to do
+    nothing. A condition would cost the host a look at the device in every step, and on Ascend it does not compile
+    where few cores are visible.
     """
 
-    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, scaler: amp.LossScaler,
+    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, scaler: amp.LossScaler,
                  world_size: int = 1):
         super().__init__(model, loss, optimizer, world_size)
         self.scaler = scaler
@@ -67,13 +71,12 @@ class ScaledTrainStep(TrainStep):
 
     def construct(self, images, *labels):
         (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)
-        gradients = self.scaler.unscale(self.average_gradients(gradients))
+        gradients = self.sum_gradients(gradients)
         # An Ascend in saturation mode tells of its own overflow only, so the ranks have to agree about it.
         overflow = 1 - amp.all_finite(gradients).astype(mstype.float32)
         measured = self.average(ops.stack([loss, accuracy, overflow]))
-        finite = measured[2] == 0
-        loss = measured[0]
-        if finite:
-            loss = ops.depend(loss, self.optimizer(gradients))
+        finite = ops.equal(measured[2], 0)
+        factor = self.share * finite.astype(mstype.float32) / self.scaler.scale_value
+        loss = ops.depend(measured[0], self.optimizer(gradients, factor))
         loss = ops.depend(loss, self.scaler.adjust(finite))
         return ops.depend(loss, self.add_up(measured[:2]))

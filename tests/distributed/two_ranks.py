@@ -23,7 +23,7 @@ from src.data.images import channels_first  # noqa: E402
 from src.distributed.collectives import broadcast  # noqa: E402
 from src.evaluation.features import extract  # noqa: E402
 from src.layers.batch_norm import batch_norm  # noqa: E402
-from src.layers.mixed_precision import in_float16, loss_scaler  # noqa: E402
+from src.layers.mixed_precision import FIRST_SCALE, in_float16, loss_scaler  # noqa: E402
 from src.nt_xent import NTXent  # noqa: E402
 from src.optimizer import build_optimizer  # noqa: E402
 from src.training.step import ScaledTrainStep  # noqa: E402
@@ -58,8 +58,8 @@ def overflow_on_one_rank(slope):
 
 def overflow_seen_by_one_rank():
     """The same on an Ascend in saturation mode: the gradients that the others get are finite."""
-    def all_finite(gradients):
-        return (gradients[0] < (100 if process.rank else 1e30)).all()
+    def all_finite(gradients):  # of sums over the ranks, scaled
+        return (gradients[0] < (200 * FIRST_SCALE if process.rank else 1e30)).all()
 
     mindspores, amp.all_finite = amp.all_finite, all_finite
     found = overflow_on_one_rank(1000)

@@ -17,21 +17,24 @@ sys.path.insert(0, {root!r})
 stub = types.ModuleType("mindspore")  # what is tested happens before the import
 stub.GRAPH_MODE, stub.__version__ = 0, "0"
 stub.set_device = lambda *a: print("device", *a)
-stub.set_context = lambda **k: None
+stub.set_context = lambda mode=0, jit_config=None: print("jit_level", jit_config and jit_config["jit_level"])
 stub.set_seed = lambda s: print("seed", s)
 stub.ops = types.SimpleNamespace(ones=lambda n: types.SimpleNamespace(asnumpy=lambda: None))
 sys.modules["mindspore"] = stub
+compiled = sys.modules["mindspore._c_expression"] = types.ModuleType("mindspore._c_expression")
+compiled.MSContext = types.SimpleNamespace(get_instance=lambda: types.SimpleNamespace(
+    get_ascend_soc_version=lambda: {generation!r}))
 from src.distributed import environment
 environment.DEVICE_FILES = {{"Ascend": ({ascend!r},), "GPU": ("/dev/null",)}}
-print("target", environment.prepare({target!r}, 3, 7).device_target)
+print("target", environment.prepare({target!r}, 3, 7, jit_level={jit_level!r}).device_target)
 for name in environment.CPU_SETTINGS:
     print(name, os.environ.get(name))
 """
 
 
-def report(target, ascend="/nowhere", **env):
+def report(target, ascend="/nowhere", generation="ascend910b", jit_level=None, **env):
     clean = {name: value for name, value in os.environ.items() if name not in environment.CPU_SETTINGS}
-    code = REPORT.format(root=str(ROOT), ascend=ascend, target=target)
+    code = REPORT.format(root=str(ROOT), ascend=ascend, target=target, generation=generation, jit_level=jit_level)
     out = subprocess.run([sys.executable, "-c", code], env={**clean, **env}, capture_output=True, text=True, check=True)
     return dict(line.split(" ", 1) for line in out.stdout.splitlines())
 
@@ -45,6 +48,14 @@ def test_targets_and_their_settings(target, ascend, expected):
     assert found["seed"] == "7"
     for name, value in environment.CPU_SETTINGS.items():
         assert found[name] == (value if expected == "CPU" else "None")
+
+
+@pytest.mark.parametrize("target, generation, wanted, expected", [
+    ("Ascend", "ascend910b", None, "O1"), ("Ascend", "ascend910_93", None, "O1"), ("Ascend", "ascend910", None, "None"),
+    ("CPU", "ascend910b", None, "None"), ("Ascend", "ascend910b", "O0", "O0"), ("Ascend", "ascend910", "O1", "O1"),
+    ("CPU", "", "O1", "O1")])
+def test_operators_are_fused_where_that_saves_kernels(target, generation, wanted, expected):
+    assert report(target, "/dev/null", generation, wanted)["jit_level"] == expected
 
 
 def test_the_users_own_values_win():

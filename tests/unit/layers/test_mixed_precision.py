@@ -10,6 +10,7 @@ from small_network import SmallNetwork
 
 from src.common.errors import DivergedError
 from src.layers import mixed_precision
+from src.layers.ascend_batch_norm import AscendBatchNorm
 from src.layers.batch_norm import GlobalBatchNorm
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
@@ -29,6 +30,10 @@ NETWORK = Network("resnet18", 0.0625, projection_dimension=16, head_batch_norm=T
 
 def views(seed=0):
     return Tensor(np.random.default_rng(seed).integers(0, 256, (2 * BATCH, 3, 32, 32), dtype=np.uint8))
+
+
+def ascend_norm(*channels, **settings):
+    return AscendBatchNorm(*channels, **settings, epsilon=1e-5, kept=0.9, world_size=2)
 
 
 def simclr(norm):
@@ -64,13 +69,13 @@ def test_parameters_keep_names_and_types(level, norm):
 
 
 @pytest.mark.parametrize("level, norm, norm_in_float32", [
-    ("O2", nn.BatchNorm2d, True), ("O2", GlobalBatchNorm, True), ("O2", nn.SyncBatchNorm, True),
-    ("O3", nn.BatchNorm2d, False), ("O3", GlobalBatchNorm, True)])
+    ("O2", nn.BatchNorm2d, True), ("O2", GlobalBatchNorm, True), ("O2", ascend_norm, True),
+    ("O3", nn.BatchNorm2d, False), ("O3", GlobalBatchNorm, True), ("O3", ascend_norm, True)])
 def test_what_is_cast(level, norm, norm_in_float32):
     model = simclr(norm)
     mixed_precision.in_float16(model, level)
     cells = [cell for _, cell in model.cells_and_names()]
-    norms = [cell for cell in cells if isinstance(cell, norm)]
+    norms = [cell for cell in cells if isinstance(cell, nn.BatchNorm2d)]
     weighted = [cell for cell in cells if isinstance(cell, (nn.Conv2d, nn.Dense))]
     assert len(norms) == 21 and len(weighted) == 22
     assert {(cell.fp16, cell.fp32) for cell in weighted} == {(True, False)}

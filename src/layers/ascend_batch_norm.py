@@ -1,0 +1,103 @@
+"""Batch norm over the global batch, made of the kernels that Ascend has for batch norm.
+
+``nn.SyncBatchNorm`` takes the same kernels, but sends the two sums of a layer apart: four all-reduces per layer and
+step, where one forward and one backward are enough.
+"""
+from typing import Any, Callable, List
+
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.ops import Primitive
+from mindspore.ops import signature as sig
+from mindspore.ops._grad_experimental.grad_base import bprop_getters
+
+from src.distributed.collectives import Mean
+
+NCHW = 0  # what the kernels take as the format
+
+
+def kernel(name: str, inputs: List[str], outputs: List[str], **attributes: Any) -> Primitive:
+    """Return a kernel by its name in CANN; none of these is a public operator of MindSpore."""
+    primitive = Primitive(name)
+    primitive.init_prim_io_names(inputs=inputs, outputs=outputs)
+    for attribute, value in attributes.items():
+        primitive.add_prim_attr(attribute, value)
+    return primitive
+
+
+class MeanOfPair(nn.Cell):
+    """Two tensors (C,) of this rank -> the means of both over all ranks, in one message."""
+
+    def __init__(self, world_size: int):
+        super().__init__()
+        self.mean = Mean(world_size)
+
+    def construct(self, first, second):
+        return ops.split(self.mean(ops.concat((first, second))), first.shape[0])
+
+
+class Update(Primitive):
+    """x (N, C, H, W), its sum and sum of squares per channel, gamma, beta, running mean and variance (C,) -> y, the
+    running statistics, which are updated in place, and the batch's mean and biased variance (C,).
+
+    The sums are means over the ranks of what each rank has. The gradient is asked of ``gradient_of_update``.
+    """
+
+    __mindspore_signature__ = (
+        *(sig.make_sig(name) for name in ("x", "sum", "square_sum", "scale", "b")),
+        *(sig.make_sig(name, sig.sig_rw.RW_WRITE) for name in ("mean", "variance")), sig.make_sig("format"))
+
+    def __init__(self, epsilon: float, factor: float, world_size: int):
+        super().__init__("BNTrainingUpdate")
+        self.init_prim_io_names(inputs=["x", "sum", "square_sum", "scale", "b", "mean", "variance", "format"],
+                                outputs=["y", "running_mean", "running_variance", "save_mean", "save_inv_variance"])
+        for name, value in {"isRef": True, "epsilon": epsilon, "factor": factor, "side_effect_mem": True}.items():
+            self.add_prim_attr(name, value)
+        self.mean_of_pair = MeanOfPair(world_size)
+        names = ["grads", "x", "batch_mean", "batch_variance"]
+        self.gradient_sums = kernel("BNTrainingUpdateGrad", names, ["diff_scale", "diff_offset"], epsilon=epsilon)
+        self.gradient = kernel("BNTrainingReduceGrad", [*names[:2], "diff_scale", "diff_offset", "scale", *names[2:]],
+                               ["y"], epsilon=epsilon)
+
+
+# A cell with a ``bprop`` would do the same, but MindSpore then copies every weight of the network twice per step.
+@bprop_getters.register("BNTrainingUpdate")
+def gradient_of_update(update: Update) -> Callable[..., Any]:
+    """Return the gradient of ``Update``, with the whole of batch norm's in its first place."""
+    sums_of_gradient, mean_of_pair, gradient_kernel = update.gradient_sums, update.mean_of_pair, update.gradient
+
+    def bprop(x, total, square_total, gamma, beta, moving_mean, moving_variance, layout, out, gradients):
+        gradient, mean, variance = gradients[0], out[3], out[4]
+        d_gamma, d_beta = sums_of_gradient(gradient, x, mean, variance, layout)
+        mean_d_gamma, mean_d_beta = mean_of_pair(d_gamma, d_beta)
+        d_x = gradient_kernel(gradient, x, mean_d_gamma, mean_d_beta, gamma, mean, variance, layout)
+        return (d_x, ops.zeros_like(total), ops.zeros_like(square_total), d_gamma, d_beta,
+                ops.zeros_like(moving_mean), ops.zeros_like(moving_variance), layout)
+
+    return bprop
+
+
+class AscendBatchNorm(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` with the statistics of all ranks' batches. Parameters and inference are its own.
+
+    Args:
+        channels: C of the inputs (N, C, H, W), where N, H and W are the same on every rank.
+        gamma_init: initial scale.
+        epsilon: added to the variance.
+        kept: share of the running statistics that a step keeps.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, channels: int, gamma_init: str = "ones", *, epsilon: float, kept: float, world_size: int):
+        super().__init__(channels, eps=epsilon, momentum=kept, gamma_init=gamma_init)
+        self.sums = kernel("BNTrainingReduce", ["x", "format"], ["sum", "square_sum"])
+        self.mean_of_pair = MeanOfPair(world_size)
+        self.update = Update(epsilon, 1 - kept, world_size)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+        images = ops.stop_gradient(x).astype(mstype.float32)  # of float16 ones the kernel would give sums in float16
+        total, square_total = self.mean_of_pair(*self.sums(images, NCHW))
+        return self.update(x, ops.stop_gradient(total), ops.stop_gradient(square_total), self.gamma, self.beta,
+                           self.moving_mean, self.moving_variance, NCHW)[0]
