@@ -97,7 +97,7 @@ def join(device_target: str) -> Process:
         reason = reason_of(error).split(". ")[0]  # MindSpore goes on with a list that is on other lines
         raise UserError(f"--run_distribute: the processes of this run cannot reach each other ({reason}); "
                         f"check that all of them were started, and {where}") from None
-    # Gradients that may be fused go in messages of some 64 MB; without this they go one by one.
+    # Gradients that may be fused go in messages of some 20 MB; without this they go one by one.
     mindspore.set_auto_parallel_context(parallel_mode=mindspore.ParallelMode.DATA_PARALLEL,
                                         comm_fusion={"allreduce": {"mode": "auto", "config": None}})
     return Process(device_target, communication.get_rank(), communication.get_group_size())

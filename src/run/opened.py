@@ -93,7 +93,8 @@ class Run:
 def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator[Run]:
     """Open a run for a script; the arguments are those of ``Run``.
 
-    At the end, and after an error or an interruption, the run is copied to its place in the cloud.
+    At the end, and after an error or an interruption, the run is copied to its place in the cloud. A dry run ends with
+    the one figure that it gives.
 
     Raises:
         UserError: the last copy failed.
@@ -109,6 +110,9 @@ def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator
         raise
     if run.copy and run.has_begun:
         run.copy.send()
+    if is_dry_run():
+        logger.info("dry run: %.0f MB of device memory at most (workspaces of kernels are as CANN tells them)",
+                    mindspore.runtime.max_memory_allocated() / 2**20)
 
 
 def _check_kind(layout: Layout) -> None:

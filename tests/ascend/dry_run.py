@@ -67,8 +67,8 @@ class Collective(NamedTuple):
 class DryRun(NamedTuple):
     """What a program has left.
 
-    ``kernels`` has those that are launched, by operator, and ``views`` those that are made and never launched; ``graph``
-    is MindSpore's text of the graph, where that was asked for.
+    ``kernels`` has those that are launched, by operator, and ``views`` those that are made and never launched;
+    ``graph`` is MindSpore's text of the graph, where that was asked for.
     """
 
     status: int

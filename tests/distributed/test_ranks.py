@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-import communication
 import equivalence
 import numpy as np
 import pytest
@@ -31,11 +30,9 @@ from mindspore import nn, ops
 import train
 from src.distributed import collectives
 from src.distributed.process_group import Process
+from src.layers.ascend_batch_norm import AscendBatchNorm
 from src.layers.batch_norm import GlobalBatchNorm, batch_norm
-from src.resnet import build_encoder
 from src.run import checkpoint, records
-from src.settings.network import Network
-from src.simclr_model import SimCLR, build_head
 from src.tasks import inputs, pretraining
 from src.training import loop
 
@@ -104,29 +101,6 @@ def test_two_processes_compute_what_one_does(tmp_path):
         assert found[kind]["worst"] < reach, found
 
 
-def test_what_a_rank_sends(tmp_path):
-    """Counted from the graph of one of 4 ranks, against the sizes of what must be sent, and no collective more."""
-    options = argparse.Namespace(encoder="resnet18", width_multiplier=0.0625, batch_size=8)
-    found = communication.count(options, 4)
-    network = Network("resnet18", 0.0625, projection_dimension=128)
-    encoder = build_encoder(network)
-    model = SimCLR(encoder, build_head(encoder.features, network))
-    weights = model.trainable_params()
-    channels = sum(parameter.size for name, parameter in model.parameters_and_names() if name.endswith("moving_mean"))
-    norms = sum(name.endswith("moving_mean") for name, _ in model.parameters_and_names())
-    # MindSpore may merge the gradients of two shifts into one, where both are shifts of the same sum.
-    twins = [weight.size for weight in weights if weight.name.endswith("downsample.1.beta")]
-    gradients = found["collectives"].pop("gradients"), found["bytes_sent"].pop("gradients")
-    assert len(weights) - len(twins) <= gradients[0] <= len(weights)
-    size = sum(weight.size for weight in weights)
-    assert 1.5 * 4 * (size - sum(twins)) <= gradients[1] <= 1.5 * 4 * size
-    assert found["collectives"] == {"embeddings": 2, "batch norm": 2 * norms, "loss": 1}
-    rows = 4 * 2 * 8 * 128  # bytes of a rank's embeddings
-    assert found["bytes_sent"] == {
-        "embeddings": 3 * rows + 1.5 * 4 * rows, "batch norm": 1.5 * 4 * 4 * channels, "loss": 1.5 * 4 * 2}
-    assert found["similarity_matrix_bytes"] == 4 * 16 * 64
-
-
 class Built(Exception):
     """The network and the loss are built, and that is enough."""
 
@@ -155,8 +129,8 @@ def test_what_is_across_devices_can_be_chosen(monkeypatch, tmp_path, across, syn
     assert isinstance(model.projection_head.bn1, GlobalBatchNorm) is (synchronised == "True")
 
 
-def test_ascend_has_mindspores_own_batch_norm():
-    assert batch_norm(True, Process("Ascend", 0, 8)) is nn.SyncBatchNorm
+def test_batch_norm_is_of_all_ranks_where_there_are_several():
+    assert isinstance(batch_norm(True, Process("Ascend", 0, 8))(4), AscendBatchNorm)
     assert batch_norm(True, Process("Ascend")) is batch_norm(False, Process("GPU", 0, 8)) is nn.BatchNorm2d
 
 

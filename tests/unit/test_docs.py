@@ -1,7 +1,9 @@
 """The pages are true of the tree: what they name is there, and their links lead somewhere."""
 import ast
+import json
 import re
 
+import communication
 import pytest
 from helpers import ROOT
 
@@ -31,6 +33,13 @@ def test_files_that_are_named_are_there(page):
     named = re.findall(r"`((?:src|docs|tests|benchmarks|scripts|configs)/[\w./-]+)`", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing, f"{page.name} names {missing}"
+
+
+def test_the_tables_of_communication_are_what_was_counted():
+    saved = json.loads((ROOT / "benchmarks" / "results" / "communication.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    for table in communication.tables({int(devices): found for devices, found in saved["devices"].items()}):
+        assert f"\n\n{table}\n\n" in page
 
 
 def test_the_house_lists_every_module_in_its_own_words():

@@ -66,6 +66,33 @@ def test_ten_updates_and_decay_groups(name, formula, decay):
         assert difference <= 1e-4 * np.linalg.norm(moved), parameter.name
 
 
+def state(optimizer):
+    return {parameter.name: parameter.asnumpy().copy() for parameter in optimizer.get_parameters()}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
+@pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
+def test_a_factor_of_0_leaves_everything_as_it_is(name, bad):
+    """In the first update, where Adam has no moments yet, and later; in between a factor is one of the gradients."""
+    optimizers = []
+    for _ in range(2):
+        rng = np.random.default_rng(0)
+        parameters = [Parameter(Tensor(rng.normal(size=shape).astype(np.float32)), name=key)
+                      for key, shape in START.items()]
+        optimizers.append(build_optimizer(name, parameters, RATES, DECAY))
+    plain, told = optimizers
+    for _ in range(3):
+        good = [rng.normal(size=parameter.shape).astype(np.float32) for parameter in told.parameters]
+        spoiled = [np.where(np.arange(g.size).reshape(g.shape) % 2, np.float32(bad), g) for g in good]
+        before = state(told)
+        told(tuple(map(Tensor, spoiled)), Tensor(np.float32(0)))
+        assert all(np.array_equal(before[key], value) for key, value in state(told).items())
+        told(tuple(map(Tensor, good)), Tensor(np.float32(0.25)))
+        plain(tuple(Tensor(np.float32(0.25) * g) for g in good))
+        assert all(np.array_equal(value, state(plain)[key]) for key, value in state(told).items())
+    assert int(told.global_step.asnumpy()[0]) == 3
+
+
 def test_lars_keeps_the_rate_of_every_gradient():
     """The rate is inside the velocity: after a first step a rate of nearly 0 does not stop what is under way."""
     dense = nn.Dense(2, 2, weight_init="ones")
