@@ -67,7 +67,6 @@ class NTXent(nn.Cell):
         self.world_size = world_size
         self.gather = row_gather(rank) if world_size > 1 else nn.Identity()
         # Operators with a kernel each, forward and backward, where the functions of the same name have several.
-        self.unit_rows = ops.L2Normalize(axis=1, epsilon=SHORTEST)
         self.product = ops.MatMul(transpose_b=True)
         self.one_hot, self.one, self.zero = ops.OneHot(), Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)
         self.cross_entropies = ops.SoftmaxCrossEntropyWithLogits()
@@ -75,7 +74,8 @@ class NTXent(nn.Cell):
 
     def construct(self, z) -> Tuple[Tensor, Tensor]:
         positives = positive_columns(z.shape[0], self.rank)
-        z = self.unit_rows(z.astype(mstype.float32))
+        z = z.astype(mstype.float32)
+        z = z / ops.sqrt(ops.maximum((z * z).sum(1, keepdims=True), SHORTEST))  # (ops.L2Normalize crawls on a CPU)
         similarity = self.product(z * self.inverse_temperature, self.gather(z))
         similarity = ops.masked_fill(similarity, own_columns(z.shape[0], self.rank, self.world_size), MASKED)
         targets = self.one_hot(positives, similarity.shape[1], self.one, self.zero)

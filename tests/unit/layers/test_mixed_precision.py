@@ -68,10 +68,13 @@ def test_parameters_keep_names_and_types(level, norm):
     assert {p.dtype for p in model.get_parameters()} == {mstype.float32}
 
 
-@pytest.mark.parametrize("level, norm, norm_in_float32", [
-    ("O2", nn.BatchNorm2d, True), ("O2", GlobalBatchNorm, True), ("O2", ascend_norm, True),
-    ("O3", nn.BatchNorm2d, False), ("O3", GlobalBatchNorm, True), ("O3", ascend_norm, True)])
-def test_what_is_cast(level, norm, norm_in_float32):
+@pytest.mark.parametrize("device, level, norm, of_norms", [
+    ("CPU", "O2", nn.BatchNorm2d, "float32"), ("CPU", "O2", GlobalBatchNorm, "float32"),
+    ("CPU", "O3", nn.BatchNorm2d, "float16"), ("CPU", "O3", GlobalBatchNorm, "float32"),
+    ("Ascend", "O2", nn.BatchNorm2d, "as it is"), ("Ascend", "O2", ascend_norm, "as it is"),
+    ("Ascend", "O3", nn.BatchNorm2d, "as it is"), ("Ascend", "O3", ascend_norm, "as it is")])
+def test_what_is_cast(monkeypatch, device, level, norm, of_norms):
+    monkeypatch.setattr(mixed_precision, "get_context", lambda name: {"device_target": device}[name])
     model = simclr(norm)
     mixed_precision.in_float16(model, level)
     cells = [cell for _, cell in model.cells_and_names()]
@@ -79,7 +82,7 @@ def test_what_is_cast(level, norm, norm_in_float32):
     weighted = [cell for cell in cells if isinstance(cell, (nn.Conv2d, nn.Dense))]
     assert len(norms) == 21 and len(weighted) == 22
     assert {(cell.fp16, cell.fp32) for cell in weighted} == {(True, False)}
-    assert {(cell.fp16, cell.fp32) for cell in norms} == {(not norm_in_float32, norm_in_float32)}
+    assert {(cell.fp16, cell.fp32) for cell in norms} == {(of_norms == "float16", of_norms == "float32")}
 
 
 # --- steps ---
