@@ -83,8 +83,8 @@ class Adam(Optimizer):
         super().__init__(*arguments)
         self.moment1 = self.parameters.clone(prefix="moment1", init="zeros")
         self.moment2 = self.parameters.clone(prefix="moment2", init="zeros")
-        self.beta1_power = Parameter(Tensor([1.0], mstype.float32), name="beta1_power")
-        self.beta2_power = Parameter(Tensor([1.0], mstype.float32), name="beta2_power")
+        self.beta1_power = Parameter(Tensor(1.0, mstype.float32), name="beta1_power")
+        self.beta2_power = Parameter(Tensor(1.0, mstype.float32), name="beta2_power")
         self.beta1, self.beta2 = (Tensor(beta, mstype.float32) for beta in BETAS)
         self.adam = ops.Adam()
 

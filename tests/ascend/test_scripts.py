@@ -1,5 +1,6 @@
 """The scripts with --device_target Ascend, as a user calls them, in a dry run: they end well and leave their files."""
 import os
+import re
 
 import mindspore as ms
 import numpy as np
@@ -66,7 +67,9 @@ def test_pretraining(folder, pretrain, name):
     assert sorted(os.listdir(folder / name / "checkpoint")) == [
         *(f"checkpoint_simclr-{epoch}.ckpt" for epoch in range(EPOCHS + 1)), "latest"]
     said = (folder / name / "log").read_text()
-    assert said.count("monitor, epoch") == EPOCHS and said.splitlines()[-1].startswith(f"done, {EPOCHS} epochs")
+    *_, last_but_one, last = said.splitlines()
+    assert said.count("monitor, epoch") == EPOCHS and last_but_one.startswith(f"done, {EPOCHS} epochs")
+    assert float(re.fullmatch(r"dry run: (\d+) MB of device memory at most \(.*\)", last)[1]) > 0
 
 
 def test_pretraining_as_one_of_several_ranks(folder, call):

@@ -113,7 +113,7 @@ def differences_of(ours, theirs):
 
 
 class Gradients(nn.Cell):
-    """Views -> (loss, accuracy), gradients. (value_and_grad alone keeps the first weights it saw.)"""
+    """Views -> (_, loss, accuracy), gradients. (value_and_grad alone keeps the first weights it saw.)"""
 
     def __init__(self, step):
         super().__init__(auto_prefix=False)
@@ -212,7 +212,7 @@ def test_features_loss_gradients_and_statistics(network, request):
     for seed in SEEDS:
         pair.start(seed)
         views = views_of(seed, 0, pair.network.image_size)
-        (loss, accuracy), gradients = gradients_of(Tensor(views))  # also moves the statistics
+        (_, loss, accuracy), gradients = gradients_of(Tensor(views))  # also moves the statistics
         statistics = values(pair.model)
         still = torch.optim.SGD(pair.reference.parameters(), 0.0)
         expected_loss, expected_accuracy = pair.train_reference(still, views)
