@@ -1,7 +1,7 @@
 """Adam, SGD and LARS. An update can be called off, and takes few kernels: the host of an Ascend starts each of them."""
 from typing import Any, List
 
-from mindspore import Parameter, Tensor, mint, nn, ops
+from mindspore import Parameter, Tensor, get_context, mint, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops.auto_generate import SplitWithSize
 
@@ -49,6 +49,7 @@ class Optimizer(nn.Optimizer):
         self.decay = decay
         self.multiply = ops.MulNoNan()  # 0 whatever is multiplied by 0
         self.split = SplitWithSize()    # mint.split gives views, which are no inputs for the kernels of updates
+        self.joins = get_context("device_target") == "Ascend"
         self.one, self.zero = Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)
 
     def construct(self, gradients, factor=None):
@@ -68,8 +69,10 @@ class Optimizer(nn.Optimizer):
         return self.hyper_map(ops.partial(_times, self.multiply, factor), tensors)
 
     def all_times(self, factor, vectors):
-        """Do the same in one kernel: vectors are many and short."""
-        return self.split(self.multiply(ops.concat(vectors), factor), self.sizes, 0) if vectors else vectors
+        """Do the same; on Ascend, where a kernel costs more than short vectors do, in one for all of them."""
+        if not self.joins or not vectors:
+            return self.times(factor, vectors)
+        return self.split(self.multiply(ops.concat(vectors), factor), self.sizes, 0)
 
     def unless(self, happens, changed, unchanged):
         """Return what is ``changed`` by an update, or ``unchanged`` where none happens."""
