@@ -128,8 +128,9 @@ def network(options: argparse.Namespace, **more: Any) -> "Network":
     return Network(options.encoder, options.width_multiplier, projection_dimension=DIMENSION, **more)
 
 
-def learner(network: "Network", process: "Process", rates: "np.ndarray", optimizer: str = "Adam") -> "Learner":
-    """Return what train.py trains, by its lines: batch norm and negatives across devices, no mixed precision."""
+def learner(network: "Network", process: "Process", rates: "np.ndarray", optimizer: str = "Adam",
+            amp_level: str = "O0") -> "Learner":
+    """Return what train.py trains, by its lines: batch norm and negatives across devices."""
     from src.layers.batch_norm import batch_norm
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
@@ -142,7 +143,7 @@ def learner(network: "Network", process: "Process", rates: "np.ndarray", optimiz
     model = SimCLR(encoder, build_head(encoder.features, network, norm))
     loss = NTXent(TEMPERATURE, process.rank, process.world_size)
     built = build_optimizer(optimizer, model.trainable_params(), rates, WEIGHT_DECAY)
-    found = learner_of(model, loss, built, rates, world_size=process.world_size)
+    found = learner_of(model, loss, built, rates, amp_level, process.world_size)
     found.step.set_train()
     return found
 

@@ -28,9 +28,8 @@ EPOCHS, STEPS = 3, 6
 CLASSIFIER_EPOCHS, CLASSIFIER_STEPS = 12, 7
 TEST_LABELS = np.arange(37) % 10
 
-# Runs a script, and kills the process as soon as a certain record is written.
-KILLED = """
-import os, runpy, signal, sys
+# Kills the process as soon as a certain record is written.
+BY_A_RECORD = """
 from src.run import records
 append = records.appended_to
 def appended_to(path):
@@ -40,6 +39,10 @@ def appended_to(path):
             os.kill(os.getpid(), signal.SIGKILL)
     return write
 records.appended_to = appended_to
+"""
+TRAPPED = """
+import os, runpy, signal, sys
+{trap}
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -62,9 +65,14 @@ def start_script(script, *arguments, cwd, timeout=300, env=None):
 
 def kill_script(script, *arguments, cwd, when):
     """Run a script in a process of its own, which is killed when it has written a record with the values ``when``."""
-    found = subprocess.run([sys.executable, "-c", KILLED.format(wanted=when), str(ROOT / script),
-                            *map(str, arguments)], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                           capture_output=True, text=True, timeout=300)
+    trap_script(script, *arguments, cwd=cwd, trap=BY_A_RECORD.format(wanted=when))
+
+
+def trap_script(script, *arguments, cwd, trap):
+    """Run a script in a process of its own, after the code ``trap``, which has it killed."""
+    found = subprocess.run([sys.executable, "-c", TRAPPED.format(trap=trap), str(ROOT / script), *map(str, arguments)],
+                           cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                           timeout=300)
     assert found.returncode == -signal.SIGKILL, found.stdout + found.stderr
 
 

@@ -16,13 +16,14 @@ from src.distributed.collectives import Mean
 NCHW = 0  # what the kernels take as the format
 
 
-def kernel(name: str, inputs: List[str], outputs: List[str], **attributes: Any) -> Primitive:
-    """Return a kernel by its name in CANN; none of these is a public operator of MindSpore."""
-    primitive = Primitive(name)
-    primitive.init_prim_io_names(inputs=inputs, outputs=outputs)
-    for attribute, value in attributes.items():
-        primitive.add_prim_attr(attribute, value)
-    return primitive
+class Kernel(Primitive):
+    """A kernel by its name in CANN; none of these is a public operator of MindSpore."""
+
+    def __init__(self, name: str, inputs: List[str], outputs: List[str], **attributes: Any):
+        super().__init__(name)
+        self.init_prim_io_names(inputs=inputs, outputs=outputs)
+        for attribute, value in attributes.items():
+            self.add_prim_attr(attribute, value)
 
 
 class MeanOfPair(nn.Cell):
@@ -36,7 +37,7 @@ class MeanOfPair(nn.Cell):
         return ops.split(self.mean(ops.concat((first, second))), first.shape[0])
 
 
-class Update(Primitive):
+class Update(Kernel):
     """x (N, C, H, W), its sum and sum of squares per channel, gamma, beta, running mean and variance (C,) -> y, the
     running statistics, which are updated in place, and the batch's mean and biased variance (C,).
 
@@ -48,15 +49,13 @@ class Update(Primitive):
         *(sig.make_sig(name, sig.sig_rw.RW_WRITE) for name in ("mean", "variance")), sig.make_sig("format"))
 
     def __init__(self, epsilon: float, factor: float, world_size: int):
-        super().__init__("BNTrainingUpdate")
-        self.init_prim_io_names(inputs=["x", "sum", "square_sum", "scale", "b", "mean", "variance", "format"],
-                                outputs=["y", "running_mean", "running_variance", "save_mean", "save_inv_variance"])
-        for name, value in {"isRef": True, "epsilon": epsilon, "factor": factor, "side_effect_mem": True}.items():
-            self.add_prim_attr(name, value)
+        super().__init__("BNTrainingUpdate", ["x", "sum", "square_sum", "scale", "b", "mean", "variance", "format"],
+                         ["y", "running_mean", "running_variance", "save_mean", "save_inv_variance"], isRef=True,
+                         epsilon=epsilon, factor=factor, side_effect_mem=True)
         self.mean_of_pair = MeanOfPair(world_size)
         names = ["grads", "x", "batch_mean", "batch_variance"]
-        self.gradient_sums = kernel("BNTrainingUpdateGrad", names, ["diff_scale", "diff_offset"], epsilon=epsilon)
-        self.gradient = kernel("BNTrainingReduceGrad", [*names[:2], "diff_scale", "diff_offset", "scale", *names[2:]],
+        self.gradient_sums = Kernel("BNTrainingUpdateGrad", names, ["diff_scale", "diff_offset"], epsilon=epsilon)
+        self.gradient = Kernel("BNTrainingReduceGrad", [*names[:2], "diff_scale", "diff_offset", "scale", *names[2:]],
                                ["y"], epsilon=epsilon)
 
 
@@ -90,7 +89,7 @@ class AscendBatchNorm(nn.BatchNorm2d):
 
     def __init__(self, channels: int, gamma_init: str = "ones", *, epsilon: float, kept: float, world_size: int):
         super().__init__(channels, eps=epsilon, momentum=kept, gamma_init=gamma_init)
-        self.sums = kernel("BNTrainingReduce", ["x", "format"], ["sum", "square_sum"])
+        self.sums = Kernel("BNTrainingReduce", ["x", "format"], ["sum", "square_sum"])
         self.mean_of_pair = MeanOfPair(world_size)
         self.update = Update(epsilon, 1 - kept, world_size)
 

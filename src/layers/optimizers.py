@@ -103,21 +103,27 @@ class Adam(Optimizer):
 class Momentum(Optimizer):
     """SGD with momentum: v = 0.9 v + g, w = w - rate v."""
 
+    prefix = "moments"  # of the names of v in a checkpoint
+
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self.moments = self.parameters.clone(prefix="moments", init="zeros")
+        self.velocities = self.parameters.clone(prefix=self.prefix, init="zeros")
         self.share = Tensor(MOMENTUM, mstype.float32)
         self.momentum = ops.ApplyMomentum()
 
     def update(self, layers, vectors, rate, happens):
         if happens is not None:  # the decay was added after they were multiplied by 0
             layers = self.times(happens.astype(mstype.float32), layers)
+        return self.move(layers + vectors, rate, happens)
+
+    def move(self, gradients, rate, happens):
+        """Update velocities and parameters."""
         share = self.unless(happens, self.share, self.one)
-        return self.hyper_map(ops.partial(_momentum, self.momentum, share, rate), self.parameters, self.moments,
-                              layers + vectors)
+        return self.hyper_map(ops.partial(_momentum, self.momentum, share, rate), self.parameters, self.velocities,
+                              gradients)
 
 
-class LARS(Optimizer):
+class LARS(Momentum):
     """Momentum with a learning rate of its own for every layer (You et al. 2017, "Large batch training of
     convolutional networks"), as SimCLR's original implementation has it
     (github.com/google-research/simclr, tf2/lars_optimizer.py):
@@ -131,20 +137,14 @@ class LARS(Optimizer):
     # MindSpore's own nn.LARS is another method: its trust is |w| / (|g| + decay |w| + 1e-5), and the rate stays outside
     # of the velocity. It is also deprecated since 2.9, and its kernel is missing on the CPU.
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        self.velocities = self.parameters.clone(prefix="velocity", init="zeros")
-        self.share = Tensor(MOMENTUM, mstype.float32)
-        self.momentum = ops.ApplyMomentum()
+    prefix = "velocity"
 
     def update(self, layers, vectors, rate, happens):
         if layers:  # what is alike is computed for all at once
             trusts = _trust(ops.stack(self.hyper_map(_square_sum, self.layers)),
                             ops.stack(self.hyper_map(_square_sum, layers)))
             layers = self.hyper_map(ops.mul, layers, ops.unstack(rate * trusts))
-        share, moves = self.unless(happens, self.share, self.one), self.unless(happens, self.one, self.zero)
-        return self.hyper_map(ops.partial(_momentum, self.momentum, share, moves), self.parameters, self.velocities,
-                              layers + self.all_times(rate, vectors))
+        return self.move(layers + self.all_times(rate, vectors), self.unless(happens, self.one, self.zero), happens)
 
 
 def _square_sum(values):

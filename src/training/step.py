@@ -13,7 +13,7 @@ class TrainStep(nn.Cell):
     Or images (B, 3, side, side) and labels (B,): what follows the images goes to ``loss``, behind the network's
     output. ``totals`` (3,) sums up on the device, from one ``begin_epoch`` to the next: loss, the accuracy that
     ``loss`` tells, and one for every step before the first whose loss is not finite. On several devices
-    (``world_size``) the gradients are averaged, by all-reduces that are fused into one where the back end can, and
+    (``world_size``) the gradients are averaged, by all-reduces that are fused into a few where the back end can, and
     loss and totals are those of the global batch on every rank.
     """
 
@@ -35,7 +35,11 @@ class TrainStep(nn.Cell):
 
     def forward(self, images, *labels):
         loss, accuracy = self.loss(self.model(images), *labels)
-        return self.share * loss, loss, accuracy
+        return self.scaled(loss), loss, accuracy
+
+    def scaled(self, loss):
+        """Return what the gradients are of."""
+        return self.share * loss
 
     def construct(self, images, *labels):
         (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)
@@ -65,9 +69,8 @@ class ScaledTrainStep(TrainStep):
         super().__init__(model, loss, optimizer, world_size)
         self.scaler = scaler
 
-    def forward(self, images, *labels):
-        loss, accuracy = self.loss(self.model(images), *labels)
-        return self.scaler.scale(loss), loss, accuracy
+    def scaled(self, loss):
+        return self.scaler.scale(loss)
 
     def construct(self, images, *labels):
         (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)

@@ -1,11 +1,12 @@
 """What the dry runs share: the stand-ins for CANN's libraries, and the train steps that were compiled."""
-import fcntl
 import os
 import shutil
 
 import pytest
 from ascend import budgets
 from ascend import stand_ins as making
+
+from src.common.files import one_at_a_time
 
 
 @pytest.fixture(scope="session")
@@ -15,8 +16,7 @@ def stand_ins(tmp_path_factory):
         pytest.skip(making.why_not())
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "stand_ins"
-    with open(f"{folder}.lock", "w", encoding="utf-8") as lock:  # several workers share them
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(folder):  # several workers share them
         if not folder.exists():
             unfinished = folder.with_name("unfinished_stand_ins")
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -152,9 +152,9 @@ def purpose_of(scope: str, fused: bool, inputs: int) -> str:
     """Return what a collective is for, from the cells that it stands in."""
     if "Norm" in scope:
         return "batch norm"
-    if "NTXent" in scope or "-Gather" in scope:
+    if "NTXent" in scope:
         return "negatives"
-    if fused or inputs > 1 or "GradReducer" in scope:
+    if fused or inputs > 1:
         return "gradients"
     return "totals" if "-Mean" in scope else "other"
 

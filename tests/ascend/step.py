@@ -4,18 +4,21 @@
 """
 import argparse
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parent.parent.parent / "benchmarks"))
+import common
 from src.distributed import environment
+
+SIDE = 32  # of the images
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="resnet50")
-    parser.add_argument("--width_multiplier", type=float, default=1.0)
-    parser.add_argument("--stem", default="cifar")
-    parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--head_batch_norm", default="True", choices=("True", "False"))
     parser.add_argument("--optimizer", default="Adam")
     parser.add_argument("--amp_level", default="O0")
@@ -26,27 +29,13 @@ def main() -> None:
 
     from mindspore import Tensor
 
-    from src.layers.batch_norm import batch_norm
-    from src.nt_xent import NTXent
-    from src.optimizer import build_optimizer
-    from src.resnet import build_encoder
     from src.settings.network import Network
-    from src.simclr_model import SimCLR, build_head
-    from src.training.loop import learner_of
 
-    network = Network(options.encoder, options.width_multiplier, options.stem, options.image_size,
-                      projection_dimension=128, head_batch_norm=options.head_batch_norm == "True")
-    norm = batch_norm(True, process)
-    encoder = build_encoder(network, norm)
-    model = SimCLR(encoder, build_head(encoder.features, network, norm))
-    loss = NTXent(0.5, process.rank, process.world_size)
-    rates = np.full(10, 1e-3, np.float32)
-    optimizer = build_optimizer(options.optimizer, model.trainable_params(), rates, 1e-4)
-    step = learner_of(model, loss, optimizer, rates, options.amp_level, process.world_size).step
-    step.set_train()
-    views = Tensor(np.zeros((2 * options.batch_size, 3, options.image_size, options.image_size), np.uint8))
-    step(views)
-    print(f"{sum(parameter.size for parameter in model.trainable_params())} parameters to train")
+    network = Network(options.encoder, image_size=SIDE, projection_dimension=common.DIMENSION,
+                      head_batch_norm=options.head_batch_norm == "True")
+    learner = common.learner(network, process, np.full(10, 1e-3, np.float32), options.optimizer, options.amp_level)
+    learner.step(Tensor(np.zeros((2 * options.batch_size, 3, SIDE, SIDE), np.uint8)))
+    print(f"{sum(parameter.size for parameter in learner.model.trainable_params())} parameters to train")
 
 
 if __name__ == "__main__":

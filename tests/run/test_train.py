@@ -4,8 +4,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -15,7 +13,6 @@ import pytest
 import yaml
 from helpers import (
     EPOCHS,
-    ROOT,
     SMALL,
     STEPS,
     begun_script,
@@ -25,6 +22,7 @@ from helpers import (
     of_kind,
     refused,
     start_script,
+    trap_script,
     values,
     write_cifar,
 )
@@ -194,9 +192,8 @@ def test_a_folder_that_cannot_be_written_shows_before_the_first_epoch(finished, 
 
 # --- resuming ---
 
-# Runs a script, and kills the process when half of the second epoch's checkpoint is on the disk.
-KILLED = """
-import os, runpy, signal, sys
+# Kills the process when half of the second epoch's checkpoint is on the disk.
+HALF_A_CHECKPOINT = """
 fsync = os.fsync
 def killed(number):
     path = os.readlink(f"/proc/self/fd/{number}")
@@ -205,8 +202,6 @@ def killed(number):
         os.kill(os.getpid(), signal.SIGKILL)
     fsync(number)
 os.fsync = killed
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -215,10 +210,7 @@ def test_a_run_that_was_killed_while_it_saved_resumes_to_the_same_weights_and_re
     run = tmp_path / "killed"
     (tmp_path / "data").mkdir()
     shutil.copy(finished / "data" / "data_batch_1.bin", tmp_path / "data")
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(ROOT / "train.py"), *map(str, arguments("killed"))],
-                            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-                            timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    trap_script("train.py", *arguments("killed"), cwd=tmp_path, trap=HALF_A_CHECKPOINT)
     assert list((run / "checkpoint").glob(".checkpoint_simclr-2.*"))
     assert os.readlink(run / "checkpoint" / "latest") == "checkpoint_simclr-1.ckpt"
     assert [record["epoch"] for record in records.read(run / "metrics.jsonl")] == [1, 2]
