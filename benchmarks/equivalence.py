@@ -24,7 +24,7 @@ import numpy as np
 import common
 
 REACH = {"loss": 1e-5, "gradients": 1e-4, "statistics": 1e-4, "weights": 1e-4}
-FIRST_MOMENTS = {"Adam": "moment1", "SGD": "moments"}  # what the optimizers call them; they begin as zeros
+FIRST_MOMENTS = {"Adam": "moment1", "SGD": "velocities"}  # of the optimizers; they begin as zeros
 CHOICES = ("encoder", "width_multiplier", "global_batch", "steps", "optimizer", "seeds", "smooth")
 
 
