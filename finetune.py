@@ -20,7 +20,7 @@ def main() -> None:
 
     from src.data.views import LabelledViews
     from src.evaluation.results import Results
-    from src.layers.batch_norm import batch_norm
+    from src.layers.encoder_layers import encoder_layers
     from src.lr_generator import learning_rates
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
@@ -59,15 +59,15 @@ def main() -> None:
                 images.pixels, images.labels, batch_size=settings.batch_size,
                 augmentation=fine_tuning.augmentation_of(settings), seed=seed, workers=settings.num_parallel_workers,
                 rank=process.rank, world_size=process.world_size, rows=rows)
-            norm = batch_norm(settings.sync_bn, process)
+            layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
             if settings.initial_weights == "pretrained":
-                encoder = labelled.load_encoder(source, process, norm)
+                encoder = labelled.load_encoder(source, process, layers)
             else:
-                encoder = build_encoder(source.network, norm)
+                encoder = build_encoder(source.network, layers)
             model = ImageClassifier(encoder, LinearClassifier(encoder.features, settings.class_num))
             rates = learning_rates("cosine", settings.learning_rate, settings.epoch_size, len(views))
             optimizer = build_optimizer("SGD", model.trainable_params(), rates, settings.weight_decay)
-            learner = learner_of(model, fine_tuning.CrossEntropy(), optimizer, rates, settings.amp_level,
+            learner = learner_of(model, fine_tuning.CrossEntropy(), optimizer, rates, layers.amp_level,
                                  process.world_size)
             with run.together():
                 details = fine_tuning.write_labels(settings, seed, rows, about, run)

@@ -18,7 +18,7 @@ def main() -> None:
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src import dataset
     from src.data.views import Views
-    from src.layers.batch_norm import batch_norm
+    from src.layers.encoder_layers import encoder_layers
     from src.lr_generator import learning_rates
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
@@ -44,9 +44,9 @@ def main() -> None:
         views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
                       settings.num_parallel_workers, process.rank, process.world_size)
         # Views -> representations h -> embeddings z.
-        norm = batch_norm(settings.sync_bn, process)
-        encoder = build_encoder(network, norm)
-        projection_head = build_head(encoder.features, network, norm)
+        layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
+        encoder = build_encoder(network, layers)
+        projection_head = build_head(encoder.features, network, layers.head_norm)
         model = SimCLR(encoder, projection_head)
         # Embeddings -> the contrastive loss, with the views of all devices as negatives or with its own alone.
         if settings.cross_device_negatives:
@@ -58,7 +58,7 @@ def main() -> None:
                                settings.warmup_epochs)
         rates_left = rates[settings.pretrain_epoch_size * len(views):]  # in which a resumed optimizer knows its place
         optimizer = build_optimizer(settings.optimizer, model.trainable_params(), rates_left, settings.weight_decay)
-        learner = learner_of(model, loss, optimizer, rates, settings.amp_level, process.world_size)
+        learner = learner_of(model, loss, optimizer, rates, layers.amp_level, process.world_size)
 
         with run.together():
             if process.is_first:

@@ -131,19 +131,19 @@ def network(options: argparse.Namespace, **more: Any) -> "Network":
 def learner(network: "Network", process: "Process", rates: "np.ndarray", optimizer: str = "Adam",
             amp_level: str = "O0") -> "Learner":
     """Return what train.py trains, by its lines: batch norm and negatives across devices."""
-    from src.layers.batch_norm import batch_norm
+    from src.layers.encoder_layers import encoder_layers
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
     from src.simclr_model import SimCLR, build_head
     from src.training.loop import learner_of
 
-    norm = batch_norm(True, process)
-    encoder = build_encoder(network, norm)
-    model = SimCLR(encoder, build_head(encoder.features, network, norm))
+    layers = encoder_layers(process, True, amp_level)
+    encoder = build_encoder(network, layers)
+    model = SimCLR(encoder, build_head(encoder.features, network, layers.head_norm))
     loss = NTXent(TEMPERATURE, process.rank, process.world_size)
     built = build_optimizer(optimizer, model.trainable_params(), rates, WEIGHT_DECAY)
-    found = learner_of(model, loss, built, rates, amp_level, process.world_size)
+    found = learner_of(model, loss, built, rates, layers.amp_level, process.world_size)
     found.step.set_train()
     return found
 

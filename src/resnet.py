@@ -3,20 +3,19 @@
 Strides, symmetric padding and the place of the stride (the 3x3 convolution of a bottleneck) are those
 of torchvision's ResNets, so that parameters correspond one to one.
 """
-from typing import Callable, Optional, Sequence, Type
+from typing import Optional, Sequence, Type
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal
 
+from src.layers.encoder_layers import Layers, mindspore_layers
 from src.settings.network import STEMS, Colour, Network
 
-Norm = Callable[..., nn.Cell]
 
-
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, has_bias=False,
-                     weight_init=HeNormal(mode="fan_out", nonlinearity="relu"))
+def _conv(layers: Layers, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Cell:
+    return layers.conv(inputs, outputs, kernel, stride, has_bias=False,
+                       weight_init=HeNormal(mode="fan_out", nonlinearity="relu"))
 
 
 class BasicBlock(nn.Cell):
@@ -24,18 +23,19 @@ class BasicBlock(nn.Cell):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: Norm):
+    def __init__(self, inputs: int, width: int, stride: int, layers: Layers):
         super().__init__()
-        self.conv1 = conv(inputs, width, 3, stride)
-        self.bn1 = norm(width)
-        self.conv2 = conv(width, width, 3)
-        self.bn2 = norm(width, gamma_init="zeros")
-        self.downsample = _shortcut(inputs, width, stride, norm)
+        self.fork = layers.fork()
+        self.conv1 = _conv(layers, inputs, width, 3, stride)
+        self.bn1 = layers.norm(width)
+        self.conv2 = _conv(layers, width, width, 3)
+        self.bn2 = layers.norm(width, gamma_init="zeros")
+        self.downsample = _shortcut(layers, inputs, width, stride)
 
     def construct(self, x):
-        out = ops.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return ops.relu(out + self.downsample(x))
+        x, shortcut = self.fork(x)
+        x = self.bn1(self.conv1(x))
+        return self.bn2(self.conv2(x), self.downsample(shortcut))
 
 
 class Bottleneck(nn.Cell):
@@ -43,28 +43,29 @@ class Bottleneck(nn.Cell):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: Norm):
+    def __init__(self, inputs: int, width: int, stride: int, layers: Layers):
         super().__init__()
         outputs = width * self.expansion
-        self.conv1 = conv(inputs, width, 1)
-        self.bn1 = norm(width)
-        self.conv2 = conv(width, width, 3, stride)
-        self.bn2 = norm(width)
-        self.conv3 = conv(width, outputs, 1)
-        self.bn3 = norm(outputs, gamma_init="zeros")
-        self.downsample = _shortcut(inputs, outputs, stride, norm)
+        self.fork = layers.fork()
+        self.conv1 = _conv(layers, inputs, width, 1)
+        self.bn1 = layers.norm(width)
+        self.conv2 = _conv(layers, width, width, 3, stride)
+        self.bn2 = layers.norm(width)
+        self.conv3 = _conv(layers, width, outputs, 1)
+        self.bn3 = layers.norm(outputs, gamma_init="zeros")
+        self.downsample = _shortcut(layers, inputs, outputs, stride)
 
     def construct(self, x):
-        out = ops.relu(self.bn1(self.conv1(x)))
-        out = ops.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return ops.relu(out + self.downsample(x))
+        x, shortcut = self.fork(x)
+        x = self.bn1(self.conv1(x))
+        x = self.bn2(self.conv2(x))
+        return self.bn3(self.conv3(x), self.downsample(shortcut))
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Cell:
+def _shortcut(layers: Layers, inputs: int, outputs: int, stride: int) -> nn.Cell:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.SequentialCell(conv(inputs, outputs, 1, stride), norm(outputs))
+    return nn.SequentialCell(_conv(layers, inputs, outputs, 1, stride), layers.norm(outputs, relu=False))
 
 
 class PixelsToFloat(nn.Cell):
@@ -91,33 +92,34 @@ class ResNet(nn.Cell):
         block: BasicBlock or Bottleneck.
         depths: blocks per stage.
         network: width, stem and normalisation.
-        norm: makes a batch norm from its channels and ``gamma_init``.
+        layers: what it is made of. A batch norm has its ReLU in it, and the sum before that; shortcuts have none.
     """
 
-    def __init__(self, block: Type[nn.Cell], depths: Sequence[int], network: Network, norm: Norm = nn.BatchNorm2d):
+    def __init__(self, block: Type[nn.Cell], depths: Sequence[int], network: Network, layers: Layers):
         super().__init__()
         widths = [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
         stem = STEMS[network.stem]
         self.features = widths[-1] * block.expansion
         self.pixels_to_float = PixelsToFloat(network.mean, network.std)
-        self.conv1 = conv(3, widths[0], stem.kernel, stem.stride)
-        self.pool = nn.SequentialCell(
-            nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros, below every input: the input comes out of a ReLU
-            nn.MaxPool2d(3, 2)) if stem.pooling else nn.Identity()
-        self.bn1 = norm(widths[0])
+        self.enter = layers.enter()
+        self.conv1 = _conv(layers, 3, widths[0], stem.kernel, stem.stride)
+        self.bn1 = layers.norm(widths[0])
+        self.pool = layers.max_pool() if stem.pooling else nn.Identity()
         stages, inputs = [], widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths)):
             blocks = []
             for index in range(depth):
-                blocks.append(block(inputs, width, stride=2 if stage and not index else 1, norm=norm))
+                blocks.append(block(inputs, width, 2 if stage and not index else 1, layers))
                 inputs = width * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.mean = layers.mean()
 
     def construct(self, images):
-        x = self.pool(ops.relu(self.bn1(self.conv1(self.pixels_to_float(images)))))
+        x = self.enter(self.pixels_to_float(images))
+        x = self.pool(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean((2, 3))
+        return self.mean(x)
 
 
 ENCODERS = {
@@ -128,7 +130,7 @@ ENCODERS = {
 }
 
 
-def build_encoder(network: Network, norm: Norm = nn.BatchNorm2d) -> ResNet:
-    """Return the encoder of ``network``, without its projection head; ``norm`` as for ``ResNet``."""
+def build_encoder(network: Network, layers: Optional[Layers] = None) -> ResNet:
+    """Return the encoder of ``network``, without its projection head, of ``layers`` or else of MindSpore's own."""
     block, depths = ENCODERS[network.encoder]
-    return ResNet(block, depths, network, norm)
+    return ResNet(block, depths, network, layers or mindspore_layers())

@@ -4,7 +4,8 @@ from typing import Optional
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.resnet import Norm, ResNet
+from src.layers.encoder_layers import Norm
+from src.resnet import ResNet
 from src.settings.network import Network
 
 

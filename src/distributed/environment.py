@@ -3,23 +3,26 @@ import glob
 import logging
 import os
 import warnings
-from typing import Optional
+from typing import Callable, Optional
 
 from src.common.errors import UserError
 from src.common.files import reason_of
 from src.common.logs import logger
 from src.distributed import dry_run, process_group
 from src.distributed.dry_run import is_dry_run
-from src.distributed.process_group import Process
+from src.distributed.process_group import CpuLibrary, Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.
 # A user's own value always wins. docs/results.md, CPU settings, has what they are worth.
 CPU_SETTINGS = {
-    # oneDNN 3.10 (MindSpore 2.9 and 2.10) has no AVX-512 kernel for plain NCHW convolutions and falls
-    # back to a loop that is 100 times slower. (2.7.0 reads another name, and needs nothing.)
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
     # From 2.7.1 on the dispatch threads spin while they wait and take the cores from the kernels.
     "MS_DEV_HOST_BLOCKING_RUN": "1",
+}
+MINDSPORE_LAYERS_SETTINGS = {
+    # oneDNN 3.10 (MindSpore 2.9 and 2.10) has no AVX-512 kernel for plain NCHW convolutions and falls
+    # back to a loop that is 100 times slower. (2.7.0 reads another name, and needs nothing.) The CPU's own layers
+    # are channels-last, and need AVX-512 where there is one.
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
 }
 
 
@@ -35,7 +38,8 @@ def is_there(device_target: str) -> bool:
 
 def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_graphs_to: Optional[str] = None,
             distributed: bool = False, promised_devices: Optional[int] = None,
-            jit_level: Optional[str] = None) -> Process:
+            jit_level: Optional[str] = None,
+            load_cpu_library: Optional[Callable[[], Optional[CpuLibrary]]] = None) -> Process:
     """Import MindSpore for a device, in graph mode, seed it and join the processes of a distributed run.
 
     Args:
@@ -46,6 +50,7 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         distributed: whether this process is one of several.
         promised_devices: how many they must be; None takes any number.
         jit_level: MindSpore's; None takes what docs/ascend.md says.
+        load_cpu_library: loads the CPU's own layers; None takes MindSpore's.
 
     Raises:
         UserError: the device is not there, or cannot be used; the processes are not what was promised.
@@ -61,8 +66,9 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
     if not is_there(target):
         raise UserError(f"--device_target: got {target}, but this machine has no such device (no file "
                         f"{' or '.join(DEVICE_FILES[target])}); check its driver, or take --device_target CPU")
+    library = load_cpu_library() if load_cpu_library and target == "CPU" else None
     if target == "CPU":
-        for name, value in CPU_SETTINGS.items():
+        for name, value in {**CPU_SETTINGS, **({} if library else MINDSPORE_LAYERS_SETTINGS)}.items():
             os.environ.setdefault(name, value)
     if save_graphs_to is not None:
         os.environ.update(MS_DEV_SAVE_GRAPHS="1", MS_DEV_SAVE_GRAPHS_PATH=save_graphs_to)
@@ -88,7 +94,7 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         raise UserError(f"--device_target: got {target} ({device}), which MindSpore {mindspore.__version__} cannot use "
                         f"here ({reason}); check its driver, or take --device_target CPU") from None
     mindspore.set_seed(seed)
-    return process
+    return process._replace(cpu_library=library)
 
 
 def _jit_level_for(target: str) -> Optional[str]:

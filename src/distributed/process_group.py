@@ -6,6 +6,7 @@ Ascend and GPU).
 What they say is checked before anything is joined: a process that waits for others who never come would hang.
 """
 import os
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 from src.common.errors import UserError
@@ -15,12 +16,20 @@ from src.distributed import rank_table
 WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
+class CpuLibrary(NamedTuple):
+    """The library of the CPU's own layers, in this process."""
+
+    path: Path
+    has_bfloat16: bool  # whether the CPU does
+
+
 class Process(NamedTuple):
     """Where this process computes, and its place among the processes of the run."""
 
     device_target: str
     rank: int = 0
     world_size: int = 1
+    cpu_library: Optional[CpuLibrary] = None  # MindSpore's own layers are taken without it
 
     @property
     def is_first(self) -> bool:

@@ -87,6 +87,9 @@ class RunFlags(Flags):
     jit_level: Optional[str] = flag(
         choice("O0", "O1", "O2"), "how far MindSpore fuses operators; by default O1 on Ascend, and its own choice on "
         "the first generation (Ascend 910) and elsewhere", CIRCUMSTANCE, Group.DEVICE)
+    cpu_layers: str = flag(
+        choice("own", "mindspore"), "on a CPU: this project's layers, built at the first use, or MindSpore's, at half "
+        "the speed", CIRCUMSTANCE, Group.DEVICE, "own")
     save_graphs: bool = flag(
         BOOLEAN, "write MindSpore's compiled graphs into the run's folder", CIRCUMSTANCE, Group.RUN, False)
 

@@ -1,13 +1,12 @@
 """What linear_eval.py and finetune.py share: an encoder from its checkpoint, and images with labels."""
 from typing import Optional, Tuple
 
-from mindspore import nn
-
 from src import dataset
 from src.common.errors import UserError
 from src.data.images import Images
 from src.distributed.process_group import Process
-from src.resnet import Norm, ResNet, build_encoder
+from src.layers.encoder_layers import Layers, encoder_layers
+from src.resnet import ResNet, build_encoder
 from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
 from src.run.opened import Run
@@ -25,13 +24,13 @@ def read_encoder(given: Given, run: Run) -> Checkpoint:
     return checkpoint.load(given["encoder_checkpoint_path"], checkpoint.ENCODER, "encoder_checkpoint_path")
 
 
-def load_encoder(source: Checkpoint, process: Process, norm: Norm = nn.BatchNorm2d) -> ResNet:
+def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] = None) -> ResNet:
     """Build the encoder of a checkpoint and load it, on rank 0; other ranks get its weights by a broadcast.
 
     Raises:
         UserError: the checkpoint does not fit the network that it says it is of.
     """
-    encoder = build_encoder(source.network, norm)
+    encoder = build_encoder(source.network, layers or encoder_layers(process))
     if process.is_first:
         checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),
                              str(source.path))

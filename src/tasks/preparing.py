@@ -1,6 +1,7 @@
 """How a script begins: with the device, before anything imports MindSpore."""
 from src.distributed import environment
 from src.distributed.process_group import Process
+from src.layers.cpu import library
 from src.run.layout import Layout
 from src.settings.flags import RunFlags
 from src.settings.given import Given
@@ -16,4 +17,5 @@ def prepare(given: Given) -> Process:
         return environment.prepare(given["device_target"], given["device_id"])
     graphs = str(Layout.of(given["train_output_path"]).graphs) if given["save_graphs"] else None
     return environment.prepare(given["device_target"], given["device_id"], given["seed"], graphs,
-                               given["run_distribute"], given["device_num"], given["jit_level"])
+                               given["run_distribute"], given["device_num"], given["jit_level"],
+                               library.load if given["cpu_layers"] == "own" else None)

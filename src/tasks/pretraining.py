@@ -242,7 +242,7 @@ def describe(settings: TrainSettings, learner: Learner, model: SimCLR, steps_per
     logger.info("%s, width x %g, %s stem: %d features, projected to %d; %s parameters to train", settings.encoder,
                 settings.width_multiplier, settings.stem, model.encoder.features, settings.projection_dimension,
                 f"{trained:,}")
-    if settings.amp_level != "O0":
+    if learner.scaler:
         logger.info("mixed precision %s, loss scale %g", settings.amp_level, learner.scaler.scale_value.asnumpy())
     batch = f"{world_size} x {settings.batch_size}" if world_size > 1 else str(settings.batch_size)
     logger.info("%d epochs of %d steps of %s images; %s, learning rate up to %g, warm-up %g epochs, then %s",

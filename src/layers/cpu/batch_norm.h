@@ -1,0 +1,126 @@
+// Batch norm over rows (R, C): the pixels of all images. What comes after it is done in the same pass.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "threads.h"
+
+namespace {
+
+constexpr int64_t ROWS = 256;  // are added up in float32; beyond, in float64
+constexpr float EPSILON = 1e-5f, KEPT = 0.9f;
+
+// Sum add(row, channel) -> {first, second} over all rows: out (2, C).
+template <typename Add>
+void sum_rows(int64_t rows, int64_t channels, double divisor, float *out, const Add &add) {
+  const int threads = pool->get_num_threads();
+  std::vector<double> totals(threads * 2 * channels);
+  in_parts(rows, [&](int64_t first, int64_t last, int thread) {
+    std::vector<float> sums(2 * channels);
+    double *total = &totals[thread * 2 * channels];
+    for (int64_t row = first; row < last; row += ROWS) {
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      float *one = sums.data(), *two = one + channels;
+      int64_t end = std::min(row + ROWS, last), r = row;
+      for (; r + 4 <= end; r += 4) add(r, std::integral_constant<int, 4>(), one, two);
+      for (; r < end; ++r) add(r, std::integral_constant<int, 1>(), one, two);
+      for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sums[c];
+    }
+  });
+  for (int64_t c = 0; c < 2 * channels; ++c) {
+    double sum = 0;
+    for (int thread = 0; thread < threads; ++thread) sum += totals[thread * 2 * channels + c];
+    out[c] = static_cast<float>(sum / divisor);
+  }
+}
+
+// How batch norm ends: as it is; in a ReLU; in the sum with a shortcut and a ReLU.
+enum End { PLAIN, RELU, ADD_RELU };
+
+template <typename T>
+void moments(const T *x, int64_t rows, int64_t channels, float *out) {
+  sum_rows(rows, channels, static_cast<double>(rows), out, [=](int64_t row, auto count, float *one, float *two) {
+    const T *from = x + row * channels;
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) {
+      float sum = 0, squares = 0;
+      for (int i = 0; i < count(); ++i) {
+        float value = from[i * channels + c];
+        sum += value;
+        squares += value * value;
+      }
+      one[c] += sum;
+      two[c] += squares;
+    }
+  });
+}
+
+template <typename T, End end>
+void normalise(const T *x, const float *scale, const float *shift, const T *shortcut, int64_t rows, int64_t channels,
+               T *y) {
+  in_parts(rows, [=](int64_t first, int64_t last, int) {
+    for (int64_t row = first; row < last; ++row) {
+      const T *from = x + row * channels, *other = shortcut + (end == ADD_RELU ? row * channels : 0);
+      T *to = y + row * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        float value = std::fma(static_cast<float>(from[c]), scale[c], shift[c]);
+        if (end == ADD_RELU) value += static_cast<float>(other[c]);
+        to[c] = end == PLAIN || !(value < 0) ? value : 0.0f;  // NaN passes
+      }
+    }
+  });
+}
+
+// The gradient that comes through the ReLU, which is open where its output is above 0.
+template <typename T, End end>
+inline float through(const T *x, const T *y, const T *gradient, const float *scale, const float *shift, int64_t at,
+                     int64_t c) {
+  float value = gradient[at];
+  if (end == PLAIN) return value;
+  float out = end == RELU ? std::fma(static_cast<float>(x[at]), scale[c], shift[c]) : static_cast<float>(y[at]);
+  return out > 0 ? value : 0.0f;
+}
+
+// Sums of the gradient and of the gradient times x; `passed` gets the gradient that comes through.
+template <typename T, End end>
+void gradient_sums(const T *x, const T *y, const T *gradient, const float *scale, const float *shift, int64_t rows,
+                   int64_t channels, float *out, T *passed) {
+  sum_rows(rows, channels, 1, out, [=](int64_t row, auto count, float *one, float *two) {
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) {
+      float sum = 0, product = 0;
+      for (int i = 0; i < count(); ++i) {
+        const int64_t at = (row + i) * channels + c;
+        float value = through<T, end>(x, y, gradient, scale, shift, at, c);
+        if (end == ADD_RELU) passed[at] = value;
+        sum += value;
+        product += value * static_cast<float>(x[at]);
+      }
+      one[c] += sum;
+      two[c] += product;
+    }
+  });
+}
+
+// dx = scale (g - mean(g) - (x - mean) / deviation * mean(g (x - mean) / deviation)), as a g + b x + k per channel.
+template <typename T, End end>
+void gradient(const T *x, const T *gradient, const float *scale, const float *shift, const float *a, const float *b,
+              const float *k, int64_t rows, int64_t channels, T *out) {
+  in_parts(rows, [=](int64_t first, int64_t last, int) {
+    for (int64_t row = first; row < last; ++row) {
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t at = row * channels + c;
+        float value = through<T, end>(x, static_cast<const T *>(nullptr), gradient, scale, shift, at, c);
+        out[at] = std::fma(a[c], value, std::fma(b[c], static_cast<float>(x[at]), k[c]));
+      }
+    }
+  });
+}
+
+}  // namespace

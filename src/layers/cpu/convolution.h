@@ -1,0 +1,128 @@
+// Convolutions and their gradients, by oneDNN.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <new>
+
+#include "onednn.h"
+
+namespace {
+
+void *engine, *stream;  // made by `start`
+
+struct Convolution {
+  void *primitive, *source, *weights, *target;  // target: the layout of the output of the forward convolution
+  void *plain;                                  // the layout of the weights outside, OIHW
+  void *reorder = nullptr;                      // between the two
+};
+
+enum Direction { FORWARD, TO_INPUT, TO_WEIGHTS };
+
+void *plain_desc(const int64_t *dims, int type, int tag) {
+  void *desc;
+  check(dnnl_memory_desc_create_with_tag(&desc, 4, dims, type, tag), "memory_desc_create");
+  return desc;
+}
+
+void *primitive_of(void *desc) {
+  void *primitive;
+  check(dnnl_primitive_create(&primitive, desc), "primitive_create");
+  return primitive;
+}
+
+// x (N, H, W, I), w (O, I, K, K), y (N, H', W', O). The padding is K / 2 on all sides, and the stride is 1 or 2, which
+// follows from the sizes: H' is H / stride, rounded up.
+Convolution make_convolution(Direction direction, int type, const int64_t *x, const int64_t *w, const int64_t *y) {
+  const int64_t x_dims[] = {x[0], x[3], x[1], x[2]}, y_dims[] = {y[0], y[3], y[1], y[2]};
+  Dims strides{}, dilates{}, before{}, after{};
+  for (int i = 0; i < 2; ++i) {
+    strides[i] = std::max((x[1] + y[1] - 1) / y[1], (x[2] + y[2] - 1) / y[2]);
+    before[i] = w[2 + i] / 2;
+  }
+  for (int i = 0; i < 2; ++i) after[i] = (y[1 + i] - 1) * strides[i] + w[2 + i] - x[1 + i] - before[i];
+  void *source = plain_desc(x_dims, type, NHWC), *target = plain_desc(y_dims, type, NHWC);
+  void *any = plain_desc(w, type, ANY), *forward;
+  // oneDNN chooses threads, and with them the layouts, when a primitive is made, by what this thread is told.
+  check(dnnl_convolution_forward_primitive_desc_create(&forward, engine, FORWARD_TRAINING, DIRECT, source, any, nullptr,
+                                                       target, strides, dilates, before, after, nullptr),
+        "convolution");
+  void *desc = forward;
+  int weights = QUERY_WEIGHTS;
+  if (direction == TO_INPUT) {
+    check(dnnl_convolution_backward_data_primitive_desc_create(&desc, engine, DIRECT, source, any, target, strides,
+                                                               dilates, before, after, forward, nullptr),
+          "convolution's gradient of the input");
+  } else if (direction == TO_WEIGHTS) {
+    weights = QUERY_DIFF_WEIGHTS;
+    check(dnnl_convolution_backward_weights_primitive_desc_create(
+              &desc, engine, DIRECT, source, plain_desc(w, F32, ANY), nullptr, target, strides, dilates, before, after,
+              forward, nullptr),
+          "convolution's gradient of the weights");
+  }
+  Convolution made{primitive_of(desc), source, const_cast<void *>(dnnl_primitive_desc_query_md(desc, weights, 0)), target,
+                   plain_desc(w, F32, NCHW)};
+  if (!dnnl_memory_desc_equal(made.weights, made.plain)) {
+    const void *from = made.plain, *to = made.weights;
+    if (direction == TO_WEIGHTS) std::swap(from, to);
+    void *reorder;
+    check(dnnl_reorder_primitive_desc_create(&reorder, from, engine, to, engine, nullptr), "reorder");
+    made.reorder = primitive_of(reorder);
+  }
+  return made;  // the descriptions live as long as the process, like the primitives
+}
+
+const Convolution &convolution_for(Direction direction, int type, const int64_t *x, const int64_t *w, const int64_t *y) {
+  static std::map<std::array<int64_t, 14>, Convolution> known;
+  const std::array<int64_t, 14> key{direction, type, x[0], x[1], x[2], x[3], w[0], w[1], w[2], w[3],
+                                    y[0], y[1], y[2], y[3]};
+  auto found = known.find(key);
+  if (found == known.end()) found = known.emplace(key, make_convolution(direction, type, x, w, y)).first;
+  return found->second;
+}
+
+class Memory {
+ public:
+  Memory(const void *desc, void *data) { check(dnnl_memory_create(&memory_, desc, engine, data), "memory_create"); }
+  Memory(const Memory &) = delete;
+  ~Memory() { dnnl_memory_destroy(memory_); }
+  void *get() const { return memory_; }
+
+ private:
+  void *memory_;
+};
+
+// Memory for the weights in oneDNN's layout, as much as the largest of them needs.
+void *buffer_of(size_t size) {
+  static std::unique_ptr<void, decltype(&std::free)> buffer(nullptr, std::free);
+  static size_t available = 0;
+  if (size > available) {
+    buffer.reset(std::aligned_alloc(64, (size + 63) / 64 * 64));
+    available = buffer ? size : 0;
+    if (!buffer) throw std::bad_alloc();
+  }
+  return buffer.get();
+}
+
+void convolve(Direction direction, int type, void *x, void *w, void *y, const int64_t *x_shape, const int64_t *w_shape,
+              const int64_t *y_shape) {
+  const Convolution &conv = convolution_for(direction, type, x_shape, w_shape, y_shape);
+  Memory source(conv.source, x), target(conv.target, y), plain(conv.plain, w);
+  void *data = conv.reorder ? buffer_of(dnnl_memory_desc_get_size(conv.weights)) : w;
+  Memory weights(conv.weights, data);
+  auto reorder = [&](const Memory &from, const Memory &to) {
+    const dnnl_exec_arg_t args[] = {{SRC, from.get()}, {DST, to.get()}};
+    check(dnnl_primitive_execute(conv.reorder, stream, 2, args), "reorder");
+  };
+  if (conv.reorder && direction != TO_WEIGHTS) reorder(plain, weights);
+  const dnnl_exec_arg_t args[] = {{direction == TO_INPUT ? DIFF_SRC : SRC, source.get()},
+                                  {direction == TO_WEIGHTS ? DIFF_WEIGHTS : WEIGHTS, weights.get()},
+                                  {direction == FORWARD ? DST : DIFF_DST, target.get()}};
+  check(dnnl_primitive_execute(conv.primitive, stream, 3, args), "convolution");
+  if (conv.reorder && direction == TO_WEIGHTS) reorder(weights, plain);
+}
+
+}  // namespace

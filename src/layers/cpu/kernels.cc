@@ -1,0 +1,289 @@
+// The operators of cells.py: convolutions by the oneDNN that MindSpore brings, the rest in loops that the compiler
+// vectorises. Images are channels-last, (N, H, W, C), float32 or bfloat16; everything else is float32.
+//
+// What MindSpore calls has the signature of its custom operators: inputs and then outputs, with their shapes and types.
+// A status other than 0 is an error. library.py builds this file and starts it, once per process.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "batch_norm.h"
+#include "bfloat16.h"
+#include "convolution.h"
+#include "onednn.h"
+#include "threads.h"
+
+namespace {
+
+std::mutex one_at_a_time;  // of the operators: they share the threads and the memory for weights
+
+template <typename T>
+constexpr int type_of() {
+  return sizeof(T) == 2 ? BF16 : F32;
+}
+
+struct Call {
+  void **data;
+  int64_t **shapes;
+  const char **types;
+  template <typename T>
+  T *as(int i) const {
+    return static_cast<T *>(data[i]);
+  }
+  float *floats(int i) const { return as<float>(i); }
+  int64_t rows(int i) const { return shapes[i][0] * shapes[i][1] * shapes[i][2]; }
+};
+
+int run(void (*body)(const Call &), const Call &call) {
+  try {
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    if (!pool) throw std::runtime_error("start was not called");
+    // It holds for the calling thread alone, and MindSpore's threads take turns.
+    dnnl_threadpool_interop_set_max_concurrency(pool->get_num_threads());
+    body(call);
+    return 0;
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "CPU layers: %s\n", error.what());
+    return 1;
+  }
+}
+
+#define OPERATOR(name)                                                                                              \
+  static void name##_of(const Call &call);                                                                         \
+  extern "C" int name(int, void **data, int *, int64_t **shapes, const char **types, void *, void *) {             \
+    return run(name##_of, Call{data, shapes, types});                                                              \
+  }                                                                                                                \
+  static void name##_of(const Call &call)
+
+// Call body with a null pointer of the type of the images in place `image`.
+template <typename Body>
+void with_type(const Call &call, int image, const Body &body) {
+  if (!std::strcmp(call.types[image], "float32"))
+    body(static_cast<float *>(nullptr));
+  else if (!std::strcmp(call.types[image], "bfloat16"))
+    body(static_cast<bfloat16 *>(nullptr));
+  else
+    throw std::runtime_error(std::string("images of type ") + call.types[image]);
+}
+
+#define TYPE std::remove_pointer_t<decltype(type)>
+
+double variance_of(float mean, float square) {
+  return std::max(static_cast<double>(square) - static_cast<double>(mean) * mean, 0.0);
+}
+
+template <End end>
+void normalise_of(const Call &call) {  // x, gamma, beta, scale, shift, moments, [shortcut] -> y
+  with_type(call, 0, [&](auto *type) {
+    normalise<TYPE, end>(call.as<TYPE>(0), call.floats(3), call.floats(4), end == ADD_RELU ? call.as<TYPE>(6) : nullptr,
+                         call.rows(0), call.shapes[0][3], call.as<TYPE>(end == ADD_RELU ? 7 : 6));
+  });
+}
+
+template <End end>
+void sums_of(const Call &call) {  // x, gradient, scale, shift, moments, [y] -> d_gamma, d_beta, both (2, C), [passed]
+  const int64_t channels = call.shapes[0][3];
+  const int out = end == ADD_RELU ? 6 : 5;
+  const float *mean = call.floats(4), *square = mean + channels;
+  float *d_gamma = call.floats(out), *d_beta = call.floats(out + 1), *both = call.floats(out + 2);
+  with_type(call, 0, [&](auto *type) {
+    gradient_sums<TYPE, end>(call.as<TYPE>(0), end == ADD_RELU ? call.as<TYPE>(5) : nullptr, call.as<TYPE>(1),
+                             call.floats(2), call.floats(3), call.rows(0), channels, both,
+                             end == ADD_RELU ? call.as<TYPE>(out + 3) : nullptr);
+  });
+  for (int64_t c = 0; c < channels; ++c) {
+    d_beta[c] = both[c];
+    d_gamma[c] = static_cast<float>((both[channels + c] - static_cast<double>(mean[c]) * both[c]) /
+                                    std::sqrt(variance_of(mean[c], square[c]) + EPSILON));
+    both[channels + c] = d_gamma[c];
+  }
+}
+
+template <End end>
+void gradient_of(const Call &call) {  // x, gradient, scale, shift, moments, both (2, C): means over the ranks -> dx
+  const int64_t rows = call.rows(0), channels = call.shapes[0][3];
+  const float *scale = call.floats(2), *mean = call.floats(4), *square = mean + channels, *both = call.floats(5);
+  std::vector<float> b(channels), k(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double slope =
+        -scale[c] / std::sqrt(variance_of(mean[c], square[c]) + EPSILON) * both[channels + c] / static_cast<double>(rows);
+    b[c] = static_cast<float>(slope);
+    k[c] = static_cast<float>(-static_cast<double>(scale[c]) * both[c] / static_cast<double>(rows) - slope * mean[c]);
+  }
+  with_type(call, 0, [&](auto *type) {
+    gradient<TYPE, end>(call.as<TYPE>(0), call.as<TYPE>(1), scale, call.floats(3), scale, b.data(), k.data(), rows,
+                        channels, call.as<TYPE>(6));
+  });
+}
+
+void convolution_of(Direction direction, const Call &call, int x, int w, int y) {
+  with_type(call, direction == TO_INPUT ? y : x, [&](auto *type) {
+    convolve(direction, type_of<TYPE>(), call.data[x], call.data[w], call.data[y], call.shapes[x], call.shapes[w],
+             call.shapes[y]);
+  });
+}
+
+}  // namespace
+
+// Make the threads, which may run on the cores of `mask` (bytes, as sched_getaffinity gives them). Returns 0, or 1
+// where oneDNN is not of version 3, or 2 where it does not work.
+extern "C" int start(int threads, const char *mask, size_t size) {
+  if (dnnl_version()->major != 3) return 1;
+  std::lock_guard<std::mutex> lock(one_at_a_time);
+  if (pool) return 0;
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  std::memcpy(&cores, mask, std::min(size, sizeof cores));
+  auto *made = new Pool(threads, cores);  // never destroyed: its threads last as long as the process
+  dnnl_threadpool_interop_set_max_concurrency(threads);
+  if (dnnl_engine_create(&engine, CPU, 0) || dnnl_threadpool_interop_stream_create(&stream, engine, made)) return 2;
+  pool = made;
+  return 0;
+}
+
+OPERATOR(convolution) { convolution_of(FORWARD, call, 0, 1, 2); }  // x, w -> y
+
+OPERATOR(convolution_to_input) { convolution_of(TO_INPUT, call, 3, 1, 0); }  // dy, w, x (its shape) -> dx
+
+OPERATOR(convolution_to_weights) { convolution_of(TO_WEIGHTS, call, 0, 3, 1); }  // x, dy, w (its shape) -> dw
+
+OPERATOR(batch_moments) {  // x -> mean and mean of squares (2, C)
+  with_type(call, 0, [&](auto *type) {
+    moments(call.as<TYPE>(0), call.rows(0), call.shapes[0][3], call.floats(1));
+  });
+}
+
+// moments of all ranks (2, C), gamma, beta, running mean and variance, x (its shape), number of ranks
+// -> scale, shift, new running mean and variance (C,)
+OPERATOR(batch_statistics) {
+  const int64_t channels = call.shapes[1][0];
+  const float *mean = call.floats(0), *square = mean + channels;
+  const double count = static_cast<double>(call.rows(5)) * call.floats(6)[0];
+  for (int64_t c = 0; c < channels; ++c) {
+    const double variance = variance_of(mean[c], square[c]);
+    const double scale = call.floats(1)[c] / std::sqrt(variance + EPSILON);
+    call.floats(7)[c] = static_cast<float>(scale);
+    call.floats(8)[c] = static_cast<float>(call.floats(2)[c] - mean[c] * scale);
+    call.floats(9)[c] = KEPT * call.floats(3)[c] + (1 - KEPT) * mean[c];
+    call.floats(10)[c] =
+        KEPT * call.floats(4)[c] + (1 - KEPT) * static_cast<float>(variance * count / std::max(count - 1, 1.0));
+  }
+}
+
+OPERATOR(normalise_plain) { normalise_of<PLAIN>(call); }
+OPERATOR(normalise_relu) { normalise_of<RELU>(call); }
+OPERATOR(normalise_add_relu) { normalise_of<ADD_RELU>(call); }
+OPERATOR(gradient_sums_plain) { sums_of<PLAIN>(call); }
+OPERATOR(gradient_sums_relu) { sums_of<RELU>(call); }
+OPERATOR(gradient_sums_add_relu) { sums_of<ADD_RELU>(call); }
+OPERATOR(gradient_plain) { gradient_of<PLAIN>(call); }
+OPERATOR(gradient_relu) { gradient_of<RELU>(call); }
+
+OPERATOR(add) {  // two tensors -> their sum
+  with_type(call, 0, [&](auto *type) {
+    const TYPE *one = call.as<TYPE>(0), *two = call.as<TYPE>(1);
+    TYPE *out = call.as<TYPE>(2);
+    in_parts(call.rows(0) * call.shapes[0][3], [=](int64_t first, int64_t last, int) {
+      for (int64_t i = first; i < last; ++i) out[i] = static_cast<float>(one[i]) + static_cast<float>(two[i]);
+    });
+  });
+}
+
+// Kernel 3, stride 2, padding 1. x -> y and which of the nine pixels it is
+OPERATOR(max_pool) {
+  const int64_t height = call.shapes[0][1], width = call.shapes[0][2], channels = call.shapes[0][3];
+  const int64_t out_height = call.shapes[1][1], out_width = call.shapes[1][2];
+  with_type(call, 0, [&](auto *type) {
+    in_parts(call.shapes[0][0] * out_height, [&](int64_t first, int64_t last, int) {
+      for (int64_t line = first; line < last; ++line) {
+        const int64_t image = line / out_height, top = line % out_height * 2 - 1;
+        for (int64_t column = 0; column < out_width; ++column) {
+          TYPE *y = call.as<TYPE>(1) + (line * out_width + column) * channels;
+          uint8_t *which = call.as<uint8_t>(2) + (line * out_width + column) * channels;
+          bool begun = false;
+          for (int tap = 0; tap < 9; ++tap) {
+            const int64_t h = top + tap / 3, w = column * 2 - 1 + tap % 3;
+            if (h < 0 || h >= height || w < 0 || w >= width) continue;
+            const TYPE *x = call.as<TYPE>(0) + ((image * height + h) * width + w) * channels;
+            for (int64_t c = 0; c < channels; ++c) {
+              const bool more = !begun || !(static_cast<float>(x[c]) <= static_cast<float>(y[c]));  // NaN passes
+              y[c] = more ? x[c] : y[c];
+              which[c] = more ? static_cast<uint8_t>(tap) : which[c];
+            }
+            begun = true;
+          }
+        }
+      }
+    });
+  });
+}
+
+OPERATOR(max_pool_gradient) {  // dy, which, x (its shape) -> dx
+  const int64_t height = call.shapes[2][1], width = call.shapes[2][2], channels = call.shapes[2][3];
+  const int64_t out_height = call.shapes[0][1], out_width = call.shapes[0][2];
+  with_type(call, 0, [&](auto *type) {
+    in_parts(call.shapes[2][0] * height, [&](int64_t first, int64_t last, int) {
+      std::vector<float> sums(channels);
+      for (int64_t line = first; line < last; ++line) {
+        const int64_t image = line / height, h = line % height;
+        for (int64_t w = 0; w < width; ++w) {
+          std::fill(sums.begin(), sums.end(), 0.0f);
+          for (int64_t oh = h / 2; oh <= std::min((h + 1) / 2, out_height - 1); ++oh) {
+            for (int64_t ow = w / 2; ow <= std::min((w + 1) / 2, out_width - 1); ++ow) {
+              const uint8_t tap = static_cast<uint8_t>((h - (oh * 2 - 1)) * 3 + w - (ow * 2 - 1));
+              const int64_t at = ((image * out_height + oh) * out_width + ow) * channels;
+              for (int64_t c = 0; c < channels; ++c)
+                sums[c] += call.as<uint8_t>(1)[at + c] == tap ? static_cast<float>(call.as<TYPE>(0)[at + c]) : 0.0f;
+            }
+          }
+          std::copy(sums.begin(), sums.end(), call.as<TYPE>(3) + (line * width + w) * channels);
+        }
+      }
+    });
+  });
+}
+
+OPERATOR(mean_of_pixels) {  // x -> (N, C), float32
+  const int64_t pixels = call.shapes[0][1] * call.shapes[0][2], channels = call.shapes[0][3];
+  with_type(call, 0, [&](auto *type) {
+    in_parts(call.shapes[0][0], [&](int64_t first, int64_t last, int) {
+      for (int64_t image = first; image < last; ++image) {
+        const TYPE *x = call.as<TYPE>(0) + image * pixels * channels;
+        float *out = call.floats(1) + image * channels;
+        std::fill(out, out + channels, 0.0f);
+        for (int64_t pixel = 0; pixel < pixels; ++pixel)
+          for (int64_t c = 0; c < channels; ++c) out[c] += static_cast<float>(x[pixel * channels + c]);
+        for (int64_t c = 0; c < channels; ++c) out[c] /= static_cast<float>(pixels);
+      }
+    });
+  });
+}
+
+OPERATOR(mean_of_pixels_gradient) {  // d mean (N, C), x (its type and shape) -> dx
+  const int64_t pixels = call.shapes[1][1] * call.shapes[1][2], channels = call.shapes[1][3];
+  with_type(call, 1, [&](auto *type) {
+    in_parts(call.rows(1), [&](int64_t first, int64_t last, int) {
+      for (int64_t row = first; row < last; ++row)
+        for (int64_t c = 0; c < channels; ++c)
+          call.as<TYPE>(2)[row * channels + c] = call.floats(0)[row / pixels * channels + c] / static_cast<float>(pixels);
+    });
+  });
+}
+
+OPERATOR(channels_last) {  // images (N, C, H, W), float32 -> (N, H, W, C)
+  const int64_t channels = call.shapes[0][1], pixels = call.shapes[0][2] * call.shapes[0][3];
+  with_type(call, 1, [&](auto *type) {
+    in_parts(call.shapes[0][0], [&](int64_t first, int64_t last, int) {
+      for (int64_t image = first; image < last; ++image)
+        for (int64_t c = 0; c < channels; ++c)
+          for (int64_t pixel = 0; pixel < pixels; ++pixel)
+            call.as<TYPE>(1)[(image * pixels + pixel) * channels + c] =
+                call.floats(0)[(image * channels + c) * pixels + pixel];
+    });
+  });
+}

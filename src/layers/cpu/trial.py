@@ -1,0 +1,79 @@
+"""A trial of a library of library.py, in a process of its own, for what is wrong may crash it.
+
+    python src/layers/cpu/trial.py LIBRARY
+"""
+import ctypes
+import os
+import sys
+from typing import Sequence
+
+import numpy as np
+
+TYPES = {"float32": b"float32", "uint16": b"bfloat16", "uint8": b"uint8"}  # NumPy has no bfloat16: its bits
+
+
+def start(library: ctypes.CDLL) -> int:
+    """Start the library's threads: one per core that this process may use, or as many as OMP_NUM_THREADS says.
+
+    Before MindSpore is imported, which pins threads to single cores. The status is not 0 where its oneDNN is another.
+    """
+    cores = os.sched_getaffinity(0)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(wanted) if wanted.isdigit() and int(wanted) else len(cores)
+    mask = bytearray(max(cores) // 8 + 1)
+    for core in cores:
+        mask[core // 8] |= 1 << core % 8
+    return library.start(threads, bytes(mask), ctypes.c_size_t(len(mask)))
+
+
+def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:
+    """Call an operator as MindSpore does: ``arrays`` are its inputs and then its outputs, which are filled.
+
+    Raises:
+        RuntimeError: it says that it failed.
+    """
+    count = len(arrays)
+    data = (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays))
+    ranks = (ctypes.c_int * count)(*(array.ndim for array in arrays))
+    shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
+    places = (ctypes.c_void_p * count)(*(ctypes.addressof(shape) for shape in shapes))
+    types = (ctypes.c_char_p * count)(*(TYPES[array.dtype.name] for array in arrays))
+    if getattr(library, name)(count, data, ranks, places, types, None, None):
+        raise RuntimeError(f"{name} failed")
+
+
+def convolution(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
+    """x (N, H, W, I), w (O, I, K, K) -> y (N, H', W', O), with a padding of K / 2, in float64."""
+    kernel = w.shape[2]
+    padded = np.pad(x.astype(np.float64), ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
+    return np.einsum("nhwikl,oikl->nhwo", windows, w.astype(np.float64))
+
+
+def _agree(what: str, found: Sequence[float], expected: Sequence[float]) -> None:
+    if not np.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        sys.exit(f"error: {what} differs from NumPy's by {np.abs(np.subtract(found, expected)).max():.3g}")
+
+
+def main(path: str) -> None:
+    library = ctypes.CDLL(path)
+    if start(library):
+        sys.exit("error: MindSpore's oneDNN is not of version 3")
+    random = np.random.default_rng(0)
+    for kernel, stride in ((3, 1), (3, 2), (1, 1), (1, 2)):
+        x, w = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 8, 8, 32), (16, 32, kernel, kernel)))
+        expected = convolution(x, w, stride)
+        y, dx, dw = np.zeros(expected.shape, np.float32), np.zeros_like(x), np.zeros_like(w)
+        dy = random.standard_normal(y.shape).astype(np.float32)
+        call(library, "convolution", x, w, y)
+        call(library, "convolution_to_input", dy, w, x, dx)
+        call(library, "convolution_to_weights", x, dy, w, dw)
+        _agree("a convolution", y, expected)
+        # It is linear in both: with the gradient dy, <dx, x> = <dw, w> = <dy, y>.
+        product = (dy * expected).sum()
+        _agree("a gradient of a convolution", [(dx * x).sum(dtype=np.float64), (dw * w).sum(dtype=np.float64)],
+               [product] * 2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

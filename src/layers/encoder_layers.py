@@ -1,0 +1,99 @@
+"""The layers that an encoder is made of: MindSpore's own, or on a CPU those of cpu/cells.py."""
+from functools import partial
+from typing import Callable, NamedTuple
+
+from mindspore import dtype as mstype
+from mindspore import nn, ops
+
+from src.common.logs import logger
+from src.distributed.process_group import Process
+from src.layers.batch_norm import batch_norm
+from src.layers.cpu import cells
+
+Norm = Callable[..., nn.Cell]
+
+
+class Layers(NamedTuple):
+    """What makes each of them. All take and give images; only ``enter`` knows how they lie in memory.
+
+    ``norm`` makes a batch norm from its channels, ``gamma_init``, and ``relu``: whether a ReLU comes after it. What
+    comes with ``relu`` also takes a shortcut, which is added before the ReLU.
+    """
+
+    enter: Callable[[], nn.Cell]     # images (N, 3, H, W), float32 -> as the other layers take them
+    conv: Callable[..., nn.Cell]     # from channels in and out, kernel, stride and options of nn.Conv2d
+    norm: Norm
+    fork: Callable[[], nn.Cell]      # x -> (x, x)
+    max_pool: Callable[[], nn.Cell]  # 3 x 3, stride 2; its input comes out of a ReLU
+    mean: Callable[[], nn.Cell]      # of all pixels -> (N, C), float32
+    head_norm: Norm                  # for the vectors of a projection head, as images (N, C, 1, 1)
+    amp_level: str = "O0"            # what MindSpore's mixed precision has yet to do
+
+
+class NormReLU(nn.Cell):
+    """A batch norm, the sum with a shortcut where there is one, and a ReLU. The parameters are the batch norm's."""
+
+    def __init__(self, norm: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.norm = norm
+
+    def construct(self, x, shortcut=None):
+        x = self.norm(x)
+        return ops.relu(x if shortcut is None else x + shortcut)
+
+
+class Fork(nn.Cell):
+    """x -> (x, x)."""
+
+    def construct(self, x):
+        return x, x
+
+
+class Mean(nn.Cell):
+    """Images (N, C, H, W) -> the means of their pixels (N, C)."""
+
+    def construct(self, x):
+        return x.mean((2, 3))
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, **options) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, **options)
+
+
+def _max_pool() -> nn.Cell:
+    return nn.SequentialCell(nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros are below every output of a ReLU
+                             nn.MaxPool2d(3, 2))
+
+
+def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Layers:
+    """Return the layers of every back end. ``norm`` makes a batch norm from its channels and ``gamma_init``."""
+    def norm_of(channels: int, gamma_init: str = "ones", relu: bool = True) -> nn.Cell:
+        made = norm(channels, gamma_init=gamma_init)
+        return NormReLU(made) if relu else made
+
+    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, amp_level)
+
+
+def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:
+    """Return the layers for the back end of ``process``.
+
+    Args:
+        synchronised: whether the statistics of batch norm are those of all ranks.
+        amp_level: of mixed precision. The CPU's own layers take bfloat16 for it.
+    """
+    norm = batch_norm(synchronised, process)
+    if process.cpu_library is None:
+        return mindspore_layers(norm, amp_level)
+    dtype = mstype.float32
+    if amp_level != "O0":
+        if process.cpu_library.has_bfloat16:
+            dtype = mstype.bfloat16
+        else:
+            logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken",
+                        amp_level)
+    kernels = cells.Kernels(process.cpu_library.path, dtype)
+    of_kernels = [partial(layer, kernels) for layer in (
+        cells.ChannelsLast, cells.Conv, partial(cells.BatchNorm, world_size=process.world_size
+                                                          if synchronised else 1),
+        cells.Fork, cells.MaxPool, cells.Mean)]
+    return Layers(*of_kernels, norm)
