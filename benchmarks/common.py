@@ -187,8 +187,8 @@ def peak_memory() -> float:
 
 def mindspore_environment() -> Dict[str, Optional[str]]:
     """Return the variables that change MindSpore's speed, as this process has them."""
-    from src.distributed.environment import CPU_SETTINGS
-    return {name: os.environ.get(name) for name in (*CPU_SETTINGS, *LAUNCHER_ENVIRONMENT)}
+    from src.distributed.environment import CPU_SETTINGS, MINDSPORE_LAYERS_SETTINGS
+    return {name: os.environ.get(name) for name in (*CPU_SETTINGS, *MINDSPORE_LAYERS_SETTINGS, *LAUNCHER_ENVIRONMENT)}
 
 
 def machine() -> Dict[str, Any]:

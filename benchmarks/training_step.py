@@ -1,14 +1,16 @@
 """Seconds of a pretraining step on the CPU: this project in MindSpore against the same in PyTorch.
 
-A step is forward, backward and Adam on two views of a batch of 32 x 32 uint8 images, with the CIFAR stem.
-The batch is random, in memory and the same in every step. MindSpore runs in graph mode with the CPU
-settings of src/distributed/environment.py and those of the launchers, PyTorch eager, in NCHW and as installed; both
-may use the same cores. The two take turns of --steps steps. A turn is timed as a whole, until the last
-loss has arrived.
+A step is forward, backward and Adam on two views of a batch of 32 x 32 uint8 images. The batch is random, in memory
+and the same in every step. MindSpore runs in graph mode with the CPU's own layers (--cpu_layers mindspore: with
+MindSpore's), the settings of src/distributed/environment.py and those of the launchers. PyTorch runs in each of
+--settings: plain (eager, NCHW), channels_last, compiled (channels_last and torch.compile); in bfloat16 by autocast
+where --amp_level O2 is given. All may use the same cores and take turns of --steps steps. A turn is timed as a whole,
+until the last loss has arrived. A product of matrices by PyTorch takes turns with them: what the machine can do.
 """
 import argparse
 import statistics
 import time
+from functools import partial
 from typing import Any, Callable, Dict, List
 
 import numpy as np
@@ -16,6 +18,8 @@ import numpy as np
 import common
 
 SEED = 0
+SETTINGS = ("plain", "channels_last", "compiled")
+MATRIX = 2048  # rows and columns
 WARM_UP_STEPS = 2  # after the first step, which is reported on its own
 LEARNING_RATE = 1e-4
 
@@ -27,12 +31,14 @@ def random_views(batch_size: int) -> np.ndarray:
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
     from src.distributed import environment
-    process = environment.prepare("CPU", 0, SEED)
+    from src.layers.cpu import library
+    process = environment.prepare("CPU", 0, SEED,
+                                  load_cpu_library=library.load if options.cpu_layers == "own" else None)
     from mindspore import Tensor
 
-
     all_steps = 1 + WARM_UP_STEPS + options.rounds * options.steps
-    learner = common.learner(common.network(options), process, np.full(all_steps, LEARNING_RATE, np.float32))
+    learner = common.learner(common.network(options, stem=options.stem), process,
+                             np.full(all_steps, LEARNING_RATE, np.float32), amp_level=options.amp_level)
     views = Tensor(random_views(options.batch_size))
 
     def train(steps: int) -> float:
@@ -44,27 +50,49 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     serve(parent, train, parameters, environment=common.mindspore_environment())
 
 
-def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
+def pytorch(options: argparse.Namespace, parent: common.Parent, setting: str) -> None:
     """The worker of the PyTorch reference."""
     import torch
     import torch_reference
+    from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(SEED)
     torch.set_num_threads(common.cores())
-    model = torch_reference.SimCLR(options.encoder, options.width_multiplier, common.DIMENSION)
+    layout = torch.contiguous_format if setting == "plain" else torch.channels_last
+    model = torch_reference.SimCLR(options.encoder, options.width_multiplier, common.DIMENSION, stem=options.stem)
+    model = model.to(memory_format=layout)
     optimizer = torch_reference.build_optimizer("Adam", model.parameters(), LEARNING_RATE, common.WEIGHT_DECAY)
-    views = torch.from_numpy(random_views(options.batch_size))
+    views = torch.from_numpy(random_views(options.batch_size)).contiguous(memory_format=layout)
+    network = torch.compile(model) if setting == "compiled" else model
 
     def train(steps: int) -> float:
         for _ in range(steps):
             optimizer.zero_grad()
-            loss, _ = torch_reference.nt_xent(model(views), common.TEMPERATURE)
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.amp_level != "O0"):
+                z = network(views)
+            loss, _ = torch_reference.nt_xent(z.float(), common.TEMPERATURE)
             loss.backward()
             optimizer.step()
         return loss.item()
 
+    with FlopCounterMode(display=False) as counter:
+        model(views).sum().backward()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    serve(parent, train, parameters, threads=torch.get_num_threads())
+    serve(parent, train, parameters, threads=torch.get_num_threads(), flop=counter.get_total_flops())
+
+
+def matrix(options: argparse.Namespace, parent: common.Parent) -> None:
+    """The worker that multiplies matrices: a step of it is one product."""
+    import torch
+    dtype = torch.float32 if options.amp_level == "O0" else torch.bfloat16
+    left, right = torch.randn(2, MATRIX, MATRIX).to(dtype)
+
+    def multiply(steps: int) -> float:
+        for _ in range(steps):
+            product = left @ right
+        return float(product[0, 0])
+
+    serve(parent, multiply, 0, flop=2 * MATRIX**3)
 
 
 def serve(parent: common.Parent, train: Callable[[int], float], parameters: int, **circumstances: Any) -> None:
@@ -89,26 +117,37 @@ def summary(worker: common.Worker, first: Dict[str, Any], turns: List[Dict[str, 
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two frameworks take turns and save what they took."""
+    """Let all take turns and save what they took."""
     machine = common.machine()
-    ours, reference = workers = common.Worker("mindspore", common.LAUNCHER_ENVIRONMENT), common.Worker("pytorch")
-    assert ours.facts["parameters"] == reference.facts["parameters"], (
-        f"not the same network: {ours.facts['parameters']} trainable parameters in MindSpore, "
-        f"{reference.facts['parameters']} in PyTorch")
+    ours = common.Worker("mindspore", common.LAUNCHER_ENVIRONMENT)
+    references = {setting: common.Worker(setting) for setting in options.settings}
+    machine_itself = common.Worker("matrix")
+    workers = [ours, *references.values(), machine_itself]
+    assert all(ours.facts["parameters"] == reference.facts["parameters"] for reference in references.values())
     first = [worker.ask(steps=1) for worker in workers]
     for worker in workers:
         worker.ask(steps=WARM_UP_STEPS)
     turns = common.alternate(workers, options.rounds, steps=options.steps)
     for worker in workers:
         worker.close()
-    common.save("training_step", {
+    sides = {name: summary(*side, options) for name, *side in zip(
+        ("mindspore", *references, "matrix"), workers, first, turns)}
+    best = min(references, key=lambda setting: sides[setting]["seconds_per_step"])
+    seconds = {name: [turn["seconds"] for turn in side] for name, side in zip(sides, turns)}
+    flop = sides[best]["flop"]
+    rates = [flop / step / (sides["matrix"]["flop"] / product)
+             for step, product in zip(seconds["mindspore"], seconds["matrix"])]
+    common.save(options.save_as, {
         "machine": machine,
         "settings": {name: value for name, value in vars(options).items() if name != "role"},
-        "conditions": f"both may use the same {common.cores()} cores; MindSpore: graph mode, with the variables of its "
-                      "entry, GLIBC_TUNABLES as by the launchers; PyTorch: eager, NCHW, as installed, without them",
-        "mindspore": summary(ours, first[0], turns[0], options),
-        "pytorch": summary(reference, first[1], turns[1], options),
-        "speed_ratio": common.speed_ratio(*([turn["seconds"] for turn in side] for side in turns)),
+        "conditions": f"all may use the same {common.cores()} cores; MindSpore: graph mode, with the variables of its "
+                      "entry, GLIBC_TUNABLES as by the launchers; PyTorch: without them",
+        **sides,
+        "speed_ratios": {setting: common.speed_ratio(seconds["mindspore"], seconds[setting]) for setting in references},
+        "best_setting_of_pytorch": best,
+        "speed_ratio_to_the_best": common.speed_ratio(seconds["mindspore"], seconds[best]),
+        "memory_ratio_to_the_best": sides["mindspore"]["peak_memory_mib"] / sides[best]["peak_memory_mib"],
+        "share_of_the_matrix_rate": {"median": statistics.median(rates), "lowest": min(rates), "highest": max(rates)},
     })
 
 
@@ -116,7 +155,13 @@ if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     flags.add_argument("--encoder", choices=("resnet18", "resnet50"), default="resnet50", help="base encoder")
     flags.add_argument("--width_multiplier", type=float, default=1.0, help="factor on every width of the encoder")
+    flags.add_argument("--stem", choices=("cifar", "strided", "imagenet"), default="cifar", help="its first layers")
+    flags.add_argument("--cpu_layers", choices=("own", "mindspore"), default="own", help="as train.py has it")
+    flags.add_argument("--amp_level", choices=("O0", "O2"), default="O0", help="as train.py has it; O2 is bfloat16")
+    flags.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of PyTorch")
+    flags.add_argument("--save_as", default="training_step", help="name of the file in results/")
     flags.add_argument("--batch_size", type=int, default=16, help="images per step, each with two views")
     flags.add_argument("--rounds", type=int, default=6, help="turns of each framework")
     flags.add_argument("--steps", type=int, default=4, help="steps of a turn")
-    common.run(flags, {"mindspore": mindspore, "pytorch": pytorch}, measure)
+    common.run(flags, {"mindspore": mindspore, "matrix": matrix,
+                       **{setting: partial(pytorch, setting=setting) for setting in SETTINGS}}, measure)

@@ -13,7 +13,7 @@ from src.layers.encoder_layers import Layers, mindspore_layers
 from src.settings.network import STEMS, Colour, Network
 
 
-def _conv(layers: Layers, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Cell:
+def conv(layers: Layers, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Cell:
     return layers.conv(inputs, outputs, kernel, stride, has_bias=False,
                        weight_init=HeNormal(mode="fan_out", nonlinearity="relu"))
 
@@ -26,9 +26,9 @@ class BasicBlock(nn.Cell):
     def __init__(self, inputs: int, width: int, stride: int, layers: Layers):
         super().__init__()
         self.fork = layers.fork()
-        self.conv1 = _conv(layers, inputs, width, 3, stride)
+        self.conv1 = conv(layers, inputs, width, 3, stride)
         self.bn1 = layers.norm(width)
-        self.conv2 = _conv(layers, width, width, 3)
+        self.conv2 = conv(layers, width, width, 3)
         self.bn2 = layers.norm(width, gamma_init="zeros")
         self.downsample = _shortcut(layers, inputs, width, stride)
 
@@ -47,11 +47,11 @@ class Bottleneck(nn.Cell):
         super().__init__()
         outputs = width * self.expansion
         self.fork = layers.fork()
-        self.conv1 = _conv(layers, inputs, width, 1)
+        self.conv1 = conv(layers, inputs, width, 1)
         self.bn1 = layers.norm(width)
-        self.conv2 = _conv(layers, width, width, 3, stride)
+        self.conv2 = conv(layers, width, width, 3, stride)
         self.bn2 = layers.norm(width)
-        self.conv3 = _conv(layers, width, outputs, 1)
+        self.conv3 = conv(layers, width, outputs, 1)
         self.bn3 = layers.norm(outputs, gamma_init="zeros")
         self.downsample = _shortcut(layers, inputs, outputs, stride)
 
@@ -65,7 +65,7 @@ class Bottleneck(nn.Cell):
 def _shortcut(layers: Layers, inputs: int, outputs: int, stride: int) -> nn.Cell:
     if inputs == outputs and stride == 1:
         return nn.Identity()
-    return nn.SequentialCell(_conv(layers, inputs, outputs, 1, stride), layers.norm(outputs, relu=False))
+    return nn.SequentialCell(conv(layers, inputs, outputs, 1, stride), layers.norm(outputs, relu=False))
 
 
 class PixelsToFloat(nn.Cell):
@@ -102,7 +102,7 @@ class ResNet(nn.Cell):
         self.features = widths[-1] * block.expansion
         self.pixels_to_float = PixelsToFloat(network.mean, network.std)
         self.enter = layers.enter()
-        self.conv1 = _conv(layers, 3, widths[0], stem.kernel, stem.stride)
+        self.conv1 = conv(layers, 3, widths[0], stem.kernel, stem.stride)
         self.bn1 = layers.norm(widths[0])
         self.pool = layers.max_pool() if stem.pooling else nn.Identity()
         stages, inputs = [], widths[0]

@@ -21,6 +21,7 @@ make_venv() {
         echo "Installing $1 into $venv with $("$python" --version) ..."
         "$python" -m venv "$venv" || fail "cannot make $venv; on Debian and Ubuntu: apt install python3-venv"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$ROOT/$1" || exit 1
+        "$venv/bin/python" "$ROOT/scripts/build_cpu_layers.py" || exit 1
         echo "$wanted" >"$venv/.installed-$1"
     fi
 }

@@ -30,16 +30,20 @@ class Layers(NamedTuple):
     amp_level: str = "O0"            # what MindSpore's mixed precision has yet to do
 
 
-class NormReLU(nn.Cell):
-    """A batch norm, the sum with a shortcut where there is one, and a ReLU. The parameters are the batch norm's."""
+def with_relu(norm: Norm) -> Norm:
+    """Return what makes the same batch norms, a class or a part of its arguments, but with a ReLU behind them."""
+    made = partial(norm)
+    kind = made.func
 
-    def __init__(self, norm: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.norm = norm
+    # It is one cell with the batch norm: of two, the parameters would have another name.
+    class NormReLU(kind):
+        """Images, and where there is one a shortcut that is added to what was normalised -> what is above 0."""
 
-    def construct(self, x, shortcut=None):
-        x = self.norm(x)
-        return ops.relu(x if shortcut is None else x + shortcut)
+        def construct(self, x, shortcut=None):
+            x = kind.construct(self, x)
+            return ops.relu(x if shortcut is None else x + shortcut)
+
+    return partial(NormReLU, **made.keywords)
 
 
 class Fork(nn.Cell):
@@ -67,9 +71,10 @@ def _max_pool() -> nn.Cell:
 
 def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Layers:
     """Return the layers of every back end. ``norm`` makes a batch norm from its channels and ``gamma_init``."""
+    norm_relu = with_relu(norm)
+
     def norm_of(channels: int, gamma_init: str = "ones", relu: bool = True) -> nn.Cell:
-        made = norm(channels, gamma_init=gamma_init)
-        return NormReLU(made) if relu else made
+        return (norm_relu if relu else norm)(channels, gamma_init=gamma_init)
 
     return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, amp_level)
 

@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple, Optional
 import numpy as np
 from ascend import stand_ins
 
-from src.distributed.environment import CPU_SETTINGS
+from src.distributed.environment import CPU_SETTINGS, MINDSPORE_LAYERS_SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Two cores, on whatever machine: MindSpore takes its numbers of threads from them, and some graphs do not compile with
@@ -103,7 +103,8 @@ def run(folder: Path, program: str, *arguments, cwd: Path, rank: int = 0, world_
         world_size: how many devices there are.
         graph: whether the collectives are read too, from the one graph that it compiles.
     """
-    own = {name: value for name, value in os.environ.items() if name not in CPU_SETTINGS}
+    own = {name: value for name, value in os.environ.items()
+           if name not in {**CPU_SETTINGS, **MINDSPORE_LAYERS_SETTINGS}}
     environment = {**own, **stand_ins.environment(folder), **LOG}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
     if world_size > 1:

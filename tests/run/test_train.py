@@ -292,7 +292,7 @@ def test_given_weights_get_the_rest_of_the_schedule(finished, tmp_path, monkeypa
         "train.py", *flags, "--pre_trained_path", source, "--pretrain_epoch_size", "4", "--epoch_size", "12",
         "--batch_size", "16", "--num_samples", "16", "--optimizer", "SGD", "--learning_rate", "0.05", "--warmup_epochs",
         "2", "--lr_schedule", "cosine", "--eval_every", "0", "--keep_checkpoint_max", "20", "--amp_level", amp_level,
-        cwd=finished))
+        "--cpu_layers", "mindspore", cwd=finished))
     assert re.findall(r"^epoch: (\d+) step", out, re.M) == [str(epoch) for epoch in range(5, 13)]
     states = [values(run / "checkpoint" / f"checkpoint_simclr-{epoch}.ckpt") for epoch in range(4, 13)]
     begun, given = states[0], values(source)

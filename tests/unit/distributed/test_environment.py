@@ -26,15 +26,18 @@ compiled.MSContext = types.SimpleNamespace(get_instance=lambda: types.SimpleName
     get_ascend_soc_version=lambda: {generation!r}))
 from src.distributed import environment
 environment.DEVICE_FILES = {{"Ascend": ({ascend!r},), "GPU": ("/dev/null",)}}
-print("target", environment.prepare({target!r}, 3, 7, jit_level={jit_level!r}).device_target)
-for name in environment.CPU_SETTINGS:
+print("target", environment.prepare({target!r}, 3, 7, jit_level={jit_level!r},
+                                    load_cpu_library=lambda: {library!r}).device_target)
+for name in (*environment.CPU_SETTINGS, *environment.MINDSPORE_LAYERS_SETTINGS):
     print(name, os.environ.get(name))
 """
 
 
-def report(target, ascend="/nowhere", generation="ascend910b", jit_level=None, **env):
-    clean = {name: value for name, value in os.environ.items() if name not in environment.CPU_SETTINGS}
-    code = REPORT.format(root=str(ROOT), ascend=ascend, target=target, generation=generation, jit_level=jit_level)
+def report(target, ascend="/nowhere", generation="ascend910b", jit_level=None, library=None, **env):
+    own = {**environment.CPU_SETTINGS, **environment.MINDSPORE_LAYERS_SETTINGS}
+    clean = {name: value for name, value in os.environ.items() if name not in own}
+    code = REPORT.format(root=str(ROOT), ascend=ascend, target=target, generation=generation, jit_level=jit_level,
+                         library=library)
     out = subprocess.run([sys.executable, "-c", code], env={**clean, **env}, capture_output=True, text=True, check=True)
     return dict(line.split(" ", 1) for line in out.stdout.splitlines())
 
@@ -46,8 +49,13 @@ def test_targets_and_their_settings(target, ascend, expected):
     assert found["target"] == expected
     assert found["device"] == f"{expected} 3"
     assert found["seed"] == "7"
-    for name, value in environment.CPU_SETTINGS.items():
+    for name, value in {**environment.CPU_SETTINGS, **environment.MINDSPORE_LAYERS_SETTINGS}.items():
         assert found[name] == (value if expected == "CPU" else "None")
+
+
+def test_the_cpus_own_layers_take_avx512():
+    found = report("CPU", library="loaded")
+    assert found["ONEDNN_MAX_CPU_ISA"] == "None" and found["MS_DEV_HOST_BLOCKING_RUN"] == "1"
 
 
 @pytest.mark.parametrize("target, generation, wanted, expected", [

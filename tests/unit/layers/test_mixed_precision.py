@@ -1,4 +1,5 @@
 """Mixed precision. MindSpore's CPU computes in float32 what it has no float16 kernel for, and rounds the result."""
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from src.common.errors import DivergedError
 from src.layers import mixed_precision
 from src.layers.ascend_batch_norm import AscendBatchNorm
 from src.layers.batch_norm import GlobalBatchNorm
+from src.layers.encoder_layers import mindspore_layers
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import build_encoder
@@ -26,18 +28,15 @@ from src.training.step import ScaledTrainStep, TrainStep
 
 BATCH = 8
 NETWORK = Network("resnet18", 0.0625, projection_dimension=16, head_batch_norm=True)
+ascend_norm = partial(AscendBatchNorm, epsilon=1e-5, kept=0.9, world_size=2)
 
 
 def views(seed=0):
     return Tensor(np.random.default_rng(seed).integers(0, 256, (2 * BATCH, 3, 32, 32), dtype=np.uint8))
 
 
-def ascend_norm(*channels, **settings):
-    return AscendBatchNorm(*channels, **settings, epsilon=1e-5, kept=0.9, world_size=2)
-
-
 def simclr(norm):
-    encoder = build_encoder(NETWORK, norm)
+    encoder = build_encoder(NETWORK, mindspore_layers(norm))
     return SimCLR(encoder, build_head(encoder.features, NETWORK, norm))
 
 
@@ -224,7 +223,8 @@ def test_a_resumed_run_has_the_same_weights_and_scale(tmp_path):
 
 def test_a_run_in_mixed_precision(tmp_path):
     small = ("--dataset_name", "shapes", "--num_samples", "64", "--encoder", "resnet18", "--width_multiplier", "0.0625",
-             "--projection_dimension", "8", "--eval_every", "0", "--train_output_path", "run")
+             "--projection_dimension", "8", "--eval_every", "0", "--cpu_layers", "mindspore", "--train_output_path",
+             "run")
     result = call_script("train.py", *small, "--batch_size", "32", "--epoch_size", "2", "--amp_level", "O2",
                          "--optimizer", "LARS", "--lr_scaling", "sqrt", "--weight_decay", "1e-6", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,111 @@
+"""What the tests of the CPU's own layers compute, in the processes of cpu_layers.py."""
+import functools
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from src.distributed.process_group import Process
+from src.layers.cpu import library
+from src.layers.encoder_layers import encoder_layers, mindspore_layers
+from src.nt_xent import NTXent
+from src.resnet import build_encoder
+from src.simclr_model import SimCLR, build_head
+
+
+class Outcome(NamedTuple):
+    """Arrays, with the types that they had: outputs, gradients of the inputs, and by their names gradients and values
+    of the parameters."""
+
+    outputs: list
+    inputs: list
+    gradients: dict
+    state: dict
+    types: dict
+
+
+class Weighted(nn.Cell):
+    """Inputs of a layer -> the sum of its outputs times ``slopes``, which are their gradients, and the outputs."""
+
+    def __init__(self, layer, dtype):
+        super().__init__()
+        self.layer = layer
+        self.dtype = dtype
+
+    def construct(self, slopes, *inputs):
+        outputs = self.layer(*[x.astype(self.dtype) for x in inputs])
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        total = 0.0
+        for output, slope in zip(outputs, slopes):
+            total += (output.astype(mstype.float32) * slope).sum()
+        return total, outputs
+
+
+@functools.cache
+def layers_of(kind, bfloat16=False):
+    """Return the layers of a kind, own or mindspore; in bfloat16 as on a CPU that has it."""
+    if kind == "mindspore":
+        return mindspore_layers()
+    found = library.load()._replace(has_bfloat16=True)
+    return encoder_layers(Process("CPU", cpu_library=found), amp_level="O2" if bfloat16 else "O0")
+
+
+def array(tensor):
+    return tensor.astype(mstype.float32).asnumpy() if tensor.dtype == mstype.bfloat16 else tensor.asnumpy()
+
+
+def run_layer(name, arguments, values, inputs, slopes, training=True, bfloat16=False):
+    """Return the Outcome of a layer: ``name`` and ``arguments`` make it, ``values`` are those of its parameters."""
+    layer = getattr(layers_of("own", bfloat16), name)(*arguments[0], **arguments[1])
+    for key, value in values.items():
+        getattr(layer, key).set_data(Tensor(value))
+    dtype = mstype.bfloat16 if bfloat16 and name != "enter" else mstype.float32
+    cell = Weighted(layer, dtype).set_train(training)
+    weights = {key: getattr(layer, key) for key in values if getattr(layer, key).requires_grad}
+    gradient = ops.value_and_grad(cell, tuple(range(1, 1 + len(inputs))), list(weights.values()) or None, has_aux=True)
+    (_, outputs), found = gradient(tuple(map(Tensor, slopes)), *map(Tensor, inputs))
+    of_inputs, of_weights = found if weights else (found, ())
+    of_inputs = of_inputs if isinstance(of_inputs, tuple) else (of_inputs,)
+    gradients = dict(zip(weights, of_weights))
+    types = {"outputs": {str(output.dtype) for output in outputs},
+             "gradients": {str(value.dtype) for value in gradients.values()}}
+    return Outcome([array(output) for output in outputs], [array(value) for value in of_inputs],
+                   {key: array(value) for key, value in gradients.items()},
+                   {key: getattr(layer, key).asnumpy() for key in values}, types)
+
+
+class Step(nn.Cell):
+    """Views -> the contrastive loss, and the representations."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.loss = model, NTXent()
+
+    def construct(self, views):
+        h = self.model.encoder(views)
+        return self.loss(self.model.projection_head(h))[0], h
+
+
+def new_model(kind, network, bfloat16=False):
+    layers = layers_of(kind, bfloat16)
+    ms.set_seed(3)
+    encoder = build_encoder(network, layers)
+    return SimCLR(encoder, build_head(encoder.features, network, layers.head_norm))
+
+
+def run_step(kind, network, views, bfloat16=False):
+    """Return the initial weights of a network, then loss, representations, gradients and the running statistics of a
+    step with other parameters of batch norm, and the representations that follow with running statistics."""
+    model, rng = new_model(kind, network, bfloat16), np.random.default_rng(1)
+    initial = {parameter.name: parameter.asnumpy().copy() for parameter in model.get_parameters()}
+    for parameter in model.get_parameters():
+        if parameter.ndim == 1:  # the last batch norm of every block begins with 0: nothing would come through
+            parameter.set_data(Tensor(rng.uniform(0.5, 1.5, parameter.shape).astype(np.float32)))
+    weights = list(model.trainable_params())
+    (loss, h), gradients = ops.value_and_grad(Step(model).set_train(), None, weights, has_aux=True)(Tensor(views))
+    state = {p.name: p.asnumpy() for p in model.get_parameters() if not p.requires_grad}
+    inferred = model.encoder.set_train(False)(Tensor(views))
+    return {"initial": initial, "loss": float(loss.asnumpy()), "h": h.asnumpy(), "inferred": inferred.asnumpy(),
+            "gradients": {weight.name: value.asnumpy() for weight, value in zip(weights, gradients)}, "state": state}

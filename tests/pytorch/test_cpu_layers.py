@@ -1,0 +1,127 @@
+"""The CPU's own layers against PyTorch in float64: outputs, all gradients and running statistics."""
+import cpu_cells
+import numpy as np
+import pytest
+from cpu_layers import process_with
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
+
+# Every example compiles a graph, so a failure is shown as it is found.
+EXAMPLES = settings(max_examples=20, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+SIDES = st.integers(1, 9)
+CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([16, 32, 48, 67]))
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module")
+def own():
+    with process_with("own") as submit:
+        yield lambda *arguments: submit(cpu_cells.run_layer, *arguments).result(120)
+
+
+def drawn(rng, *shape, mean=0.0):
+    return rng.normal(mean, 1, shape).astype(np.float32)
+
+
+def to_torch(images):
+    """Images (N, H, W, C) -> (N, C, H, W)."""
+    return torch.from_numpy(images.astype(np.float64).transpose(0, 3, 1, 2)).requires_grad_()
+
+
+def from_torch(images):
+    return images.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def close(found, expected, tolerance=2e-5):
+    """Whether arrays are as near as float32 allows, for values of up to the largest of them."""
+    expected = np.asarray(expected)
+    assert found.shape == expected.shape and found.dtype == np.float32
+    return np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(1, 3), SIDES, SIDES, CHANNELS, CHANNELS, st.sampled_from([1, 3, 7]), st.sampled_from([1, 2]))
+def test_convolution(own, seed, count, height, width, inputs, outputs, kernel, stride):
+    rng = np.random.default_rng(seed)
+    x, w = drawn(rng, count, height, width, inputs), drawn(rng, outputs, inputs, kernel, kernel)
+    dy = drawn(rng, count, -(-height // stride), -(-width // stride), outputs)
+    images, weight = to_torch(x), torch.from_numpy(w.astype(np.float64)).requires_grad_()
+    y = torch.nn.functional.conv2d(images, weight, stride=stride, padding=kernel // 2)
+    y.backward(to_torch(dy).detach())
+
+    found = own("conv", ((inputs, outputs, kernel, stride), {"has_bias": False}), {"weight": w}, [x], [dy])
+    assert close(found.outputs[0], from_torch(y))
+    assert close(found.inputs[0], from_torch(images.grad))
+    assert close(found.gradients["weight"], weight.grad.numpy())
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(1, 5), SIDES, SIDES, CHANNELS, st.sampled_from(["plain", "relu", "shortcut"]), st.booleans())
+def test_batch_norm(own, seed, count, height, width, channels, end, training):
+    """On one pixel alone PyTorch has no statistics, so there are at least two."""
+    rng = np.random.default_rng(seed)
+    count = max(count, 2) if height * width == 1 else count
+    images = [drawn(rng, count, height, width, channels, mean=mean) for mean in ([2, 0] if end == "shortcut" else [2])]
+    dy = drawn(rng, count, height, width, channels)
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    values = dict(zip(names, rng.uniform(0.5, 2, (4, channels)).astype(np.float32)))
+    norm = torch.nn.BatchNorm2d(channels, momentum=0.1).double().train(training)
+    parameters = dict(zip(names, (norm.weight, norm.bias, norm.running_mean, norm.running_var)))
+    for name, parameter in parameters.items():
+        parameter.data.copy_(torch.from_numpy(values[name]))
+    inputs = [to_torch(x) for x in images]
+    y = norm(inputs[0])
+    y = y + inputs[1] if end == "shortcut" else y
+    y = y if end == "plain" else torch.relu(y)
+    # A ReLU is open or not, and rounding decides near 0: there the gradient is none.
+    dy *= np.abs(from_torch(y)) > 1e-4 if end != "plain" else 1
+    y.backward(to_torch(dy).detach())
+
+    found = own("norm", ((channels,), {"relu": end != "plain"}), values, images, [dy], training)
+    assert close(found.outputs[0], from_torch(y))
+    for gradient, expected in zip(found.inputs, inputs):
+        assert close(gradient, from_torch(expected.grad), 1e-4)
+    for name in ("gamma", "beta"):
+        assert close(found.gradients[name], parameters[name].grad.numpy(), 1e-4)
+    for name, parameter in parameters.items():
+        assert close(found.state[name], parameter.detach().numpy())
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(1, 3), SIDES, SIDES, CHANNELS)
+def test_max_pooling(own, seed, count, height, width, channels):
+    """Of images that come out of a ReLU, and of others; no two pixels are the same, but for zeros without gradient."""
+    rng = np.random.default_rng(seed)
+    x = rng.permutation(count * height * width * channels).astype(np.float32).reshape(count, height, width, channels)
+    x -= rng.integers(0, x.size)
+    dy = drawn(rng, count, -(-height // 2), -(-width // 2), channels)
+    images = to_torch(x)
+    y = torch.nn.functional.max_pool2d(images, 3, 2, 1)
+    y.backward(to_torch(dy).detach())
+
+    found = own("max_pool", ((), {}), {}, [x], [dy])
+    assert np.array_equal(found.outputs[0], from_torch(y))
+    assert close(found.inputs[0], from_torch(images.grad), 1e-6)
+
+
+@settings(EXAMPLES, max_examples=6)
+@given(SEEDS, st.integers(1, 5), SIDES, SIDES, CHANNELS)
+def test_mean_fork_and_the_way_in(own, seed, count, height, width, channels):
+    rng = np.random.default_rng(seed)
+    x, of_mean = drawn(rng, count, height, width, channels, mean=1), drawn(rng, count, channels)
+    slopes = [drawn(rng, *x.shape) for _ in range(2)]
+
+    found = own("mean", ((), {}), {}, [x], [of_mean])
+    assert close(found.outputs[0], x.mean((1, 2), dtype=np.float64), 1e-6)
+    assert close(found.inputs[0], np.broadcast_to(of_mean[:, None, None] / (height * width), x.shape), 1e-6)
+
+    found = own("fork", ((), {}), {}, [x], slopes)
+    assert all(np.array_equal(output, x) for output in found.outputs) and len(found.outputs) == 2
+    assert np.array_equal(found.inputs[0], slopes[0] + slopes[1])
+
+    found = own("enter", ((), {}), {}, [x], [drawn(rng, count, width, channels, height)])
+    assert np.array_equal(found.outputs[0], x.transpose(0, 2, 3, 1))
+    assert not found.inputs[0].any()
