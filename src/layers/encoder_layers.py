@@ -96,9 +96,6 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
         else:
             logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken",
                         amp_level)
-    kernels = cells.Kernels(process.cpu_library.path, dtype)
-    of_kernels = [partial(layer, kernels) for layer in (
-        cells.ChannelsLast, cells.Conv, partial(cells.BatchNorm, world_size=process.world_size
-                                                          if synchronised else 1),
-        cells.Fork, cells.MaxPool, cells.Mean)]
-    return Layers(*of_kernels, norm)
+    kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
+    return Layers(*(partial(layer, kernels) for layer in (
+        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm)

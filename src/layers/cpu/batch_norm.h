@@ -14,9 +14,9 @@ namespace {
 constexpr int64_t ROWS = 256;  // are added up in float32; beyond, in float64
 constexpr float EPSILON = 1e-5f, KEPT = 0.9f;
 
-// Sum add(row, channel) -> {first, second} over all rows: out (2, C).
+// Return the sums (2, C) over all rows of what add(row, number of rows, first, second) adds to `first` and `second`.
 template <typename Add>
-void sum_rows(int64_t rows, int64_t channels, double divisor, float *out, const Add &add) {
+std::vector<double> sum_rows(int64_t rows, int64_t channels, const Add &add) {
   const int threads = pool->get_num_threads();
   std::vector<double> totals(threads * 2 * channels);
   in_parts(rows, [&](int64_t first, int64_t last, int thread) {
@@ -31,19 +31,18 @@ void sum_rows(int64_t rows, int64_t channels, double divisor, float *out, const 
       for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sums[c];
     }
   });
-  for (int64_t c = 0; c < 2 * channels; ++c) {
-    double sum = 0;
-    for (int thread = 0; thread < threads; ++thread) sum += totals[thread * 2 * channels + c];
-    out[c] = static_cast<float>(sum / divisor);
-  }
+  for (int thread = 1; thread < threads; ++thread)
+    for (int64_t c = 0; c < 2 * channels; ++c) totals[c] += totals[thread * 2 * channels + c];
+  return totals;
 }
 
 // How batch norm ends: as it is; in a ReLU; in the sum with a shortcut and a ReLU.
 enum End { PLAIN, RELU, ADD_RELU };
 
+// Mean and biased variance (2, C).
 template <typename T>
-void moments(const T *x, int64_t rows, int64_t channels, float *out) {
-  sum_rows(rows, channels, static_cast<double>(rows), out, [=](int64_t row, auto count, float *one, float *two) {
+void statistics(const T *x, int64_t rows, int64_t channels, float *out) {
+  const auto sums = sum_rows(rows, channels, [=](int64_t row, auto count, float *one, float *two) {
     const T *from = x + row * channels;
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
@@ -57,6 +56,12 @@ void moments(const T *x, int64_t rows, int64_t channels, float *out) {
       two[c] += squares;
     }
   });
+  for (int64_t c = 0; c < channels; ++c) {
+    const double mean = sums[c] / static_cast<double>(rows);
+    const double variance = sums[channels + c] / static_cast<double>(rows) - mean * mean;
+    out[c] = static_cast<float>(mean);
+    out[channels + c] = static_cast<float>(variance < 0 ? 0 : variance);  // NaN stays
+  }
 }
 
 template <typename T, End end>
@@ -86,11 +91,11 @@ inline float through(const T *x, const T *y, const T *gradient, const float *sca
   return out > 0 ? value : 0.0f;
 }
 
-// Sums of the gradient and of the gradient times x; `passed` gets the gradient that comes through.
+// Return the sums of the gradient and of the gradient times x; `passed` gets the gradient that comes through.
 template <typename T, End end>
-void gradient_sums(const T *x, const T *y, const T *gradient, const float *scale, const float *shift, int64_t rows,
-                   int64_t channels, float *out, T *passed) {
-  sum_rows(rows, channels, 1, out, [=](int64_t row, auto count, float *one, float *two) {
+std::vector<double> gradient_sums(const T *x, const T *y, const T *gradient, const float *scale, const float *shift,
+                                  int64_t rows, int64_t channels, T *passed) {
+  return sum_rows(rows, channels, [=](int64_t row, auto count, float *one, float *two) {
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       float sum = 0, product = 0;
@@ -107,17 +112,17 @@ void gradient_sums(const T *x, const T *y, const T *gradient, const float *scale
   });
 }
 
-// dx = scale (g - mean(g) - (x - mean) / deviation * mean(g (x - mean) / deviation)), as a g + b x + k per channel.
+// dx = scale (g - mean(g) - (x - mean) / deviation * mean(g (x - mean) / deviation)), which is linear in g and x.
 template <typename T, End end>
-void gradient(const T *x, const T *gradient, const float *scale, const float *shift, const float *a, const float *b,
-              const float *k, int64_t rows, int64_t channels, T *out) {
+void gradient(const T *x, const T *gradient, const float *scale, const float *shift, const float *slope,
+              const float *constant, int64_t rows, int64_t channels, T *out) {
   in_parts(rows, [=](int64_t first, int64_t last, int) {
     for (int64_t row = first; row < last; ++row) {
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t at = row * channels + c;
         float value = through<T, end>(x, static_cast<const T *>(nullptr), gradient, scale, shift, at, c);
-        out[at] = std::fma(a[c], value, std::fma(b[c], static_cast<float>(x[at]), k[c]));
+        out[at] = std::fma(scale[c], value, std::fma(slope[c], static_cast<float>(x[at]), constant[c]));
       }
     }
   });

@@ -13,25 +13,8 @@ from mindspore import dtype as mstype
 from src.distributed.collectives import Mean as MeanOfRanks
 from src.layers.batch_norm import EPSILON, KEPT
 
+FLOAT = mstype.float32
 Shape = Tuple[int, ...]
-
-
-class Kernels:
-    """The operators of a built library.
-
-    Args:
-        library: the file that library.py has built and started.
-        dtype: of images, float32 or bfloat16.
-    """
-
-    def __init__(self, library: Path, dtype: mstype = mstype.float32):
-        self.library = library
-        self.dtype = dtype
-
-    def __call__(self, name: str, shape: Callable[..., Any], dtype: Any,
-                 bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
-        """Return the operator ``name``, with the shape of its outputs as a function of those of its inputs."""
-        return ops.Custom(f"{self.library}:{name}", shape, dtype, "aot", bprop)
 
 
 def _first(*shapes: Shape) -> Shape:
@@ -40,6 +23,99 @@ def _first(*shapes: Shape) -> Shape:
 
 def _last(*shapes: Shape) -> Shape:
     return shapes[-1]
+
+
+class Kernels:
+    """The operators of a built library. All layers share them, for MindSpore reads the gradient of each one anew.
+
+    Args:
+        library: the file that library.py has built and started.
+        dtype: of images, float32 or bfloat16.
+        world_size: number of ranks over which batch norm takes its statistics.
+    """
+
+    def __init__(self, library: Path, dtype: mstype = FLOAT, world_size: int = 1):
+        self.library, self.dtype, self.world_size = library, dtype, world_size
+        self.channels_last = self._kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), dtype)
+        self.convolve = {stride: self._convolution(stride) for stride in (1, 2)}
+        self.mean_of_ranks = MeanOfRanks(world_size) if world_size > 1 else nn.Identity()
+        self.statistics = self._kernel("batch_statistics", lambda x: (2, x[-1]), FLOAT)
+        self.running = self._kernel("running_statistics", lambda statistics, mean, *_: (mean, mean), (FLOAT, FLOAT))
+        ends = ("plain", "relu", "add_relu")
+        self.normalise = {end: self._normalise(end, self.mean_of_ranks) for end in ends}
+        # With running statistics the images have no part in what they are normalised by.
+        self.infer = {end: self._normalise(end, ops.zeros_like) for end in ends}
+        self.add = self._kernel("add", _first, dtype)
+        self.max_pool = self._max_pool()
+        self.mean = self._mean()
+
+    def _kernel(self, name: str, shape: Callable[..., Any], dtype: Any,
+                bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
+        """Return the operator ``name``, with the shape of its outputs as a function of those of its inputs."""
+        return ops.Custom(f"{self.library}:{name}", shape, dtype, "aot", bprop)
+
+    def _convolution(self, stride: int) -> ops.Custom:
+        to_input = self._kernel("convolution_to_input", _last, self.dtype)
+        to_weights = self._kernel("convolution_to_weights", _last, FLOAT)
+
+        def shape(x: Shape, w: Shape) -> Shape:
+            return x[0], -(-x[1] // stride), -(-x[2] // stride), w[0]
+
+        def bprop(x, w, out, gradient):
+            return to_input(gradient, w, x), to_weights(x, gradient, w)
+
+        return self._kernel("convolution", shape, self.dtype, bprop)
+
+    def _normalise(self, end: str, mean: Callable[[Tensor], Tensor]) -> ops.Custom:
+        """Return x, gamma, beta, statistics[, shortcut] -> y; the gradient of x is batch norm's whole one.
+
+        Nobody asks for that of the statistics, and what is returned in its place is not used.
+
+        Args:
+            end: what comes after it.
+            mean: takes the sums (2, C) of which that gradient is made, and returns their means over the ranks.
+        """
+        if end == "add_relu":
+            sums = self._kernel("gradient_sums_add_relu",
+                                lambda x, gradient, gamma, beta, statistics, y: (gamma, gamma, statistics, x),
+                                (FLOAT, FLOAT, FLOAT, self.dtype))
+            to_input = self._kernel("gradient_plain", _first, self.dtype)
+
+            def bprop(x, gamma, beta, statistics, shortcut, out, gradient):
+                d_gamma, d_beta, both, passed = sums(x, gradient, gamma, beta, statistics, out)
+                d_x = to_input(x, passed, gamma, beta, statistics, mean(both))
+                return d_x, d_gamma, d_beta, statistics, passed
+        else:
+            sums = self._kernel(f"gradient_sums_{end}",
+                                lambda x, gradient, gamma, beta, statistics: (gamma, gamma, statistics), (FLOAT,) * 3)
+            to_input = self._kernel(f"gradient_{end}", _first, self.dtype)
+
+            def bprop(x, gamma, beta, statistics, out, gradient):
+                d_gamma, d_beta, both = sums(x, gradient, gamma, beta, statistics)
+                d_x = to_input(x, gradient, gamma, beta, statistics, mean(both))
+                return d_x, d_gamma, d_beta, statistics
+
+        return self._kernel(f"normalise_{end}", _first, self.dtype, bprop)
+
+    def _max_pool(self) -> ops.Custom:
+        to_input = self._kernel("max_pool_gradient", _last, self.dtype)
+
+        def shape(x: Shape) -> Tuple[Shape, Shape]:
+            y = (x[0], -(-x[1] // 2), -(-x[2] // 2), x[3])
+            return y, y
+
+        def bprop(x, out, gradients):
+            return (to_input(gradients[0], out[1], x),)
+
+        return self._kernel("max_pool", shape, (self.dtype, mstype.uint8), bprop)
+
+    def _mean(self) -> ops.Custom:
+        to_input = self._kernel("mean_of_pixels_gradient", _last, self.dtype)
+
+        def bprop(x, out, gradient):
+            return (to_input(gradient, x),)
+
+        return self._kernel("mean_of_pixels", lambda x: (x[0], x[3]), FLOAT, bprop)
 
 
 class Conv(nn.Conv2d):
@@ -54,16 +130,7 @@ class Conv(nn.Conv2d):
 
     def __init__(self, kernels: Kernels, inputs: int, outputs: int, kernel: int, stride: int, **options: Any):
         super().__init__(inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, **options)
-        to_input = kernels("convolution_to_input", _last, kernels.dtype)
-        to_weights = kernels("convolution_to_weights", _last, mstype.float32)
-
-        def shape(x: Shape, w: Shape) -> Shape:
-            return x[0], -(-x[1] // stride), -(-x[2] // stride), w[0]
-
-        def bprop(x, w, out, gradient):
-            return to_input(gradient, w, x), to_weights(x, gradient, w)
-
-        self.convolve = kernels("convolution", shape, kernels.dtype, bprop)
+        self.convolve = kernels.convolve[stride]
 
     def construct(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.weight)
@@ -80,75 +147,41 @@ class BatchNorm(nn.BatchNorm2d):
         channels: C of the inputs (N, H, W, C), where N, H and W are the same on every rank.
         gamma_init: initial scale.
         relu: whether a ReLU follows.
-        world_size: number of ranks.
 
     Inputs:
         x: images.
         shortcut: images that are added before the ReLU, or None.
     """
 
-    def __init__(self, kernels: Kernels, channels: int, gamma_init: str = "ones", relu: bool = True,
-                 world_size: int = 1):
+    def __init__(self, kernels: Kernels, channels: int, gamma_init: str = "ones", relu: bool = True):
         super().__init__(channels, eps=EPSILON, momentum=KEPT, gamma_init=gamma_init)
-        self.ranks = Tensor([world_size], mstype.float32)
-        self.mean = MeanOfRanks(world_size) if world_size > 1 else nn.Identity()
-        self.moments = kernels("batch_moments", lambda x: (2, x[-1]), mstype.float32)
-        self.statistics = kernels("batch_statistics", lambda moments, gamma, *_: (gamma,) * 4, (mstype.float32,) * 4)
         end = "relu" if relu else "plain"
-        self.normalise, self.normalise_sum = _normalise(kernels, end, self.mean), _normalise_sum(kernels, self.mean)
-        # With running statistics the images have no part in what they are normalised by.
-        self.infer, self.infer_sum = _normalise(kernels, end, ops.zeros_like), _normalise_sum(kernels, ops.zeros_like)
+        self.world_size, self.ranks = kernels.world_size, Tensor([kernels.world_size], FLOAT)
+        self.statistics, self.running, self.mean = kernels.statistics, kernels.running, kernels.mean_of_ranks
+        self.normalise, self.normalise_sum = kernels.normalise[end], kernels.normalise["add_relu"]
+        self.infer, self.infer_sum = kernels.infer[end], kernels.infer["add_relu"]
 
-    def construct(self, x, shortcut=None):
+    def of_all_ranks(self, statistics: Tensor) -> Tensor:
+        """Mean and variance (2, C) of this rank's batch -> those of all ranks' batches."""
+        if self.world_size == 1:
+            return statistics
+        mean, variance = statistics[0], statistics[1]
+        moments = self.mean(ops.stack((mean, variance + mean * mean)))
+        return ops.stack((moments[0], ops.maximum(moments[1] - moments[0] * moments[0], 0.0)))
+
+    def construct(self, x: Tensor, shortcut: Optional[Tensor] = None) -> Tensor:
         if self.training:
             images = ops.stop_gradient(x)
-            moments = ops.stop_gradient(self.mean(self.moments(images)))
-            scale, shift, mean, variance = self.statistics(
-                moments, ops.stop_gradient(self.gamma), ops.stop_gradient(self.beta), self.moving_mean,
-                self.moving_variance, images, self.ranks)
-            scale, shift = ops.stop_gradient(scale), ops.stop_gradient(shift)
-            x = ops.depend(x, ops.assign(self.moving_mean, mean))
-            x = ops.depend(x, ops.assign(self.moving_variance, variance))
+            statistics = ops.stop_gradient(self.of_all_ranks(self.statistics(images)))
+            mean, variance = self.running(statistics, self.moving_mean, self.moving_variance, images, self.ranks)
+            x = ops.depend(x, (ops.assign(self.moving_mean, mean), ops.assign(self.moving_variance, variance)))
             normalise, normalise_sum = self.normalise, self.normalise_sum
         else:
-            moments = ops.stack((self.moving_mean, self.moving_variance + ops.square(self.moving_mean)))
-            scale = ops.stop_gradient(self.gamma) * ops.rsqrt(self.moving_variance + EPSILON)
-            shift = ops.stop_gradient(self.beta) - self.moving_mean * scale
+            statistics = ops.stack((self.moving_mean, self.moving_variance))
             normalise, normalise_sum = self.infer, self.infer_sum
         if shortcut is None:
-            return normalise(x, self.gamma, self.beta, scale, shift, moments)
-        return normalise_sum(x, self.gamma, self.beta, scale, shift, moments, shortcut)
-
-
-def _normalise(kernels: Kernels, end: str, mean: Callable[[Tensor], Tensor]) -> ops.Custom:
-    """Return x, gamma, beta, scale, shift, moments -> y; the gradient of x is batch norm's whole one.
-
-    ``mean`` takes the sums (2, C) of which the gradient is made, and returns their means over the ranks.
-    """
-    sums = kernels(f"gradient_sums_{end}", lambda x, gradient, scale, shift, moments: (scale, scale, moments),
-                   (mstype.float32,) * 3)
-    to_input = kernels(f"gradient_{end}", _first, kernels.dtype)
-
-    def bprop(x, gamma, beta, scale, shift, moments, out, gradient):
-        d_gamma, d_beta, both = sums(x, gradient, scale, shift, moments)
-        d_x = to_input(x, gradient, scale, shift, moments, mean(both))
-        return d_x, d_gamma, d_beta, ops.zeros_like(scale), ops.zeros_like(shift), ops.zeros_like(moments)
-
-    return kernels(f"normalise_{end}", _first, kernels.dtype, bprop)
-
-
-def _normalise_sum(kernels: Kernels, mean: Callable[[Tensor], Tensor]) -> ops.Custom:
-    """Return x, gamma, beta, scale, shift, moments, shortcut -> y, which ends in a ReLU."""
-    sums = kernels("gradient_sums_add_relu", lambda x, gradient, scale, shift, moments, y: (scale, scale, moments, x),
-                   (*(mstype.float32,) * 3, kernels.dtype))
-    to_input = kernels("gradient_plain", _first, kernels.dtype)
-
-    def bprop(x, gamma, beta, scale, shift, moments, shortcut, out, gradient):
-        d_gamma, d_beta, both, passed = sums(x, gradient, scale, shift, moments, out)
-        d_x = to_input(x, passed, scale, shift, moments, mean(both))
-        return d_x, d_gamma, d_beta, ops.zeros_like(scale), ops.zeros_like(shift), ops.zeros_like(moments), passed
-
-    return kernels("normalise_add_relu", _first, kernels.dtype, bprop)
+            return normalise(x, self.gamma, self.beta, statistics)
+        return normalise_sum(x, self.gamma, self.beta, statistics, shortcut)
 
 
 class Fork(nn.Cell):
@@ -156,7 +189,7 @@ class Fork(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        self.add = kernels("add", _first, kernels.dtype)
+        self.add = kernels.add
 
     def construct(self, x):
         return x, x
@@ -170,16 +203,7 @@ class MaxPool(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        to_input = kernels("max_pool_gradient", _last, kernels.dtype)
-
-        def shape(x: Shape) -> Tuple[Shape, Shape]:
-            y = (x[0], -(-x[1] // 2), -(-x[2] // 2), x[3])
-            return y, y
-
-        def bprop(x, out, gradients):
-            return (to_input(gradients[0], out[1], x),)
-
-        self.pool = kernels("max_pool", shape, (kernels.dtype, mstype.uint8), bprop)
+        self.pool = kernels.max_pool
 
     def construct(self, x):
         return self.pool(x)[0]
@@ -190,12 +214,7 @@ class Mean(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        to_input = kernels("mean_of_pixels_gradient", _last, kernels.dtype)
-
-        def bprop(x, out, gradient):
-            return (to_input(gradient, x),)
-
-        self.mean = kernels("mean_of_pixels", lambda x: (x[0], x[3]), mstype.float32, bprop)
+        self.mean = kernels.mean
 
     def construct(self, x):
         return self.mean(x)
@@ -206,7 +225,7 @@ class ChannelsLast(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        self.move = kernels("channels_last", lambda x: (x[0], x[2], x[3], x[1]), kernels.dtype)
+        self.move = kernels.channels_last
 
     def construct(self, x):
         return self.move(ops.stop_gradient(x))

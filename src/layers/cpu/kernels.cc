@@ -73,51 +73,64 @@ void with_type(const Call &call, int image, const Body &body) {
 
 #define TYPE std::remove_pointer_t<decltype(type)>
 
-double variance_of(float mean, float square) {
-  return std::max(static_cast<double>(square) - static_cast<double>(mean) * mean, 0.0);
-}
+// What batch norm multiplies by and adds, per channel: of gamma, beta and statistics, mean and variance (2, C).
+struct Affine {
+  std::vector<float> scale, shift;
+  std::vector<double> inverse;  // of the deviation
+  Affine(const float *gamma, const float *beta, const float *statistics, int64_t channels)
+      : scale(channels), shift(channels), inverse(channels) {
+    for (int64_t c = 0; c < channels; ++c) {
+      inverse[c] = 1 / std::sqrt(static_cast<double>(statistics[channels + c]) + EPSILON);
+      scale[c] = static_cast<float>(gamma[c] * inverse[c]);
+      shift[c] = static_cast<float>(beta[c] - statistics[c] * (gamma[c] * inverse[c]));
+    }
+  }
+};
 
 template <End end>
-void normalise_of(const Call &call) {  // x, gamma, beta, scale, shift, moments, [shortcut] -> y
+void normalise_of(const Call &call) {  // x, gamma, beta, statistics, [shortcut] -> y
+  const int64_t channels = call.shapes[0][3];
+  const Affine affine(call.floats(1), call.floats(2), call.floats(3), channels);
   with_type(call, 0, [&](auto *type) {
-    normalise<TYPE, end>(call.as<TYPE>(0), call.floats(3), call.floats(4), end == ADD_RELU ? call.as<TYPE>(6) : nullptr,
-                         call.rows(0), call.shapes[0][3], call.as<TYPE>(end == ADD_RELU ? 7 : 6));
+    normalise<TYPE, end>(call.as<TYPE>(0), affine.scale.data(), affine.shift.data(),
+                         end == ADD_RELU ? call.as<TYPE>(4) : nullptr, call.rows(0), channels,
+                         call.as<TYPE>(end == ADD_RELU ? 5 : 4));
   });
 }
 
 template <End end>
-void sums_of(const Call &call) {  // x, gradient, scale, shift, moments, [y] -> d_gamma, d_beta, both (2, C), [passed]
+void sums_of(const Call &call) {  // x, gradient, gamma, beta, statistics, [y] -> d_gamma, d_beta, both (2, C), [passed]
   const int64_t channels = call.shapes[0][3];
   const int out = end == ADD_RELU ? 6 : 5;
-  const float *mean = call.floats(4), *square = mean + channels;
+  const Affine affine(call.floats(2), call.floats(3), call.floats(4), channels);
   float *d_gamma = call.floats(out), *d_beta = call.floats(out + 1), *both = call.floats(out + 2);
+  std::vector<double> sums;
   with_type(call, 0, [&](auto *type) {
-    gradient_sums<TYPE, end>(call.as<TYPE>(0), end == ADD_RELU ? call.as<TYPE>(5) : nullptr, call.as<TYPE>(1),
-                             call.floats(2), call.floats(3), call.rows(0), channels, both,
-                             end == ADD_RELU ? call.as<TYPE>(out + 3) : nullptr);
+    sums = gradient_sums<TYPE, end>(call.as<TYPE>(0), end == ADD_RELU ? call.as<TYPE>(5) : nullptr, call.as<TYPE>(1),
+                                    affine.scale.data(), affine.shift.data(), call.rows(0), channels,
+                                    end == ADD_RELU ? call.as<TYPE>(out + 3) : nullptr);
   });
   for (int64_t c = 0; c < channels; ++c) {
-    d_beta[c] = both[c];
-    d_gamma[c] = static_cast<float>((both[channels + c] - static_cast<double>(mean[c]) * both[c]) /
-                                    std::sqrt(variance_of(mean[c], square[c]) + EPSILON));
-    both[channels + c] = d_gamma[c];
+    d_beta[c] = both[c] = static_cast<float>(sums[c]);
+    d_gamma[c] = both[channels + c] =
+        static_cast<float>((sums[channels + c] - call.floats(4)[c] * sums[c]) * affine.inverse[c]);
   }
 }
 
 template <End end>
-void gradient_of(const Call &call) {  // x, gradient, scale, shift, moments, both (2, C): means over the ranks -> dx
+void gradient_of(const Call &call) {  // x, gradient, gamma, beta, statistics, both: means over the ranks -> dx
   const int64_t rows = call.rows(0), channels = call.shapes[0][3];
-  const float *scale = call.floats(2), *mean = call.floats(4), *square = mean + channels, *both = call.floats(5);
-  std::vector<float> b(channels), k(channels);
+  const Affine affine(call.floats(2), call.floats(3), call.floats(4), channels);
+  const float *both = call.floats(5);
+  std::vector<float> slope(channels), constant(channels);
   for (int64_t c = 0; c < channels; ++c) {
-    const double slope =
-        -scale[c] / std::sqrt(variance_of(mean[c], square[c]) + EPSILON) * both[channels + c] / static_cast<double>(rows);
-    b[c] = static_cast<float>(slope);
-    k[c] = static_cast<float>(-static_cast<double>(scale[c]) * both[c] / static_cast<double>(rows) - slope * mean[c]);
+    const double scale = affine.scale[c] / static_cast<double>(rows);
+    slope[c] = static_cast<float>(-scale * affine.inverse[c] * both[channels + c]);
+    constant[c] = static_cast<float>(-scale * both[c] - slope[c] * static_cast<double>(call.floats(4)[c]));
   }
   with_type(call, 0, [&](auto *type) {
-    gradient<TYPE, end>(call.as<TYPE>(0), call.as<TYPE>(1), scale, call.floats(3), scale, b.data(), k.data(), rows,
-                        channels, call.as<TYPE>(6));
+    gradient<TYPE, end>(call.as<TYPE>(0), call.as<TYPE>(1), affine.scale.data(), affine.shift.data(), slope.data(),
+                        constant.data(), rows, channels, call.as<TYPE>(6));
   });
 }
 
@@ -152,26 +165,20 @@ OPERATOR(convolution_to_input) { convolution_of(TO_INPUT, call, 3, 1, 0); }  // 
 
 OPERATOR(convolution_to_weights) { convolution_of(TO_WEIGHTS, call, 0, 3, 1); }  // x, dy, w (its shape) -> dw
 
-OPERATOR(batch_moments) {  // x -> mean and mean of squares (2, C)
-  with_type(call, 0, [&](auto *type) {
-    moments(call.as<TYPE>(0), call.rows(0), call.shapes[0][3], call.floats(1));
-  });
+OPERATOR(batch_statistics) {  // x -> mean and biased variance (2, C)
+  const int64_t channels = call.shapes[0][3];
+  with_type(call, 0, [&](auto *type) { statistics(call.as<TYPE>(0), call.rows(0), channels, call.floats(1)); });
 }
 
-// moments of all ranks (2, C), gamma, beta, running mean and variance, x (its shape), number of ranks
-// -> scale, shift, new running mean and variance (C,)
-OPERATOR(batch_statistics) {
+// statistics of all ranks (2, C), running mean and variance, x (its shape), number of ranks -> new running mean and
+// variance (C,), the variance unbiased
+OPERATOR(running_statistics) {
   const int64_t channels = call.shapes[1][0];
-  const float *mean = call.floats(0), *square = mean + channels;
-  const double count = static_cast<double>(call.rows(5)) * call.floats(6)[0];
+  const double count = static_cast<double>(call.rows(3)) * call.floats(4)[0];
+  const float unbiased = static_cast<float>(count / std::max(count - 1, 1.0));
   for (int64_t c = 0; c < channels; ++c) {
-    const double variance = variance_of(mean[c], square[c]);
-    const double scale = call.floats(1)[c] / std::sqrt(variance + EPSILON);
-    call.floats(7)[c] = static_cast<float>(scale);
-    call.floats(8)[c] = static_cast<float>(call.floats(2)[c] - mean[c] * scale);
-    call.floats(9)[c] = KEPT * call.floats(3)[c] + (1 - KEPT) * mean[c];
-    call.floats(10)[c] =
-        KEPT * call.floats(4)[c] + (1 - KEPT) * static_cast<float>(variance * count / std::max(count - 1, 1.0));
+    call.floats(5)[c] = KEPT * call.floats(1)[c] + (1 - KEPT) * call.floats(0)[c];
+    call.floats(6)[c] = KEPT * call.floats(2)[c] + (1 - KEPT) * unbiased * call.floats(0)[channels + c];
   }
 }
 
