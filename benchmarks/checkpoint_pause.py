@@ -26,8 +26,7 @@ KEPT = 5  # checkpoints, as by default
 
 def training(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker: it trains and saves."""
-    from src.distributed import environment
-    process = environment.prepare("CPU", 0, SEED)
+    process = common.prepare(SEED)
     from mindspore.train import Callback
 
     from src.data.views import Views

@@ -128,6 +128,14 @@ def network(options: argparse.Namespace, **more: Any) -> "Network":
     return Network(options.encoder, options.width_multiplier, projection_dimension=DIMENSION, **more)
 
 
+def prepare(seed: int = 0, distributed: bool = False, cpu_layers: str = "own") -> "Process":
+    """Import MindSpore for the CPU, with the CPU's own layers or with MindSpore's, as the scripts do."""
+    from src.distributed import environment
+    from src.layers.cpu import library
+    return environment.prepare("CPU", 0, seed, distributed=distributed,
+                               load_cpu_library=library.load if cpu_layers == "own" else None)
+
+
 def learner(network: "Network", process: "Process", rates: "np.ndarray", optimizer: str = "Adam",
             amp_level: str = "O0") -> "Learner":
     """Return what train.py trains, by its lines: batch norm and negatives across devices."""

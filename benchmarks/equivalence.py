@@ -35,11 +35,11 @@ def views_of_step(seed: int, step: int, global_batch: int) -> np.ndarray:
 
 def train(options: argparse.Namespace, processes: int) -> None:
     """Be one of ``processes`` ranks; rank 0 writes what is compared."""
-    from src.distributed import environment
-    process = environment.prepare("CPU", 0, distributed=processes > 1)
+    smooth = options.smooth == "True"
+    process = common.prepare(distributed=processes > 1, cpu_layers="mindspore" if smooth else "own")
     from mindspore import Tensor, ops
-    if options.smooth == "True":
-        ops.relu = ops.silu
+    if smooth:
+        ops.relu = ops.silu  # which the CPU's own layers do not have
 
     from src.data.shapes import SHAPES
     from src.distributed.collectives import broadcast

@@ -32,9 +32,7 @@ def serve(parent: common.Parent, extract, **facts) -> None:
 
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src.distributed import environment
-    from src.layers.cpu import library
-    process = environment.prepare("CPU", 0, SEED, load_cpu_library=library.load)
+    process = common.prepare(SEED)
     from src.evaluation.features import extract
     from src.layers.encoder_layers import encoder_layers
     from src.resnet import build_encoder

@@ -26,8 +26,7 @@ def rank(options: argparse.Namespace, parent: common.Parent) -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ.get("MS_NODE_ID", "0")) % len(cores)]})
     parent.answer({})  # before joining, which waits for the other
-    from src.distributed import environment
-    process = environment.prepare("CPU", 0, SEED, distributed="MS_ROLE" in os.environ)
+    process = common.prepare(SEED, distributed="MS_ROLE" in os.environ)
     from mindspore import Tensor
 
 
@@ -49,8 +48,7 @@ def rank(options: argparse.Namespace, parent: common.Parent) -> None:
 def scheduler(options: argparse.Namespace, parent: common.Parent) -> None:
     """MindSpore's scheduler, through which the two ranks meet."""
     parent.answer({})
-    from src.distributed import environment
-    environment.prepare("CPU", 0, SEED, distributed=True)
+    common.prepare(SEED, distributed=True)
 
 
 class Pair:

@@ -30,10 +30,7 @@ def random_views(batch_size: int) -> np.ndarray:
 
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src.distributed import environment
-    from src.layers.cpu import library
-    process = environment.prepare("CPU", 0, SEED,
-                                  load_cpu_library=library.load if options.cpu_layers == "own" else None)
+    process = common.prepare(SEED, cpu_layers=options.cpu_layers)
     from mindspore import Tensor
 
     all_steps = 1 + WARM_UP_STEPS + options.rounds * options.steps

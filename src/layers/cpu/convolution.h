@@ -9,6 +9,7 @@
 #include <new>
 
 #include "onednn.h"
+#include "threads.h"
 
 namespace {
 
@@ -95,24 +96,30 @@ class Memory {
   void *memory_;
 };
 
-// Memory for the weights in oneDNN's layout, as much as the largest of them needs.
-void *buffer_of(size_t size) {
-  static std::unique_ptr<void, decltype(&std::free)> buffer(nullptr, std::free);
-  static size_t available = 0;
-  if (size > available) {
-    buffer.reset(std::aligned_alloc(64, (size + 63) / 64 * 64));
-    available = buffer ? size : 0;
-    if (!buffer) throw std::bad_alloc();
+// Memory that grows to what the largest call needs.
+class Buffer {
+ public:
+  void *of(size_t size) {
+    if (size > size_) {
+      data_.reset(std::aligned_alloc(64, (size + 63) / 64 * 64));
+      size_ = data_ ? size : 0;
+      if (!data_) throw std::bad_alloc();
+    }
+    return data_.get();
   }
-  return buffer.get();
-}
 
-void convolve(Direction direction, int type, void *x, void *w, void *y, const int64_t *x_shape, const int64_t *w_shape,
-              const int64_t *y_shape) {
+ private:
+  std::unique_ptr<void, decltype(&std::free)> data_{nullptr, std::free};
+  size_t size_ = 0;
+};
+
+// Call oneDNN for x (N, H, W, I), w (O, I, K, K) and y (N, H', W', O), of which it fills what the direction says.
+void convolve_plainly(Direction direction, int type, void *x, void *w, void *y, const int64_t *x_shape,
+                      const int64_t *w_shape, const int64_t *y_shape) {
+  static Buffer buffer;  // for the weights in oneDNN's layout
   const Convolution &conv = convolution_for(direction, type, x_shape, w_shape, y_shape);
   Memory source(conv.source, x), target(conv.target, y), plain(conv.plain, w);
-  void *data = conv.reorder ? buffer_of(dnnl_memory_desc_get_size(conv.weights)) : w;
-  Memory weights(conv.weights, data);
+  Memory weights(conv.weights, conv.reorder ? buffer.of(dnnl_memory_desc_get_size(conv.weights)) : w);
   auto reorder = [&](const Memory &from, const Memory &to) {
     const dnnl_exec_arg_t args[] = {{SRC, from.get()}, {DST, to.get()}};
     check(dnnl_primitive_execute(conv.reorder, stream, 2, args), "reorder");
@@ -123,6 +130,38 @@ void convolve(Direction direction, int type, void *x, void *w, void *y, const in
                                   {direction == FORWARD ? DST : DIFF_DST, target.get()}};
   check(dnnl_primitive_execute(conv.primitive, stream, 3, args), "convolution");
   if (conv.reorder && direction == TO_WEIGHTS) reorder(weights, plain);
+}
+
+// A kernel of one pixel with stride 2 sees every second pixel of every second line. They are picked here: oneDNN 3.10
+// writes outside of its own memory when it does that (jit_1x1:avx2, gradient of the weights, fewer than 8 channels).
+template <typename T>
+void convolve(Direction direction, int type, T *x, void *w, T *y, const int64_t *x_shape, const int64_t *w_shape,
+              const int64_t *y_shape) {
+  if (w_shape[2] > 1 || (x_shape[1] == y_shape[1] && x_shape[2] == y_shape[2]))
+    return convolve_plainly(direction, type, x, w, y, x_shape, w_shape, y_shape);
+  static Buffer buffer;
+  const int64_t height = x_shape[1], width = x_shape[2], channels = x_shape[3];
+  const int64_t seen_shape[] = {y_shape[0], y_shape[1], y_shape[2], channels};
+  const int64_t lines = y_shape[0] * y_shape[1], columns = y_shape[2];
+  T *seen = static_cast<T *>(buffer.of(lines * columns * channels * sizeof(T)));
+  auto line_of = [=](int64_t line) { return x + (line / y_shape[1] * height + line % y_shape[1] * 2) * width * channels; };
+  if (direction != TO_INPUT) {
+    in_parts(lines, [=](int64_t first, int64_t last, int) {
+      for (int64_t line = first; line < last; ++line)
+        for (int64_t column = 0; column < columns; ++column)
+          std::copy_n(line_of(line) + 2 * column * channels, channels, seen + (line * columns + column) * channels);
+    });
+  }
+  convolve_plainly(direction, type, seen, w, y, seen_shape, w_shape, y_shape);
+  if (direction == TO_INPUT) {
+    const int64_t size = height * width * channels;
+    in_parts(x_shape[0], [=](int64_t first, int64_t last, int) { std::fill(x + first * size, x + last * size, T(0.0f)); });
+    in_parts(lines, [=](int64_t first, int64_t last, int) {
+      for (int64_t line = first; line < last; ++line)
+        for (int64_t column = 0; column < columns; ++column)
+          std::copy_n(seen + (line * columns + column) * channels, channels, line_of(line) + 2 * column * channels);
+    });
+  }
 }
 
 }  // namespace

@@ -136,8 +136,8 @@ void gradient_of(const Call &call) {  // x, gradient, gamma, beta, statistics, b
 
 void convolution_of(Direction direction, const Call &call, int x, int w, int y) {
   with_type(call, direction == TO_INPUT ? y : x, [&](auto *type) {
-    convolve(direction, type_of<TYPE>(), call.data[x], call.data[w], call.data[y], call.shapes[x], call.shapes[w],
-             call.shapes[y]);
+    convolve(direction, type_of<TYPE>(), call.as<TYPE>(x), call.data[w], call.as<TYPE>(y), call.shapes[x],
+             call.shapes[w], call.shapes[y]);
   });
 }
 
