@@ -97,11 +97,14 @@ def new_model(kind, network, bfloat16=False):
 
 def run_step(kind, network, views, bfloat16=False):
     """Return the initial weights of a network, then loss, representations, gradients and the running statistics of a
-    step with other parameters of batch norm, and the representations that follow with running statistics."""
+    step with other parameters of batch norm, and the representations that follow with running statistics.
+
+    (The last batch norm of every block begins with 0: nothing would come through.)
+    """
     model, rng = new_model(kind, network, bfloat16), np.random.default_rng(1)
     initial = {parameter.name: parameter.asnumpy().copy() for parameter in model.get_parameters()}
     for parameter in model.get_parameters():
-        if parameter.ndim == 1:  # the last batch norm of every block begins with 0: nothing would come through
+        if parameter.ndim == 1:
             parameter.set_data(Tensor(rng.uniform(0.5, 1.5, parameter.shape).astype(np.float32)))
     weights = list(model.trainable_params())
     (loss, h), gradients = ops.value_and_grad(Step(model).set_train(), None, weights, has_aux=True)(Tensor(views))

@@ -39,16 +39,19 @@ std::vector<double> sum_rows(int64_t rows, int64_t channels, const Add &add) {
 // How batch norm ends: as it is; in a ReLU; in the sum with a shortcut and a ReLU.
 enum End { PLAIN, RELU, ADD_RELU };
 
-// Mean and biased variance (2, C).
+// Mean and biased variance (2, C), by sums of the differences to the first row: without that the squares of a large
+// mean would cover a small variance.
 template <typename T>
 void statistics(const T *x, int64_t rows, int64_t channels, float *out) {
+  const std::vector<float> origin(x, x + channels);
+  const float *first = origin.data();
   const auto sums = sum_rows(rows, channels, [=](int64_t row, auto count, float *one, float *two) {
     const T *from = x + row * channels;
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       float sum = 0, squares = 0;
       for (int i = 0; i < count(); ++i) {
-        float value = from[i * channels + c];
+        float value = static_cast<float>(from[i * channels + c]) - first[c];
         sum += value;
         squares += value * value;
       }
@@ -59,7 +62,7 @@ void statistics(const T *x, int64_t rows, int64_t channels, float *out) {
   for (int64_t c = 0; c < channels; ++c) {
     const double mean = sums[c] / static_cast<double>(rows);
     const double variance = sums[channels + c] / static_cast<double>(rows) - mean * mean;
-    out[c] = static_cast<float>(mean);
+    out[c] = static_cast<float>(first[c] + mean);
     out[channels + c] = static_cast<float>(variance < 0 ? 0 : variance);  // NaN stays
   }
 }
@@ -91,10 +94,11 @@ inline float through(const T *x, const T *y, const T *gradient, const float *sca
   return out > 0 ? value : 0.0f;
 }
 
-// Return the sums of the gradient and of the gradient times x; `passed` gets the gradient that comes through.
+// Return the sums of the gradient and of the gradient times x less its mean; `passed` gets the gradient that comes
+// through.
 template <typename T, End end>
 std::vector<double> gradient_sums(const T *x, const T *y, const T *gradient, const float *scale, const float *shift,
-                                  int64_t rows, int64_t channels, T *passed) {
+                                  const float *mean, int64_t rows, int64_t channels, T *passed) {
   return sum_rows(rows, channels, [=](int64_t row, auto count, float *one, float *two) {
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
@@ -104,7 +108,7 @@ std::vector<double> gradient_sums(const T *x, const T *y, const T *gradient, con
         float value = through<T, end>(x, y, gradient, scale, shift, at, c);
         if (end == ADD_RELU) passed[at] = value;
         sum += value;
-        product += value * static_cast<float>(x[at]);
+        product += value * (static_cast<float>(x[at]) - mean[c]);
       }
       one[c] += sum;
       two[c] += product;

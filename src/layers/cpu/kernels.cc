@@ -107,13 +107,13 @@ void sums_of(const Call &call) {  // x, gradient, gamma, beta, statistics, [y] -
   std::vector<double> sums;
   with_type(call, 0, [&](auto *type) {
     sums = gradient_sums<TYPE, end>(call.as<TYPE>(0), end == ADD_RELU ? call.as<TYPE>(5) : nullptr, call.as<TYPE>(1),
-                                    affine.scale.data(), affine.shift.data(), call.rows(0), channels,
+                                    affine.scale.data(), affine.shift.data(), call.floats(4), call.rows(0), channels,
                                     end == ADD_RELU ? call.as<TYPE>(out + 3) : nullptr);
   });
   for (int64_t c = 0; c < channels; ++c) {
     d_beta[c] = both[c] = static_cast<float>(sums[c]);
     d_gamma[c] = both[channels + c] =
-        static_cast<float>((sums[channels + c] - call.floats(4)[c] * sums[c]) * affine.inverse[c]);
+        static_cast<float>(sums[channels + c] * affine.inverse[c]);
   }
 }
 
@@ -218,7 +218,8 @@ OPERATOR(max_pool) {
             if (h < 0 || h >= height || w < 0 || w >= width) continue;
             const TYPE *x = call.as<TYPE>(0) + ((image * height + h) * width + w) * channels;
             for (int64_t c = 0; c < channels; ++c) {
-              const bool more = !begun || !(static_cast<float>(x[c]) <= static_cast<float>(y[c]));  // NaN passes
+              const float most = y[c];
+              const bool more = !begun || (most == most && !(static_cast<float>(x[c]) <= most));  // NaN passes
               y[c] = more ? x[c] : y[c];
               which[c] = more ? static_cast<uint8_t>(tap) : which[c];
             }

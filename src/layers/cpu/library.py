@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import stat
 import subprocess
@@ -37,7 +38,12 @@ def load() -> Optional[CpuLibrary]:
     """
     try:
         path = build()
-        if trial.start(ctypes.CDLL(str(path))):
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:  # the file has been damaged since
+            path.unlink()
+            library = ctypes.CDLL(str(build()))
+        if trial.start(library):
             raise UnavailableError("MindSpore's oneDNN is not of version 3")
     except (UnavailableError, OSError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else error
@@ -58,7 +64,7 @@ def build() -> Path:
     """
     onednn, compiler = _find_onednn(), _find_compiler()
     made_of = [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.[ch]*"))]
-    made_of += [str(onednn), importlib.metadata.version("mindspore"), compiler, _run([compiler, "--version"]),
+    made_of += [str(onednn), importlib.metadata.version("mindspore"), *compiler, _run([*compiler, "--version"]),
                 processor(), *FLAGS]
     name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
     path = _cache() / f"cpu_layers-{name}.so"
@@ -68,7 +74,7 @@ def build() -> Path:
         if not path.exists():
             logger.info("building the CPU's own layers, once: %s", path)
             with written_whole(path) as temporary:
-                _run([compiler, *FLAGS, str(SOURCE), "-o", str(temporary), f"-L{onednn.parent}", f"-l:{ONEDNN}",
+                _run([*compiler, *FLAGS, str(SOURCE), "-o", str(temporary), f"-L{onednn.parent}", f"-l:{ONEDNN}",
                       f"-Wl,-rpath,{onednn.parent}"])
                 _run([sys.executable, trial.__file__, str(temporary)])
     return path
@@ -95,15 +101,15 @@ def _find_onednn() -> Path:
     return library
 
 
-def _find_compiler() -> str:
-    """Return the path of a C++ compiler: CXX, or what the PATH has."""
-    named = os.environ.get("CXX")
-    for name in (named,) if named else COMPILERS:
+def _find_compiler() -> List[str]:
+    """Return the command of a C++ compiler: CXX, which may have arguments, or what the PATH has."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for name, *arguments in (named,) if named else ((name,) for name in COMPILERS):
         found = shutil.which(name)
         if found:
-            return found
+            return [found, *arguments]
     if named:
-        raise UnavailableError(f"CXX names {named}, which is not there; name a C++ compiler")
+        raise UnavailableError(f"CXX names {named[0]}, which is not there; name a C++ compiler")
     raise UnavailableError(f"there is no C++ compiler ({', '.join(COMPILERS)}) on the PATH; install one, on Debian and "
                            "Ubuntu: apt install g++")
 

@@ -1,0 +1,106 @@
+"""train.py with either kind of the CPU's layers: a run may change them, and each says when it cannot have its own."""
+import os
+import shutil
+
+import numpy as np
+import pytest
+from cpu_layers import need_bfloat16, need_library
+from helpers import (
+    EPOCHS,
+    ROOT,
+    SMALL,
+    TRAPPED,
+    call_script,
+    done,
+    equal,
+    of_kind,
+    start_script,
+    values,
+)
+
+from src.layers.cpu import library
+from src.run import records
+
+WARNING = "the CPU's own layers cannot be used: "
+
+
+def arguments(output, *more):
+    return (*SMALL, "--epoch_size", EPOCHS, "--train_dataset_path", "data", "--train_output_path", output, *more)
+
+
+def losses(run):
+    return [record["loss"] for record in of_kind(records.PRETRAIN, run)]
+
+
+@pytest.fixture(scope="module")
+def without_compiler(finished, tmp_path_factory):
+    """A run where there is no compiler, and what it has said."""
+    folder = tmp_path_factory.mktemp("without_compiler")
+    (folder / "bin").mkdir()
+    for name in ("sh", "cat", "grep", "sed", "uname"):  # MindSpore asks the system what it is
+        (folder / "bin" / name).symlink_to(shutil.which(name))
+    environment = {"PATH": str(folder / "bin"), "XDG_CACHE_HOME": str(folder), "CXX": ""}
+    result = start_script("train.py", *arguments(folder / "run"), cwd=finished, env=environment)
+    assert result.stderr == ""
+    return folder / "run", done(result)
+
+
+def test_without_a_compiler_there_is_one_warning_and_the_losses_are_the_same(finished, without_compiler):
+    need_library()
+    run, out = without_compiler
+    (warning,) = [line for line in out.splitlines() if WARNING in line]
+    assert warning.startswith(WARNING + "there is no C++ compiler")
+    assert WARNING not in (finished / "train.out").read_text()
+    assert losses(run) != losses(finished / "run")
+    assert losses(run) == pytest.approx(losses(finished / "run"), rel=1e-2)
+    assert losses(run)[0] == pytest.approx(losses(finished / "run")[0], rel=1e-3)
+    equal(*(values(path / "checkpoint" / "checkpoint_simclr-0.ckpt") for path in (run, finished / "run")))
+
+
+def test_a_run_goes_on_with_the_other_layers(finished, without_compiler, tmp_path):
+    """From its second epoch's checkpoint to nearly the weights that it has had after the third."""
+    need_library()
+    run = tmp_path / "run"
+    shutil.copytree(without_compiler[0], run, symlinks=True)
+    expected = values(run)
+    (run / "checkpoint" / "checkpoint_simclr-3.ckpt").unlink()
+    (run / "checkpoint" / "latest").unlink()
+    (run / "checkpoint" / "latest").symlink_to("checkpoint_simclr-2.ckpt")
+    out = done(call_script("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", run,
+                           cwd=finished))
+    assert "resumed after epoch 2 of 3" in out
+    found, before = values(run), values(run / "checkpoint" / "checkpoint_simclr-2.ckpt")
+    weights = [name for name in before if name.startswith("encoder.") and name.endswith("weight")]
+    changed = [np.concatenate([(after[name] - before[name]).ravel() for name in weights])
+               for after in (found, expected)]
+    assert 0 < np.linalg.norm(changed[0] - changed[1]) < 0.1 * np.linalg.norm(changed[1])
+
+
+def test_mindspores_layers_can_be_chosen_and_take_the_checkpoint_of_the_others(copied):
+    out = done(call_script("train.py", "--resume", "--cpu_layers", "mindspore", "--train_dataset_path", "data",
+                           "--train_output_path", "run", cwd=copied))
+    assert "resumed after epoch 3 of 3" in out and WARNING not in out
+
+
+def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, monkeypatch):
+    need_library()
+    monkeypatch.setattr(library, "BFLOAT16", set())
+    out = done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", "O2"), cwd=finished))
+    assert out.splitlines().count(
+        "--amp_level O2: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken") == 1
+    equal(values(finished / "run"), values(tmp_path / "run"))
+
+
+def test_a_run_in_bfloat16_stays_near_that_in_float32(finished, tmp_path):
+    """As on a CPU that has bfloat16: oneDNN computes in float32 and rounds."""
+    need_library()
+    need_bfloat16()
+    trap = f"sys.path.insert(0, {str(ROOT)!r})\nfrom src.layers.cpu import library\nlibrary.BFLOAT16 = {{'avx512bw'}}"
+    (tmp_path / "trapped.py").write_text(TRAPPED.format(trap=trap))
+    done(start_script(tmp_path / "trapped.py", ROOT / "train.py", *arguments(tmp_path / "run", "--amp_level", "O2"),
+                      cwd=finished, env={"ONEDNN_MAX_CPU_ISA": "DEFAULT"}))
+    assert losses(tmp_path / "run") != losses(finished / "run")
+    assert losses(tmp_path / "run") == pytest.approx(losses(finished / "run"), rel=2e-2)
+    assert {value.dtype for value in values(tmp_path / "run").values() if value.dtype.kind == "f"} == {
+        np.dtype(np.float32)}
+    assert os.readlink(tmp_path / "run" / "checkpoint" / "latest") == "checkpoint_simclr-3.ckpt"

@@ -1,0 +1,162 @@
+"""The CPU's own layers: in bfloat16 against themselves in float32, and encoders of them against MindSpore's layers."""
+import cpu_cells
+import numpy as np
+import pytest
+from cpu_layers import need_bfloat16, process_with
+
+from src.settings.network import Network
+
+
+@pytest.fixture(scope="module")
+def own():
+    """A function that calls another where the CPU's own layers are."""
+    with process_with("own") as submit:
+        yield submit
+
+
+@pytest.fixture(scope="module")
+def mindspore():
+    """A function that calls another where MindSpore's layers are."""
+    with process_with("mindspore") as submit:
+        yield submit
+
+
+def rounded(values):
+    """Return float32 values that bfloat16 has too."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x8000) & 0xffff0000).astype(np.uint32).view(np.float32)
+
+
+def distance(found, expected):
+    """Return the greatest difference, relative to the greatest expected value."""
+    assert found.shape == expected.shape and found.dtype == expected.dtype == np.float32
+    return np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6)
+
+
+# --- bfloat16 ---
+
+RNG = np.random.default_rng(0)
+IMAGES = rounded(RNG.normal(0.5, 1, (2, 2, 7, 6, 19)))
+OF_NORM = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"),
+                   RNG.uniform(0.5, 2, (4, 19)).astype(np.float32)))
+# The layer, what makes it, values of its parameters, how many images it takes, and the shapes of what it gives.
+LAYERS = {
+    **{f"conv {kernel}, stride {stride}": (
+        "conv", ((19, 5, kernel, stride), {"has_bias": False}),
+        {"weight": rounded(RNG.normal(0, 0.2, (5, 19, kernel, kernel)))}, 1, [(2, -(-7 // stride), -(-6 // stride), 5)])
+       for kernel, stride in ((1, 1), (3, 2), (7, 2))},
+    "norm": ("norm", ((19,), {"relu": False}), OF_NORM, 1, [IMAGES[0].shape]),
+    "norm, ReLU": ("norm", ((19,), {}), OF_NORM, 1, [IMAGES[0].shape]),
+    "norm, shortcut, ReLU": ("norm", ((19,), {}), OF_NORM, 2, [IMAGES[0].shape]),
+    "fork": ("fork", ((), {}), {}, 1, [IMAGES[0].shape] * 2),
+    "max pool": ("max_pool", ((), {}), {}, 1, [(2, 4, 3, 19)]),
+    "mean": ("mean", ((), {}), {}, 1, [(2, 19)]),
+}
+
+
+@pytest.mark.parametrize("layer, training", [
+    (layer, training) for layer in LAYERS for training in ((True, False) if "norm" in layer else (True,))])
+def test_bfloat16_is_float32_that_is_rounded(own, layer, training):
+    """Of images and gradients that bfloat16 has exactly, the sums are those of float32."""
+    need_bfloat16()
+    name, arguments, values, images, shapes = LAYERS[layer]
+    slopes = [rounded(np.random.default_rng(1).normal(0, 1, shape)) for shape in shapes]
+    expected, found = (own(cpu_cells.run_layer, name, arguments, values, list(IMAGES[:images]), slopes, training,
+                           bfloat16).result(300) for bfloat16 in (False, True))
+    assert found.types == {"outputs": {"Float32" if name == "mean" else "BFloat16"},
+                           "gradients": {"Float32"} if values else set()}
+    for one, other in zip(found.outputs + found.inputs, expected.outputs + expected.inputs):
+        assert distance(one, other) < 2**-8
+    for key in expected.gradients:
+        assert distance(found.gradients[key], expected.gradients[key]) < 1e-5
+    for key in expected.state:
+        assert distance(found.state[key], expected.state[key]) < 1e-6
+
+
+def test_bfloat16_rounds_to_the_nearest_and_keeps_what_is_no_number(own):
+    need_bfloat16()
+    quiet = np.array([0x7f800001, 0xffc00000], np.uint32).view(np.float32)  # the first has no bits in its upper half
+    given = [*quiet, np.inf, -np.inf, -0.0, 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1e-40]
+    expected = [np.nan, np.nan, np.inf, -np.inf, -0.0, np.inf, 1, 1 + 2**-6, 1 + 2**-7]
+    x = np.array(given, np.float32).reshape(1, 1, 1, -1)
+    slopes = np.zeros((1, 1, x.size, 1), np.float32)
+    found = own(cpu_cells.run_layer, "enter", ((), {}), {}, [x], [slopes], True, True).result(300).outputs[0].ravel()
+    assert np.array_equal(found[:-1], np.array(expected, np.float32), equal_nan=True)
+    assert np.array_equal(np.signbit(found[2:]), np.signbit(x.ravel()[2:]))
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_what_is_no_number_passes(own, bfloat16):
+    if bfloat16:
+        need_bfloat16()
+    x = np.full((1, 5, 5, 3), 1, np.float32)
+    x[0, 0, 0] = np.nan, np.inf, -np.inf
+    values = {key: value[:3] for key, value in OF_NORM.items()}
+    for name, arguments, of_layer, side, expected in (
+            ("norm", ((3,), {}), values, 5, (np.nan, np.inf, 0)), ("max_pool", ((), {}), {}, 3, (np.nan, np.inf, 1))):
+        slopes = [np.zeros((1, side, side, 3), np.float32)]
+        found = own(cpu_cells.run_layer, name, arguments, of_layer, [x], slopes, False, bfloat16).result(300)
+        assert np.array_equal(found.outputs[0][0, 0, 0], np.array(expected, np.float32), equal_nan=True)
+        assert np.isfinite(found.outputs[0][0, 1:]).all() and np.isfinite(found.outputs[0][0, :, 1:]).all()
+
+
+def test_the_same_is_computed_again(own):
+    """To the bit: what the threads add up is added up in one order."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(0, 1, (2, 4, 33, 31, 24)).astype(np.float32)
+    weights = {"weight": rng.normal(0, 1, (24, 24, 3, 3)).astype(np.float32)}
+    values = dict(zip(OF_NORM, rng.uniform(0.5, 2, (4, 24)).astype(np.float32)))
+    for arguments in (("conv", ((24, 24, 3, 1), {"has_bias": False}), weights, [x], [dy]),
+                      ("norm", ((24,), {}), values, [x, dy], [dy])):
+        first, second = (own(cpu_cells.run_layer, *arguments).result(300) for _ in range(2))
+        for one, other in zip((*first.outputs, *first.inputs, *first.gradients.values(), *first.state.values()),
+                              (*second.outputs, *second.inputs, *second.gradients.values(), *second.state.values())):
+            assert np.array_equal(one, other)
+
+
+# --- encoders ---
+
+def views(side, count=16):
+    return np.random.default_rng(2).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+
+
+def network(encoder, width, stem="cifar", side=32):
+    return Network(encoder, width, stem, side, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), 16, True), views(side)
+
+
+@pytest.mark.parametrize("encoder, width, stem, side", [
+    ("resnet18", 1, "cifar", 8), ("resnet18", 0.11, "strided", 33), ("resnet18", 0.0625, "imagenet", 33),
+    ("resnet50", 0.0625, "cifar", 12)])
+def test_an_encoder_computes_what_it_does_of_mindspores_layers(own, mindspore, encoder, width, stem, side):
+    """With few pixels: of a million inputs of a ReLU one is near 0, and rounding decides whether it is open."""
+    arguments = network(encoder, width, stem, side)
+    pending = own(cpu_cells.run_step, "own", *arguments), mindspore(cpu_cells.run_step, "mindspore", *arguments)
+    found, expected = (each.result(300) for each in pending)
+    for part in ("initial", "gradients", "state"):
+        assert list(found[part]) == list(expected[part])
+    for name, weight in expected["initial"].items():
+        assert np.array_equal(found["initial"][name], weight)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert distance(found["h"], expected["h"]) < 1e-4
+    assert distance(found["inferred"], expected["inferred"]) < 1e-4
+    for part in ("gradients", "state"):
+        distances = {name: distance(found[part][name], value) for name, value in expected[part].items()}
+        assert max(distances.values()) < 1e-4, max(distances.items(), key=lambda item: item[1])
+
+
+def cosine(one, other):
+    return one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
+
+
+def test_an_encoder_in_bfloat16_learns_much_the_same(own):
+    need_bfloat16()
+    arguments = network("resnet18", 0.125, side=16)
+    expected, found = (own(cpu_cells.run_step, "own", *arguments, bfloat16).result(300) for bfloat16 in (False, True))
+    assert expected["loss"] != found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+    for part in ("initial", "gradients", "state"):
+        assert {value.dtype for value in found[part].values()} == {np.dtype(np.float32)}
+    pairs = {name: (gradient.ravel(), found["gradients"][name].ravel())
+             for name, gradient in expected["gradients"].items()}
+    cosines = {name: cosine(*pair) for name, pair in pairs.items()}
+    assert min(cosines.values()) > 0.9, min(cosines.items(), key=lambda item: item[1])
+    assert cosine(*(np.concatenate(vectors) for vectors in zip(*pairs.values()))) > 0.98
