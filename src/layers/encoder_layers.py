@@ -93,6 +93,7 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
     if amp_level != "O0":
         if process.cpu_library.has_bfloat16:
             dtype = mstype.bfloat16
+            logger.info("--amp_level %s: the encoder computes in bfloat16", amp_level)
         else:
             logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken",
                         amp_level)

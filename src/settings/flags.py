@@ -128,7 +128,7 @@ class TrainingFlags(RunFlags):
         Group.LEARNING, 3e-4)
     amp_level: str = flag(
         choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 but for loss and batch norm; O3 float16 but "
-        "for the loss; slower on a CPU", LEARNING, Group.LEARNING, "O0")
+        "for the loss; on a CPU both are bfloat16 where it has that", LEARNING, Group.LEARNING, "O0")
     sync_bn: bool = flag(
         BOOLEAN, "batch-norm statistics over all devices, as in the paper", LEARNING, Group.LEARNING, True)
     num_parallel_workers: int = flag(
