@@ -29,13 +29,13 @@ class Kernels:
     """The operators of a built library. All layers share them, for MindSpore reads the gradient of each one anew.
 
     Args:
-        library: the file that library.py has built and started.
+        path: the file that library.py has built and started.
         dtype: of images, float32 or bfloat16.
         world_size: number of ranks over which batch norm takes its statistics.
     """
 
-    def __init__(self, library: Path, dtype: mstype = FLOAT, world_size: int = 1):
-        self.library, self.dtype, self.world_size = library, dtype, world_size
+    def __init__(self, path: Path, dtype: mstype = FLOAT, world_size: int = 1):
+        self.path, self.dtype, self.world_size = path, dtype, world_size
         self.channels_last = self._kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), dtype)
         self.convolve = {stride: self._convolution(stride) for stride in (1, 2)}
         self.mean_of_ranks = MeanOfRanks(world_size) if world_size > 1 else nn.Identity()
@@ -52,7 +52,7 @@ class Kernels:
     def _kernel(self, name: str, shape: Callable[..., Any], dtype: Any,
                 bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
         """Return the operator ``name``, with the shape of its outputs as a function of those of its inputs."""
-        return ops.Custom(f"{self.library}:{name}", shape, dtype, "aot", bprop)
+        return ops.Custom(f"{self.path}:{name}", shape, dtype, "aot", bprop)
 
     def _convolution(self, stride: int) -> ops.Custom:
         to_input = self._kernel("convolution_to_input", _last, self.dtype)

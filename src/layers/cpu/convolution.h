@@ -135,8 +135,9 @@ void convolve_plainly(Direction direction, int type, void *x, void *w, void *y, 
 // A kernel of one pixel with stride 2 sees every second pixel of every second line. They are picked here: oneDNN 3.10
 // writes outside of its own memory when it does that (jit_1x1:avx2, gradient of the weights, fewer than 8 channels).
 template <typename T>
-void convolve(Direction direction, int type, T *x, void *w, T *y, const int64_t *x_shape, const int64_t *w_shape,
+void convolve(Direction direction, T *x, void *w, T *y, const int64_t *x_shape, const int64_t *w_shape,
               const int64_t *y_shape) {
+  constexpr int type = sizeof(T) == 2 ? BF16 : F32;
   if (w_shape[2] > 1 || (x_shape[1] == y_shape[1] && x_shape[2] == y_shape[2]))
     return convolve_plainly(direction, type, x, w, y, x_shape, w_shape, y_shape);
   static Buffer buffer;

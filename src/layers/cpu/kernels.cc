@@ -22,11 +22,6 @@ namespace {
 
 std::mutex one_at_a_time;  // of the operators: they share the threads and the memory for weights
 
-template <typename T>
-constexpr int type_of() {
-  return sizeof(T) == 2 ? BF16 : F32;
-}
-
 struct Call {
   void **data;
   int64_t **shapes;
@@ -136,7 +131,7 @@ void gradient_of(const Call &call) {  // x, gradient, gamma, beta, statistics, b
 
 void convolution_of(Direction direction, const Call &call, int x, int w, int y) {
   with_type(call, direction == TO_INPUT ? y : x, [&](auto *type) {
-    convolve(direction, type_of<TYPE>(), call.as<TYPE>(x), call.data[w], call.as<TYPE>(y), call.shapes[x],
+    convolve(direction, call.as<TYPE>(x), call.data[w], call.as<TYPE>(y), call.shapes[x],
              call.shapes[w], call.shapes[y]);
   });
 }

@@ -66,7 +66,7 @@ namespace {
 
 enum { CPU = 1, BF16 = 2, F32 = 3, ANY = 1, NCHW = 5, NHWC = 22, FORWARD_TRAINING = 64, DIRECT = 1 };
 enum { SRC = 1, DST = 17, WEIGHTS = 33, DIFF_SRC = 129, DIFF_DST = 145, DIFF_WEIGHTS = 161 };
-enum { QUERY_SRC = 129, QUERY_DIFF_SRC, QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS, QUERY_DST, QUERY_DIFF_DST };
+enum { QUERY_WEIGHTS = 131, QUERY_DIFF_WEIGHTS };
 
 inline void check(int status, const char *what) {
   if (status) throw std::runtime_error(std::string("oneDNN: ") + what + " failed with status " + std::to_string(status));
