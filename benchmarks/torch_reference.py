@@ -136,18 +136,23 @@ class SimCLR(nn.Module):
         return self.projection_head(self.encoder(views))
 
 
-def nt_xent(z: Tensor, temperature: float) -> Tuple[Tensor, Tensor]:
-    """Embeddings (2B, dimension), first views before second views -> loss, contrastive accuracy.
+def nt_xent(z: Tensor, temperature: float, views_per_image: int = 2) -> Tuple[Tensor, Tensor]:
+    """Embeddings (V * B, dimension), first views before second views and so on -> loss, contrastive accuracy.
 
-    The loss is the mean over the first views plus the mean over the second views, in float32.
+    The loss is twice the mean over all pairs of an image's views, each against the views of other images, in float32.
     """
-    anchors = len(z)
+    rows = torch.arange(len(z), device=z.device)
+    batch_size = len(z) // views_per_image
     z = functional.normalize(z.float())
-    itself = torch.eye(anchors, dtype=torch.bool, device=z.device)
-    similarity = (z @ z.T / temperature).masked_fill(itself, MASKED)
-    positives = (torch.arange(anchors, device=z.device) + anchors // 2) % anchors
-    hits = similarity.detach().argmax(1) == positives
-    return 2 * functional.cross_entropy(similarity, positives), hits.float().mean()
+    similarity = z @ z.T / temperature
+    negatives = similarity.masked_fill(rows % batch_size == rows[:, None] % batch_size, MASKED)
+    losses, hits = [], []
+    for further in range(1, views_per_image):
+        positives = (rows + further * batch_size) % len(z)
+        logits = negatives.scatter(1, positives[:, None], similarity.gather(1, positives[:, None]))
+        losses.append(functional.cross_entropy(logits, positives))
+        hits.append((logits.detach().argmax(1) == positives).float().mean())
+    return 2 * torch.stack(losses).mean(), torch.stack(hits).mean()
 
 
 class LARS(torch.optim.Optimizer):

@@ -29,7 +29,7 @@ class ProjectionHead(nn.Cell):
 
 
 class SimCLR(nn.Cell):
-    """Views (2B, 3, side, side), uint8 -> embeddings z (2B, dimension)."""
+    """Views (N, 3, side, side), uint8 -> embeddings z (N, dimension)."""
 
     def __init__(self, encoder: ResNet, projection_head: ProjectionHead):
         super().__init__()

@@ -1,8 +1,8 @@
-"""Images -> batches of two random views each, or of one view and its label.
+"""Images -> batches of several random views each, or of one view and its label.
 
 The augmentation is that of the paper (appendices A and B.9) and runs in MindSpore's C++ operations. Two traps
 shape this file. Two seeded ``map`` calls draw the same random numbers, so they would make two equal
-views; here the image goes through one ``map`` twice in a row. And a seeded pipeline that is iterated
+views; here the image goes through one ``map`` several times in a row. And a seeded pipeline that is iterated
 again repeats its epoch; here every epoch is a pipeline of its own, seeded with (seed, epoch, rank), which
 is also what lets a resumed run see the same views as one that was never interrupted.
 """
@@ -21,10 +21,10 @@ from src.settings.augmentation import Augmentation
 
 
 class Views:
-    """Two views of every image, new ones in every epoch.
+    """``views_per_image`` views of every image, new ones in every epoch.
 
-    An epoch yields uint8 (2 * batch_size, 3, side, side): the first views of a batch, then the second views
-    in the same order. The order of the images is new in every epoch and common to all ranks, and every
+    An epoch yields uint8 (views_per_image * batch_size, 3, side, side): the first views of a batch, then the second
+    views in the same order, and so on. The order of the images is new in every epoch and common to all ranks, and every
     step takes the next ``world_size * batch_size`` of them, each rank its own. Images that do not fill
     such a global batch are left out of that epoch. ``rows`` are the numbers of the images that take part, by
     default all.
@@ -34,10 +34,9 @@ class Views:
     """
 
     columns = ["views"]
-    views_per_image = 2
 
     def __init__(self, pixels: PixelSource, batch_size: int, augmentation: Augmentation, seed: int, workers: int,
-                 rank: int = 0, world_size: int = 1, rows: Optional[np.ndarray] = None):
+                 rank: int = 0, world_size: int = 1, rows: Optional[np.ndarray] = None, views_per_image: int = 2):
         self.pixels = pixels
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -45,6 +44,7 @@ class Views:
         self.workers = workers
         self.rank = rank
         self.world_size = world_size
+        self.views_per_image = views_per_image
         self.error: Optional[UserError] = None
         self.rows = np.arange(len(pixels)) if rows is None else rows
 
@@ -90,10 +90,9 @@ class LabelledViews(Views):
     """
 
     columns = ["images", "labels"]
-    views_per_image = 1
 
     def __init__(self, pixels: PixelSource, labels: np.ndarray, **settings: Any):
-        super().__init__(pixels, **settings)
+        super().__init__(pixels, **settings, views_per_image=1)
         self.labels = labels
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:

@@ -25,6 +25,9 @@ _MEANT = {
     "shapes": (32, (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)),
 }
 
+# What runs did before there was a flag for it.
+_LATER = {"views_per_image": 2}
+
 
 def network_of(settings: Dict[str, Any]) -> Network:
     """Return the network that the settings of earlier versions describe.
@@ -41,9 +44,15 @@ def network_of(settings: Dict[str, Any]) -> Network:
 
 def up_to_date(info: Dict[str, Any]) -> Dict[str, Any]:
     """Return the info of a checkpoint of any version as one of now has it."""
-    if "holds" in info:
-        return info
-    info = dict(info)
+    if "holds" not in info:
+        info = _with_network(dict(info))
+    if "global_batch" in info:  # a run
+        info = {**info, "settings": {**_LATER, **info["settings"]}}
+    return info
+
+
+def _with_network(info: Dict[str, Any]) -> Dict[str, Any]:
+    """Bring up to date what has no description of its network."""
     info["holds"] = info.pop("kind")
     if "settings" in info:
         settings = info["settings"]

@@ -8,7 +8,7 @@ from src.layers.optimizers import Optimizer
 
 
 class TrainStep(nn.Cell):
-    """Views (2B, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
+    """Views (N, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
     Or images (B, 3, side, side) and labels (B,): what follows the images goes to ``loss``, behind the network's
     output. ``totals`` (3,) sums up on the device, from one ``begin_epoch`` to the next: loss, the accuracy that

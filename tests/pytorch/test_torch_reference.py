@@ -20,7 +20,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from helpers import ROOT
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
@@ -235,6 +235,19 @@ def test_features_loss_gradients_and_statistics(network, request):
         name, median = worst(of_seeds)
         print(f"{kind}: {median:.1e} at most, for {name}")
         assert median < BOUND, (kind, name)
+
+
+@pytest.mark.parametrize("views", [2, 3, 4])
+def test_the_loss_of_several_views(views):
+    z = np.random.default_rng(views).normal(size=(views * 6, DIMENSION)).astype(np.float32)
+    theirs = torch.from_numpy(z).requires_grad_()
+    expected, expected_accuracy = torch_reference.nt_xent(theirs, TEMPERATURE, views)
+    expected.backward()
+    (loss, accuracy), gradient = ops.value_and_grad(
+        NTXent(TEMPERATURE, views_per_image=views), 0, None, has_aux=True)(Tensor(z))
+    assert difference(loss.asnumpy(), expected.item()) < 1e-6
+    assert accuracy.asnumpy() == pytest.approx(expected_accuracy.item(), abs=1e-6)
+    assert difference(gradient.asnumpy(), theirs.grad.numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])

@@ -10,18 +10,21 @@ from src.nt_xent import NTXent
 BATCH, DIMENSION = 5, 7
 
 
-def reference(z, temperature):
-    """Return the summed loss, the accuracy and the smallest margin of a positive, anchor by anchor."""
+def reference(z, temperature, views=2):
+    """Return twice the mean loss, the accuracy and the smallest margin of a positive, pair by pair."""
     z = z.astype(np.float64)
-    count = len(z) // 2
+    count = len(z) // views
     losses, margins = [], []
-    for i in range(2 * count):
-        positive = (i + count) % (2 * count)
-        similarity = {k: z[i] @ z[k] / (np.linalg.norm(z[i]) * np.linalg.norm(z[k])) / temperature
-                      for k in range(2 * count) if k != i}
-        losses.append(-similarity[positive] + np.log(sum(np.exp(s) for s in similarity.values())))
-        margins.append(similarity[positive] - max(s for k, s in similarity.items() if k != positive))
-    return np.mean(losses[:count]) + np.mean(losses[count:]), np.mean(np.array(margins) > 0), np.abs(margins).min()
+    for i in range(len(z)):
+        similarity = [z[i] @ z[k] / (np.linalg.norm(z[i]) * np.linalg.norm(z[k])) / temperature
+                      for k in range(len(z))]
+        negatives = [similarity[k] for k in range(len(z)) if k % count != i % count]
+        for positive in range(i % count, len(z), count):
+            if positive != i:
+                compared = [similarity[positive], *negatives]
+                losses.append(-similarity[positive] + np.log(sum(np.exp(s) for s in compared)))
+                margins.append(similarity[positive] - max(negatives))
+    return 2 * np.mean(losses), np.mean(np.array(margins) > 0), np.abs(margins).min()
 
 
 def value_and_grad(loss, z):
@@ -29,33 +32,53 @@ def value_and_grad(loss, z):
     return value.asnumpy(), gradient.asnumpy()
 
 
+def random_embeddings(seed, views):
+    return np.random.default_rng(seed).normal(size=(views * BATCH, DIMENSION)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def losses():
     return {temperature: NTXent(temperature) for temperature in (0.1, 0.5, 2.0)}
 
 
-embeddings = st.integers(0, 2**32 - 1).map(
-    lambda seed: np.random.default_rng(seed).normal(size=(2 * BATCH, DIMENSION)).astype(np.float32))
+@pytest.fixture(scope="module")
+def losses_of_views():
+    return {views: NTXent(0.2, views_per_image=views) for views in (3, 4, 5)}
 
 
-@settings(max_examples=40, deadline=None)
-@given(embeddings, st.sampled_from([0.1, 0.5, 2.0]), st.floats(1e-2, 1e3))
-def test_value_and_accuracy(losses, z, temperature, scale):
-    loss, accuracy = losses[temperature](Tensor((z * scale).astype(np.float32)))
-    expected, expected_accuracy, margin = reference(z, temperature)
-    assert np.isclose(loss.asnumpy(), expected, rtol=2e-6)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def check_value_and_accuracy(found, expected):
+    (loss, accuracy), (expected_loss, expected_accuracy, margin) = found, expected
+    assert np.isclose(loss.asnumpy(), expected_loss, rtol=2e-6)
     if margin > 1e-5:  # else rounding decides
         assert np.isclose(accuracy.asnumpy(), expected_accuracy)
 
 
-def test_gradient_by_central_differences(losses):
-    z = np.random.default_rng(1).normal(size=(2 * BATCH, DIMENSION))
-    _, gradient = value_and_grad(losses[0.5], z.astype(np.float32))
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from([0.1, 0.5, 2.0]), st.floats(1e-2, 1e3))
+def test_value_and_accuracy(losses, seed, temperature, scale):
+    z = random_embeddings(seed, 2)
+    check_value_and_accuracy(losses[temperature](Tensor((z * scale).astype(np.float32))), reference(z, temperature))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.sampled_from([3, 4, 5]))
+def test_value_and_accuracy_of_several_views(losses_of_views, seed, views):
+    z = random_embeddings(seed, views)
+    check_value_and_accuracy(losses_of_views[views](Tensor(z)), reference(z, 0.2, views))
+
+
+@pytest.mark.parametrize("views", [2, 4])
+def test_gradient_by_central_differences(views):
+    z = np.random.default_rng(1).normal(size=(views * BATCH, DIMENSION))
+    _, gradient = value_and_grad(NTXent(0.5, views_per_image=views), z.astype(np.float32))
     numeric = np.empty_like(z)
     for index in np.ndindex(z.shape):
         step = np.zeros_like(z)
         step[index] = 1e-5
-        numeric[index] = (reference(z + step, 0.5)[0] - reference(z - step, 0.5)[0]) / 2e-5
+        numeric[index] = (reference(z + step, 0.5, views)[0] - reference(z - step, 0.5, views)[0]) / 2e-5
     assert np.abs(gradient - numeric).max() / np.abs(numeric).max() < 1e-5
 
 
@@ -102,7 +125,9 @@ def test_the_batch_size_is_that_of_the_embeddings(losses, batch):
 def test_wrong_arguments(losses):
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         NTXent(0)
-    with pytest.raises(ValueError, match="takes two views of every image, got 9 rows"):
+    with pytest.raises(ValueError, match="views_per_image must be at least 2, got 1"):
+        NTXent(views_per_image=1)
+    with pytest.raises(ValueError, match="takes 2 views of every image, got 9 rows"):
         losses[0.5](Tensor(np.ones((9, DIMENSION), np.float32)))
 
 
@@ -120,16 +145,17 @@ class Given(nn.Cell):
         return ops.concat([before, z, after])
 
 
+@pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_ranks_have_the_loss_of_the_global_batch(world_size):
+def test_the_ranks_have_the_loss_of_the_global_batch(world_size, count):
     """The rows of every rank's own anchors: the mean over the ranks is the loss over all."""
-    views = np.random.default_rng(5).normal(size=(2, world_size * BATCH, DIMENSION)).astype(np.float32)
-    expected, expected_accuracy, _ = reference(views.reshape(-1, DIMENSION), 0.5)
+    views = np.random.default_rng(5).normal(size=(count, world_size * BATCH, DIMENSION)).astype(np.float32)
+    expected, expected_accuracy, _ = reference(views.reshape(-1, DIMENSION), 0.5, count)
     local = [views[:, rank::world_size].reshape(-1, DIMENSION) for rank in range(world_size)]
     unit = np.concatenate([z / np.linalg.norm(z, axis=1, keepdims=True) for z in local])
     found = []
     for rank, z in enumerate(local):
-        loss = NTXent(0.5, rank, world_size)
+        loss = NTXent(0.5, rank, world_size, count)
         loss.gather = Given(rank, Tensor(unit))
         found.append([float(value.asnumpy()) for value in loss(Tensor(z))])
     assert np.allclose(np.mean(found, 0), [expected, expected_accuracy], rtol=1e-6)

@@ -26,7 +26,7 @@ from src.training.monitor import Healthy, Monitor, build_probe, symptoms, trivia
 from src.training.step import TrainStep
 
 BATCH, DIMENSION = 8, 16
-HEALTHY = Healthy(trivial_loss(2 * BATCH), temperature=0.5, dimension=DIMENSION, causes=("the moon",))
+HEALTHY = Healthy(trivial_loss(BATCH, 2), temperature=0.5, dimension=DIMENSION, causes=("the moon",))
 
 
 @pytest.fixture
@@ -151,9 +151,10 @@ def test_equal_embeddings_are_reported_in_words(step, probe, lines):
     assert "likely causes: the moon; the run goes on" in warning and "spread out it is 0.25" in warning
 
 
-def test_the_trivial_loss_is_that_of_equal_embeddings():
-    loss, _ = NTXent(0.5)(Tensor(np.ones((2 * BATCH, DIMENSION), np.float32)))
-    assert trivial_loss(2 * BATCH) == pytest.approx(float(loss.asnumpy()), rel=1e-6)
+@pytest.mark.parametrize("views", [2, 4])
+def test_the_trivial_loss_is_that_of_equal_embeddings(views):
+    loss, _ = NTXent(0.5, views_per_image=views)(Tensor(np.ones((views * BATCH, DIMENSION), np.float32)))
+    assert trivial_loss(BATCH, views) == pytest.approx(float(loss.asnumpy()), rel=1e-6)
 
 
 def test_a_loss_that_is_stuck_is_reported_once(step, lines):
