@@ -19,14 +19,15 @@ def main() -> None:
 
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src.run import checkpoint
-    from src.tasks import converting, torch_weights
+    from src.tasks import converting, encoders, torch_weights
 
     source, target = given["source_path"], Path(given["target_path"])
     converting.check_paths(source, target)
     if target.suffix == ".ckpt":
         found = torch_weights.recognise(torch_weights.read(source, "source_path"), f"--source_path: {source}")
         given, network = converting.network_of(found, given)
-        parameters, info = converting.from_torch(found, network, given), converting.info_of(network, given)
+        parameters = converting.from_torch(found, network, given)
+        info = encoders.info_of(network, given["dataset_name"], given["pretrain_epoch_size"], Path(source).name)
         with writing("target_path", target, "a place that can be written"):
             target.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(target, parameters, info)

@@ -10,7 +10,8 @@ from src.settings.types import BOOLEAN, PATH, URL, choice, integer, number
 
 NETWORK, LEARNING, CIRCUMSTANCE = Role
 LARGEST_SEED = 2**32 - 1
-A_CHECKPOINT = "checkpoint of train.py, convert.py or finetune.py, a run's checkpoint folder or its `latest`"
+A_CHECKPOINT = ("checkpoint of train.py, convert.py or finetune.py, a run's checkpoint folder or its `latest`, or a "
+                ".safetensors file of convert.py")
 
 # The names that the registries of src/dataset.py, src/resnet.py and src/lr_generator.py have; a test compares them.
 DATA_SETS = ("cifar10", "cifar100", "stl10", "imagefolder", "shapes")

@@ -4,17 +4,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter
 
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.resnet import build_encoder
-from src.run import checkpoint
 from src.run.checkpoint import Checkpoint
 from src.settings.given import Given, Role
 from src.settings.network import STEMS, Network
-from src.simclr_model import build_head
-from src.tasks import inputs, torch_weights
+from src.tasks import encoders, inputs, torch_weights
 from src.tasks.torch_weights import Found, Weights, torch_name
 
 
@@ -37,28 +34,15 @@ def network_of(found: Found, given: Given) -> Tuple[Given, Network]:
     return given, Network.of({"mean": mean, "std": std, **told, **given.values(Role.NETWORK), **found.settings})
 
 
-def parameters_of(network: Network) -> Dict[str, Parameter]:
-    """Return the parameters of a network, named as in a checkpoint, by PyTorch's names."""
-    encoder = build_encoder(network)
-    cells: List[Tuple[str, nn.Cell]] = [("encoder.", encoder)]
-    if network.projection_dimension is not None:
-        cells.append(("projection_head.", build_head(encoder.features, network)))
-    for prefix, cell in cells:
-        cell.update_parameters_name(prefix)
-    return {torch_name(parameter.name): parameter for _, cell in cells for parameter in cell.get_parameters()}
-
-
 def from_torch(found: Found, network: Network, given: Given) -> List[Parameter]:
     """Return the weights that were found as the parameters of a checkpoint.
 
     Raises:
         UserError: they do not fit the network.
     """
-    parameters, source = parameters_of(network), given["source_path"]
-    _check_stem(found.weights["conv1.weight"], parameters["conv1.weight"], given)
-    checkpoint.check_fit({name: (tuple(target.shape), "float32") for name, target in parameters.items()},
-                         {name: (value.shape, str(value.dtype)) for name, value in found.weights.items()},
-                         f"--source_path: {source}")
+    source = given["source_path"]
+    _check_stem(found.weights["conv1.weight"], given)
+    parameters = encoders.parameters_from(found, network, f"--source_path: {source}")
     report(network, source)
     if found.left_out:
         logger.info("left out: %s", torch_weights.summary(found.left_out))
@@ -66,14 +50,7 @@ def from_torch(found: Found, network: Network, given: Given) -> List[Parameter]:
         logger.info("left out: %d %s, PyTorch's counts of batches, on which nothing here depends", found.counters,
                     torch_weights.COUNTER)
     _warn_of_padding(found)
-    return [Parameter(Tensor(np.ascontiguousarray(found.weights[name])), name=target.name)
-            for name, target in parameters.items()]
-
-
-def info_of(network: Network, given: Given) -> Dict[str, Any]:
-    """Return the info of a checkpoint from PyTorch; it has neither optimizer nor data, and is no run to resume."""
-    return {"holds": checkpoint.ENCODER, "epoch": given["pretrain_epoch_size"], "network": network,
-            "converted_from": Path(given["source_path"]).name, "settings": {"dataset_name": given["dataset_name"]}}
+    return parameters
 
 
 def to_torch(source: Checkpoint) -> Weights:
@@ -99,9 +76,9 @@ def told_of(source: Checkpoint, given: Given) -> Dict[str, Any]:
     return told
 
 
-def _check_stem(there: np.ndarray, wanted: Parameter, given: Given) -> None:
+def _check_stem(there: np.ndarray, given: Given) -> None:
     kernel, stem = there.shape[2], given["stem"]
-    if kernel == wanted.shape[2]:
+    if kernel == STEMS[stem].kernel:
         return
     has = {3: STEMS["cifar"].title, 7: STEMS["imagenet"].title}.get(kernel, f"first convolution {kernel}x{kernel}")
     if "stem" in given.chosen:

@@ -20,6 +20,7 @@ from src.run import checkpoint
 from src.settings.given import Given
 from src.settings.network import Network
 from src.simclr_model import ImageClassifier
+from src.tasks import encoders
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 TOLERANCE = 1e-3  # relative to the largest output
@@ -39,7 +40,7 @@ def load_model(given: Given) -> Tuple[nn.Cell, Network]:
     Raises:
         UserError: the checkpoints do not fit each other or the flags.
     """
-    source = checkpoint.load(given["ckpt_simclr_encoder"], checkpoint.ENCODER, "ckpt_simclr_encoder")
+    source = encoders.load(given["ckpt_simclr_encoder"], "ckpt_simclr_encoder")
     given.adopt({**source.network.settings, "dataset_name": source.info["settings"]["dataset_name"]},
                 str(source.path))
     encoder = build_encoder(source.network)

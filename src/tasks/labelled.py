@@ -11,6 +11,7 @@ from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
 from src.run.opened import Run
 from src.settings.given import Given
+from src.tasks import encoders
 
 
 def read_encoder(given: Given, run: Run) -> Checkpoint:
@@ -21,7 +22,7 @@ def read_encoder(given: Given, run: Run) -> Checkpoint:
     """
     if given["run_cloudbrain"]:
         staging.fetch_run(given["train_url"], run.layout.path)
-    return checkpoint.load(given["encoder_checkpoint_path"], checkpoint.ENCODER, "encoder_checkpoint_path")
+    return encoders.load(given["encoder_checkpoint_path"], "encoder_checkpoint_path")
 
 
 def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] = None) -> ResNet:

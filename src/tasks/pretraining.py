@@ -23,7 +23,7 @@ from src.settings.given import Given, Role, values_of
 from src.settings.network import SMALL_SIDE, Network
 from src.settings.scripts import TrainSettings
 from src.simclr_model import SimCLR
-from src.tasks import inputs
+from src.tasks import encoders, inputs
 from src.training.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.training.loop import Learner
 from src.training.monitor import Healthy, Monitor, build_probe, trivial_loss
@@ -66,8 +66,7 @@ def find_start(given: Given, run: Run) -> Start:
     resumed = run.read(lambda: _find_resumed(given, run))
     if resumed or not given["pre_trained_path"]:
         return Start(resumed)
-    return Start(source=run.read(
-        lambda: checkpoint.load(given["pre_trained_path"], checkpoint.ENCODER, "pre_trained_path")))
+    return Start(source=run.read(lambda: encoders.load(given["pre_trained_path"], "pre_trained_path")))
 
 
 def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:

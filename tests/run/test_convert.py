@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy as safetensors
 from helpers import call_script, done, of_kind, refused, start_script, values, write_cifar
 from mindspore import Tensor
+from safetensors import safe_open as safetensors_open
 from torch_layouts import RESNET18, WIDTH, any_bits, convert, encoder_alone, fails, filled, same_bits
 
 from src import dataset
@@ -157,3 +158,55 @@ def test_a_run_is_not_resumed_from_converted_weights(work):
                         cwd=work),
             "^train.py: --resume: .*weights.ckpt was converted from weights.safetensors and is no run; "
             "begin one with its weights: --pre_trained_path, and another --train_output_path\n$")
+
+
+@pytest.fixture(scope="module")
+def told(work):
+    """``told.safetensors``, which convert.py has written, and so tells of its network."""
+    done(call_script("convert.py", "--source_path", "weights.ckpt", "--target_path", "told.safetensors", cwd=work))
+    return work
+
+
+def test_an_encoder_is_evaluated_and_exported_from_the_file_that_pytorch_reads(told):
+    evaluated = []
+    for file in ("weights.ckpt", "told.safetensors"):
+        output = f"from_{file}"
+        out = done(call_script("linear_eval.py", "--encoder_checkpoint_path", file, "--train_dataset_path", ".",
+                               "--epoch_size", "1", "--batch_size", "20", "--train_output_path", output, cwd=told))
+        assert re.search("^encoder: resnet18, width x 0.0625, 32 features, after an unknown number of epochs, from "
+                         f".*{file}$", out, re.M)
+        (record,) = of_kind(records.LINEAR_EVAL, told / output)
+        evaluated.append(record["confusion"])
+        done(call_script("export.py", "--ckpt_simclr_encoder", file, "--ckpt_linear_classifier",
+                         f"{output}/linear_classifier/latest", "--file_name", f"{output}/model", cwd=told))
+    assert evaluated[0] == evaluated[1]
+    images = Tensor(np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), np.uint8))
+    one, two = (ms.nn.GraphCell(ms.load(str(told / f"from_{file}" / "model.mindir")))(images).asnumpy()
+                for file in ("weights.ckpt", "told.safetensors"))
+    assert np.array_equal(one, two)
+    refused(call_script("export.py", "--ckpt_simclr_encoder", "weights.ckpt", "--ckpt_linear_classifier",
+                        "from_told.safetensors/linear_classifier/latest", "--file_name", "never", cwd=told),
+            "--ckpt_linear_classifier: .*")
+
+
+def test_training_begins_with_the_weights_of_that_file(told):
+    done(call_script("train.py", "--pre_trained_path", "told.safetensors", "--train_dataset_path", ".",
+                     "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "told_run",
+                     "--projection_dimension", "8", "--eval_every", "0", cwd=told))
+    begun, given = values(told / "told_run" / "checkpoint" / "checkpoint_simclr-0.ckpt"), values(told / "weights.ckpt")
+    same_bits(given, {name: begun[name] for name in given})
+
+
+@pytest.mark.parametrize("file, message", [
+    ("weights.safetensors", "weights.safetensors does not tell how its network takes images, .* with convert.py"),
+    ("nothing.safetensors", "no file nothing.safetensors; name one with PyTorch's weights"),
+    ("damaged.safetensors", "damaged.safetensors is not a safetensors file"),
+    ("shorter.safetensors", "shorter.safetensors does not fit the network: layer4.1.bn2.weight is missing")])
+def test_files_that_are_no_encoders_are_refused(told, file, message):
+    (told / "damaged.safetensors").write_bytes((told / "told.safetensors").read_bytes()[:5000])
+    with safetensors_open(told / "told.safetensors", "numpy") as there:
+        weights = {name: there.get_tensor(name) for name in there.keys()  # noqa: SIM118 - it is no dict
+                   if name != "layer4.1.bn2.weight"}
+        safetensors.save_file(weights, str(told / "shorter.safetensors"), metadata=there.metadata())
+    refused(call_script("export.py", "--ckpt_simclr_encoder", file, "--file_name", "never", cwd=told),
+            f"^export.py: --ckpt_simclr_encoder: {message}")
