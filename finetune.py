@@ -48,7 +48,8 @@ def main() -> None:
 
         count = len(subsets[settings.seed])
         about = fine_tuning.about(settings, source, fingerprints, training, count)
-        protocol = fine_tuning.protocol_of(settings, count, len(images.classes), process.world_size)
+        layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
+        protocol = fine_tuning.protocol_of(settings, count, len(images.classes), process.world_size, layers.precision)
         results = Results(test.labels, test.classes, about, run.records.add)
         for seed, rows in subsets.items():
             if seed in training.done:
@@ -59,7 +60,6 @@ def main() -> None:
                 images.pixels, images.labels, batch_size=settings.batch_size,
                 augmentation=fine_tuning.augmentation_of(settings), seed=seed, workers=settings.num_parallel_workers,
                 rank=process.rank, world_size=process.world_size, rows=rows)
-            layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
             if settings.initial_weights == "pretrained":
                 encoder = labelled.load_encoder(source, process, layers)
             else:

@@ -136,18 +136,18 @@ class SimCLR(nn.Module):
         return self.projection_head(self.encoder(views))
 
 
-def nt_xent(z: Tensor, temperature: float, views_per_image: int = 2) -> Tuple[Tensor, Tensor]:
+def nt_xent(z: Tensor, temperature: float, views: int = 2) -> Tuple[Tensor, Tensor]:
     """Embeddings (V * B, dimension), first views before second views and so on -> loss, contrastive accuracy.
 
     The loss is twice the mean over all pairs of an image's views, each against the views of other images, in float32.
     """
     rows = torch.arange(len(z), device=z.device)
-    batch_size = len(z) // views_per_image
+    batch_size = len(z) // views
     z = functional.normalize(z.float())
     similarity = z @ z.T / temperature
     negatives = similarity.masked_fill(rows % batch_size == rows[:, None] % batch_size, MASKED)
     losses, hits = [], []
-    for further in range(1, views_per_image):
+    for further in range(1, views):
         positives = (rows + further * batch_size) % len(z)
         logits = negatives.scatter(1, positives[:, None], similarity.gather(1, positives[:, None]))
         losses.append(functional.cross_entropy(logits, positives))

@@ -43,7 +43,7 @@ TAKEN = frozenset((
     "encoder", "width_multiplier", "stem", "projection_dimension", "head_batch_norm", "normalize", "batch_size",
     "epoch_size", "save_checkpoint_epochs", "seed", "optimizer", "learning_rate", "lr_scaling", "lr_schedule",
     "warmup_epochs", "weight_decay", "temperature", "crop_min_scale", "flip_probability", "jitter_strength",
-    "grayscale_probability", "views_per_image", "compile"))
+    "grayscale_probability", "views", "compile"))
 AUGMENTATION = ("crop_min_scale", "flip_probability", "jitter_strength", "grayscale_probability")
 METRICS, WEIGHTS = "metrics.jsonl", "simclr.safetensors"
 NEIGHBOURS, KNN_TEMPERATURE = 200, 0.1
@@ -136,12 +136,12 @@ class Trainer:
 
     def step(self, images: Tensor, rate: float) -> Tensor:
         """One update of the weights; return loss and contrastive accuracy (2,), on the device."""
-        views = augment(images.repeat(self.settings.views_per_image, 1, 1, 1), self.generator, **self.augmentation)
+        views = augment(images.repeat(self.settings.views, 1, 1, 1), self.generator, **self.augmentation)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             z = self.network(views.contiguous(memory_format=torch.channels_last))
-        loss, accuracy = nt_xent(z.float(), self.settings.temperature, self.settings.views_per_image)
+        loss, accuracy = nt_xent(z.float(), self.settings.temperature, self.settings.views)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -67,21 +67,21 @@ class NTXent(nn.Cell):
         temperature (float): divides the cosine similarities.
         rank (int): which of the devices this is.
         world_size (int): N, the devices whose views are negatives.
-        views_per_image (int): V, at least 2.
+        views (int): V, at least 2.
 
     Raises:
         ValueError: the temperature is not above 0, there are fewer than 2 views, or (when compiled) the rows of z are
             no multiple of them.
     """
 
-    def __init__(self, temperature: float = 0.5, rank: int = 0, world_size: int = 1, views_per_image: int = 2):
+    def __init__(self, temperature: float = 0.5, rank: int = 0, world_size: int = 1, views: int = 2):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
-        if views_per_image < 2:
-            raise ValueError(f"views_per_image must be at least 2, got {views_per_image}")
+        if views < 2:
+            raise ValueError(f"views must be at least 2, got {views}")
         self.inverse_temperature = 1 / temperature
-        self.views_per_image = views_per_image
+        self.views = views
         self.rank = rank
         self.world_size = world_size
         self.gather = row_gather(rank) if world_size > 1 else nn.Identity()
@@ -92,7 +92,7 @@ class NTXent(nn.Cell):
         self.nearest = ops.Argmax(-1, mstype.int32)
 
     def construct(self, z) -> Tuple[Tensor, Tensor]:
-        anchors, views = z.shape[0], self.views_per_image
+        anchors, views = z.shape[0], self.views
         positives = positive_columns(anchors, views, self.rank)
         z = z.astype(mstype.float32)
         z = z / ops.sqrt(ops.maximum((z * z).sum(1, keepdims=True), SHORTEST))  # (ops.L2Normalize crawls on a CPU)

@@ -21,9 +21,9 @@ from src.settings.augmentation import Augmentation
 
 
 class Views:
-    """``views_per_image`` views of every image, new ones in every epoch.
+    """Several ``views`` of every image, new ones in every epoch.
 
-    An epoch yields uint8 (views_per_image * batch_size, 3, side, side): the first views of a batch, then the second
+    An epoch yields uint8 (views * batch_size, 3, side, side): the first views of a batch, then the second
     views in the same order, and so on. The order of the images is new in every epoch and common to all ranks, and every
     step takes the next ``world_size * batch_size`` of them, each rank its own. Images that do not fill
     such a global batch are left out of that epoch. ``rows`` are the numbers of the images that take part, by
@@ -36,7 +36,7 @@ class Views:
     columns = ["views"]
 
     def __init__(self, pixels: PixelSource, batch_size: int, augmentation: Augmentation, seed: int, workers: int,
-                 rank: int = 0, world_size: int = 1, rows: Optional[np.ndarray] = None, views_per_image: int = 2):
+                 rank: int = 0, world_size: int = 1, rows: Optional[np.ndarray] = None, views: int = 2):
         self.pixels = pixels
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -44,7 +44,7 @@ class Views:
         self.workers = workers
         self.rank = rank
         self.world_size = world_size
-        self.views_per_image = views_per_image
+        self.views = views
         self.error: Optional[UserError] = None
         self.rows = np.arange(len(pixels)) if rows is None else rows
 
@@ -58,7 +58,7 @@ class Views:
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, ...]]:
         """Yield the batches of one epoch; the same epoch gives the same batches."""
-        side, count = self.pixels.shape[1], self.views_per_image
+        side, count = self.pixels.shape[1], self.views
         files = self.pixels if isinstance(self.pixels, ImageFiles) else None
         ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch, self.rank)).generate_state(1)[0]))
         source = Rows(files.encoded if files else self.pixels.__getitem__, self.order_of(epoch), count)
@@ -92,7 +92,7 @@ class LabelledViews(Views):
     columns = ["images", "labels"]
 
     def __init__(self, pixels: PixelSource, labels: np.ndarray, **settings: Any):
-        super().__init__(pixels, **settings, views_per_image=1)
+        super().__init__(pixels, **settings, views=1)
         self.labels = labels
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:

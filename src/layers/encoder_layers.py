@@ -27,6 +27,7 @@ class Layers(NamedTuple):
     max_pool: Callable[[], nn.Cell]  # 3 x 3, stride 2; its input comes out of a ReLU
     mean: Callable[[], nn.Cell]      # of all pixels -> (N, C), float32
     head_norm: Norm                  # for the vectors of a projection head, as images (N, C, 1, 1)
+    precision: str = "float32"       # what they compute in, in words
     amp_level: str = "O0"            # what MindSpore's mixed precision has yet to do
 
 
@@ -76,7 +77,8 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
     def norm_of(channels: int, gamma_init: str = "ones", relu: bool = True) -> nn.Cell:
         return (norm_relu if relu else norm)(channels, gamma_init=gamma_init)
 
-    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, amp_level)
+    precision = "float32" if amp_level == "O0" else f"mixed precision {amp_level}"
+    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, precision, amp_level)
 
 
 def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:
@@ -89,14 +91,14 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
     norm = batch_norm(synchronised, process)
     if process.cpu_library is None:
         return mindspore_layers(norm, amp_level)
-    dtype = mstype.float32
+    dtype, precision = mstype.float32, "float32"
     if amp_level != "O0":
         if process.cpu_library.has_bfloat16:
-            dtype = mstype.bfloat16
+            dtype, precision = mstype.bfloat16, "bfloat16"
             logger.info("--amp_level %s: the encoder computes in bfloat16", amp_level)
         else:
             logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken",
                         amp_level)
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
     return Layers(*(partial(layer, kernels) for layer in (
-        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm)
+        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm, precision)

@@ -26,7 +26,7 @@ _MEANT = {
 }
 
 # What runs did before there was a flag for it.
-_LATER = {"views_per_image": 2}
+_LATER = {"views": 2}
 
 
 def network_of(settings: Dict[str, Any]) -> Network:

@@ -63,7 +63,7 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
     eval_every: int = flag(
         integer(0), "epochs from one measurement of the representations (kNN, spread) to the next; the last epoch has "
         "one too; 0 for none", CIRCUMSTANCE, Group.EVALUATION, 5)
-    views_per_image: int = flag(
+    views: int = flag(
         integer(2), "views of every image in a step, 2 in the paper; a step costs as much with 4 views of half as many "
         "images", LEARNING, Group.VIEWS, 2)
     jitter_strength: float = flag(

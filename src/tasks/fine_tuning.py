@@ -187,17 +187,17 @@ def test_outcome(model: ImageClassifier, settings: FinetuneSettings, test: Image
     return Outcome(records.FINETUNE_EVAL, PROTOCOL_IDS[settings.initial_weights], protocol, logits, details)
 
 
-def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_size: int) -> str:
+def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_size: int, precision: str) -> str:
     """Say in words how a network was trained, the same for every seed."""
     labels = f"all {images} labels"
     if settings.label_fraction < 1:
         labels = (f"{100 * settings.label_fraction:g} % of the labels ({images} images, {images // classes} of each "
                   "class, drawn by the seed)")
-    precision = "" if settings.amp_level == "O0" else f", mixed precision {settings.amp_level}, in the test too"
+    computed = "" if precision == "float32" else f", {precision}, in the test too"
     return (f"{TITLES[settings.initial_weights]}, {labels}, {settings.epoch_size} epochs of "
             f"{settings.batch_size * world_size} images per step, SGD with momentum {MOMENTUM:g}, learning rate "
             f"{settings.learning_rate:g} with cosine decay, weight decay {settings.weight_decay:g}, crops of at least "
-            f"{settings.crop_min_scale:g}, flips with probability {settings.flip_probability:g}{precision}, last epoch")
+            f"{settings.crop_min_scale:g}, flips with probability {settings.flip_probability:g}{computed}, last epoch")
 
 
 def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint, test: Images, run: Run) -> None:

@@ -192,7 +192,7 @@ def callbacks(settings: TrainSettings, learner: Learner, model: SimCLR, views: V
     process, totals = run.process, learner.step.totals
     global_batch = settings.batch_size * process.world_size
     compared = global_batch if settings.cross_device_negatives else settings.batch_size
-    healthy = Healthy(trivial_loss(compared, settings.views_per_image), settings.temperature,
+    healthy = Healthy(trivial_loss(compared, settings.views), settings.temperature,
                       settings.projection_dimension, tuple(likely_causes(settings)))
     describe(settings, learner, model, len(views), process.world_size, healthy)
     probe = build_probe(views, images, load_test(settings, run)) if settings.eval_every else None
@@ -245,7 +245,7 @@ def describe(settings: TrainSettings, learner: Learner, model: SimCLR, steps_per
         logger.info("mixed precision %s, loss scale %g", settings.amp_level, learner.scaler.scale_value.asnumpy())
     batch = f"{world_size} x {settings.batch_size}" if world_size > 1 else str(settings.batch_size)
     logger.info("%d epochs of %d steps of %s images in %d views; %s, learning rate up to %g, warm-up %g epochs, then "
-                "%s", settings.epoch_size, steps_per_epoch, batch, settings.views_per_image, settings.optimizer,
+                "%s", settings.epoch_size, steps_per_epoch, batch, settings.views, settings.optimizer,
                 settings.learning_rate, settings.warmup_epochs, settings.lr_schedule)
     logger.info("an untrained network has a loss of about %.2f; the first step compiles the graph: seconds on a CPU, "
                 "minutes on Ascend", healthy.trivial_loss)

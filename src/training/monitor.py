@@ -176,10 +176,10 @@ def log_measured(epoch: int, measured: Dict[str, Any], dimension: int, seconds: 
                 measured["effective_rank"], seconds)
 
 
-def trivial_loss(images: int, views_per_image: int) -> float:
+def trivial_loss(images: int, views: int) -> float:
     """Return the loss of equal embeddings, where the views of ``images`` are compared with each other: that of a
     network that tells no images apart."""
-    return 2 * math.log(views_per_image * (images - 1) + 1)
+    return 2 * math.log(views * (images - 1) + 1)
 
 
 def symptoms(healthy: Healthy, losses: List[float], embedding_std: Optional[float]) -> List[str]:

@@ -89,6 +89,14 @@ def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, mo
     assert out.splitlines().count(
         "--amp_level O2: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken") == 1
     equal(values(finished / "run"), values(tmp_path / "run"))
+    out = done(call_script(
+        "finetune.py", "--encoder_checkpoint_path", "run", "--train_dataset_path", "data", "--train_output_path",
+        tmp_path / "tuned", "--epoch_size", "1", "--batch_size", "10", "--repeat", "2", "--amp_level", "O2",
+        cwd=finished))
+    assert out.count("float32 is taken") == 1
+    (one, two) = of_kind(records.FINETUNE_EVAL, tmp_path / "tuned")
+    assert one["protocol"] == two["protocol"] and "precision" not in one["protocol"]
+    assert one["protocol"].endswith("flips with probability 0.5, last epoch")
 
 
 def test_a_run_in_bfloat16_stays_near_that_in_float32(finished, tmp_path):

@@ -273,7 +273,7 @@ def test_a_run_is_not_overwritten(finished):
 
 
 def test_a_run_with_several_views_learns_from_all_pairs_and_resumes(finished, tmp_path):
-    flags = ("--views_per_image", "4", "--batch_size", "8", "--epoch_size", "2")
+    flags = ("--views", "4", "--batch_size", "8", "--epoch_size", "2")
     out = done(train(finished, tmp_path / "run", *flags))
     assert re.search(r"^2 epochs of 12 steps of 8 images in 4 views; ", out, re.M)
     first, last = of_kind(records.PRETRAIN, tmp_path / "run")
@@ -285,8 +285,8 @@ def test_a_run_with_several_views_learns_from_all_pairs_and_resumes(finished, tm
         (folder / name).unlink()
     (folder / "latest").symlink_to("checkpoint_simclr-1.ckpt")
     resume = ("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", tmp_path / "run")
-    refused(call_script(*resume, "--views_per_image", "2", cwd=finished),
-            "--views_per_image: got 2, but .*checkpoint_simclr-1.ckpt was made with 4")
+    refused(call_script(*resume, "--views", "2", cwd=finished),
+            "--views: got 2, but .*checkpoint_simclr-1.ckpt was made with 4")
     assert "resumed after epoch 1 of 2" in done(call_script(*resume, cwd=finished))
     equal(whole, values(tmp_path / "run"))
 

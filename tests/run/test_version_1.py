@@ -80,7 +80,7 @@ def test_a_run_is_resumed(work, edited):
     others = [record for record in records.read(work / "run" / "metrics.jsonl")
               if record["kind"] not in (records.PRETRAIN, records.MONITOR)]
     resume = ("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", "run")
-    refused(call_script(*resume, "--views_per_image", "4", cwd=work), "--views_per_image: got 4, but .* made with 2;")
+    refused(call_script(*resume, "--views", "4", cwd=work), "--views: got 4, but .* made with 2;")
     out = done(call_script(*resume, cwd=work))
     assert "resumed after epoch 2 of 3" in out and "of 8 images in 2 views" in out
     resumed, whole = values(work / "run"), values(VERSION_1)
@@ -206,7 +206,7 @@ def test_the_first_versions_had_one_size_for_a_data_set(monkeypatch, name, side,
     new = up_to_date(old)
     assert Network.of(new["network"]) == Network("resnet18", 0.5, stem, side, mean, std, 8, True)
     assert (new["holds"], new["epoch"], new["data"], new["global_batch"]) == ("simclr", 2, "x", 16)
-    assert new["settings"] == {"dataset_name": name, "batch_size": 16, "temperature": 0.1, "views_per_image": 2}
+    assert new["settings"] == {"dataset_name": name, "batch_size": 16, "temperature": 0.1, "views": 2}
     assert up_to_date(new) == new
     assert old == {"kind": "simclr", "epoch": 2, "data": "x", "settings": settings}
 

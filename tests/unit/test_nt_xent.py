@@ -43,7 +43,7 @@ def losses():
 
 @pytest.fixture(scope="module")
 def losses_of_views():
-    return {views: NTXent(0.2, views_per_image=views) for views in (3, 4, 5)}
+    return {views: NTXent(0.2, views=views) for views in (3, 4, 5)}
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -73,7 +73,7 @@ def test_value_and_accuracy_of_several_views(losses_of_views, seed, views):
 @pytest.mark.parametrize("views", [2, 4])
 def test_gradient_by_central_differences(views):
     z = np.random.default_rng(1).normal(size=(views * BATCH, DIMENSION))
-    _, gradient = value_and_grad(NTXent(0.5, views_per_image=views), z.astype(np.float32))
+    _, gradient = value_and_grad(NTXent(0.5, views=views), z.astype(np.float32))
     numeric = np.empty_like(z)
     for index in np.ndindex(z.shape):
         step = np.zeros_like(z)
@@ -125,8 +125,8 @@ def test_the_batch_size_is_that_of_the_embeddings(losses, batch):
 def test_wrong_arguments(losses):
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         NTXent(0)
-    with pytest.raises(ValueError, match="views_per_image must be at least 2, got 1"):
-        NTXent(views_per_image=1)
+    with pytest.raises(ValueError, match="views must be at least 2, got 1"):
+        NTXent(views=1)
     with pytest.raises(ValueError, match="takes 2 views of every image, got 9 rows"):
         losses[0.5](Tensor(np.ones((9, DIMENSION), np.float32)))
 
