@@ -43,9 +43,12 @@ class Start(NamedTuple):
         """Load all the state of a resumed run, or given weights; without either nothing happens.
 
         Raises:
-            UserError: they do not fit the network.
+            UserError: they do not fit the network, or the layers of this CPU.
         """
         if self.resumed:
+            if "loss_scale" in self.resumed.parameters and not learner.scaler:
+                raise UserError(f"--resume: {self.resumed.path} was trained in float16, with a loss scale, which the "
+                                "CPU's own layers do without; go on with --cpu_layers mindspore")
             checkpoint.load_into(learner.state(), self.resumed.parameters, str(self.resumed.path))
             checkpoint.clear_leftovers(self.resumed.path.parent)
         elif self.source:

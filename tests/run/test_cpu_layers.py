@@ -14,6 +14,7 @@ from helpers import (
     done,
     equal,
     of_kind,
+    refused,
     start_script,
     values,
 )
@@ -97,6 +98,16 @@ def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, mo
     (one, two) = of_kind(records.FINETUNE_EVAL, tmp_path / "tuned")
     assert one["protocol"] == two["protocol"] and "precision" not in one["protocol"]
     assert one["protocol"].endswith("flips with probability 0.5, last epoch")
+
+
+def test_a_run_in_float16_goes_on_with_the_layers_that_have_it(finished, tmp_path):
+    need_library()
+    done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", "O2", "--cpu_layers", "mindspore",
+                                            "--eval_every", "0"), cwd=finished))
+    resume = ("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", tmp_path / "run")
+    refused(call_script(*resume, cwd=finished),
+            "--resume: .*checkpoint_simclr-3.ckpt was trained in float16, with a loss scale, .*--cpu_layers mindspore$")
+    assert "resumed after epoch 3 of 3" in done(call_script(*resume, "--cpu_layers", "mindspore", cwd=finished))
 
 
 def test_a_run_in_bfloat16_stays_near_that_in_float32(finished, tmp_path):
