@@ -138,16 +138,13 @@ void convolution_of(Direction direction, const Call &call, int x, int w, int y) 
 
 }  // namespace
 
-// Make the threads, which may run on the cores of `mask` (bytes, as sched_getaffinity gives them). Returns 0, or 1
-// where oneDNN is not of version 3, or 2 where it does not work.
-extern "C" int start(int threads, const char *mask, size_t size) {
+// Make the threads. They may run on the cores of the thread that calls this. Returns 0, or 1 where oneDNN is not of
+// version 3, or 2 where it does not work.
+extern "C" int start(int threads) {
   if (dnnl_version()->major != 3) return 1;
   std::lock_guard<std::mutex> lock(one_at_a_time);
   if (pool) return 0;
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  std::memcpy(&cores, mask, std::min(size, sizeof cores));
-  auto *made = new Pool(threads, cores);  // never destroyed: its threads last as long as the process
+  auto *made = new Pool(threads);  // never destroyed: its threads last as long as the process
   dnnl_threadpool_interop_set_max_concurrency(threads);
   if (dnnl_engine_create(&engine, CPU, 0) || dnnl_threadpool_interop_stream_create(&stream, engine, made)) return 2;
   pool = made;

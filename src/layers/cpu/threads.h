@@ -1,8 +1,6 @@
 // The threads of the kernels, for oneDNN's and our own.
 #pragma once
 
-#include <sched.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -18,9 +16,7 @@ namespace {
 // sleeps, so nothing spins between steps.
 class Pool : public dnnl::threadpool_interop::threadpool_iface {
  public:
-  // A thread inherits the affinity of the one that starts it, and MindSpore pins its own to single cores: `cores` is
-  // what the process had when it began.
-  Pool(int threads, const cpu_set_t &cores) : threads_(threads), cores_(cores) {
+  explicit Pool(int threads) : threads_(threads) {
     for (int i = 1; i < threads; ++i) std::thread([this] { work(); }).detach();
   }
 
@@ -58,7 +54,6 @@ class Pool : public dnnl::threadpool_interop::threadpool_iface {
   }
 
   void work() {
-    sched_setaffinity(0, sizeof cores_, &cores_);
     for (uint64_t seen = 0;;) {
       for (int looks = 0; turn_ == seen && looks < LOOKS; ++looks) __builtin_ia32_pause();
       if (turn_ == seen) {
@@ -73,7 +68,6 @@ class Pool : public dnnl::threadpool_interop::threadpool_iface {
 
   static constexpr int LOOKS = 2000;
   const int threads_;
-  const cpu_set_t cores_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<uint64_t> turn_{0};

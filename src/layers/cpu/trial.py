@@ -15,15 +15,12 @@ TYPES = {"float32": b"float32", "uint16": b"bfloat16", "uint8": b"uint8"}  # Num
 def start(library: ctypes.CDLL) -> int:
     """Start the library's threads: one per core that this process may use, or as many as OMP_NUM_THREADS says.
 
-    Before MindSpore is imported, which pins threads to single cores. The status is not 0 where its oneDNN is another.
+    Before MindSpore is imported, which pins threads to single cores, and a new thread inherits that. The status is not
+    0 where its oneDNN is another.
     """
-    cores = os.sched_getaffinity(0)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(wanted) if wanted.isdigit() and int(wanted) else len(cores)
-    mask = bytearray(max(cores) // 8 + 1)
-    for core in cores:
-        mask[core // 8] |= 1 << core % 8
-    return library.start(threads, bytes(mask), ctypes.c_size_t(len(mask)))
+    threads = int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
+    return library.start(threads)
 
 
 def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:

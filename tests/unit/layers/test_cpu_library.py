@@ -23,7 +23,7 @@ while [ "$1" != -o ]; do shift; done
 """
 SOURCE = """
 #include <cstdlib>
-extern "C" int start(int, const char *, unsigned long) {{ {start} }}
+extern "C" int start(int) {{ {start} }}
 extern "C" int convolution() {{ return 0; }}
 extern "C" int convolution_to_input() {{ return 0; }}
 extern "C" int convolution_to_weights() {{ return 0; }}
