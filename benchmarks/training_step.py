@@ -1,11 +1,13 @@
 """Seconds of a pretraining step on the CPU: this project in MindSpore against the same in PyTorch.
 
 A step is forward, backward and Adam on two views of a batch of 32 x 32 uint8 images. The batch is random, in memory
-and the same in every step. MindSpore runs in graph mode with the CPU's own layers (--cpu_layers mindspore: with
-MindSpore's), the settings of src/distributed/environment.py and those of the launchers. PyTorch runs in each of
---settings: plain (eager, NCHW), channels_last, compiled (channels_last and torch.compile); in bfloat16 by autocast
-where --amp_level O2 is given. All may use the same cores and take turns of --steps steps. A turn is timed as a whole,
-until the last loss has arrived. A product of matrices by PyTorch takes turns with them: what the machine can do.
+and the same in every step; with --input pipeline this project's side alone is train.py's loop over an epoch of as many
+images, with their augmentation, its progress and its report. MindSpore runs in graph mode with the CPU's own layers
+(--cpu_layers mindspore: with MindSpore's), the settings of src/distributed/environment.py and those of the launchers.
+PyTorch runs in each of --settings: plain (eager, NCHW), channels_last, compiled (channels_last and torch.compile); in
+bfloat16 by autocast where --amp_level O2 is given. All may use the same cores and take turns of --steps steps. A turn
+is timed as a whole, until the last loss has arrived. A product of matrices by PyTorch takes turns with them: what the
+machine can do.
 """
 import argparse
 import statistics
@@ -43,8 +45,32 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
             loss = learner.step(views)
         return float(loss.asnumpy())
 
+    if options.input == "pipeline":
+        train = epochs_of(learner, options)
     parameters = sum(parameter.size for parameter in learner.model.trainable_params())
     serve(parent, train, parameters, environment=common.mindspore_environment())
+
+
+def epochs_of(learner: Any, options: argparse.Namespace) -> Callable[[int], float]:
+    """Return what trains an epoch of so many steps as train.py does, and returns its mean loss."""
+    from src.data.views import Views
+    from src.settings.augmentation import PAPER_SMALL
+    from src.training import loop
+    from src.training.callbacks import EpochReport, Progress
+
+    totals = learner.step.totals
+    records: List[Dict[str, Any]] = []
+    pixels = np.random.default_rng(SEED).integers(0, 256, (options.steps * options.batch_size, 32, 32, 3), np.uint8)
+    callbacks = [Progress(totals, options.rounds, options.batch_size),
+                 EpochReport("pretrain", "contrastive_accuracy", totals, learner.model.get_parameters(),
+                             learner.rates, options.batch_size, records.append)]
+
+    def train(steps: int) -> float:
+        views = Views(pixels[:steps * options.batch_size], options.batch_size, PAPER_SMALL, SEED, 2)
+        loop.train(learner, views, 0, 1, callbacks, "CPU")
+        return records[-1]["loss"]
+
+    return train
 
 
 def pytorch(options: argparse.Namespace, parent: common.Parent, setting: str) -> None:
@@ -155,6 +181,7 @@ if __name__ == "__main__":
     flags.add_argument("--stem", choices=("cifar", "strided", "imagenet"), default="cifar", help="its first layers")
     flags.add_argument("--cpu_layers", choices=("own", "mindspore"), default="own", help="as train.py has it")
     flags.add_argument("--amp_level", choices=("O0", "O2"), default="O0", help="as train.py has it; O2 is bfloat16")
+    flags.add_argument("--input", choices=("memory", "pipeline"), default="memory", help="of this project's side")
     flags.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of PyTorch")
     flags.add_argument("--save_as", default="training_step", help="name of the file in results/")
     flags.add_argument("--batch_size", type=int, default=16, help="images per step, each with two views")

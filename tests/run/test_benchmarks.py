@@ -16,6 +16,7 @@ SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size"
 
 @pytest.mark.parametrize("script, role, flags, command, answer", [
     ("training_step", "mindspore", SMALL, {"steps": 1}, "loss"),
+    ("training_step", "mindspore", (*SMALL, "--input", "pipeline"), {"steps": 2}, "loss"),
     ("scaling", "rank", SMALL, {"steps": 1}, "loss"),
     ("input_pipeline", "cpp", ("--images", "256"), {}, "images_per_second"),
     ("linear_evaluation", "mindspore", ("--images", "256", "--features", "16", "--epochs", "10"), {}, "seconds"),
