@@ -1,12 +1,13 @@
 """The file of an encoder: a checkpoint, or what convert.py writes for PyTorch as .safetensors, on the way back."""
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.common.errors import UserError
+from src.common.logs import logger
 from src.resnet import build_encoder
 from src.run import checkpoint
 from src.run.checkpoint import Checkpoint
@@ -34,13 +35,15 @@ def load(path: str, flag: str) -> Checkpoint:
     if not told:
         raise UserError(f"{source} does not tell how its network takes images, as those that convert.py writes do; "
                         "make a checkpoint of it with convert.py")
+    if found.left_out:
+        logger.info("left out: %s", torch_weights.summary(found.left_out))
     network = Network.of({**told, **found.settings})
     parameters = parameters_from(found, network, source)
     return Checkpoint(Path(path).resolve(), {parameter.name: parameter for parameter in parameters},
                       info_of(network, told["dataset_name"], told["pretrain_epoch_size"], Path(path).name))
 
 
-def info_of(network: Network, dataset_name: str, epoch: int, converted_from: str) -> Dict[str, object]:
+def info_of(network: Network, dataset_name: str, epoch: int, converted_from: str) -> Dict[str, Any]:
     """Return the info of an encoder from PyTorch; it has neither optimizer nor data, and is no run to resume."""
     return {"holds": checkpoint.ENCODER, "epoch": epoch, "network": asdict(network),
             "converted_from": converted_from, "settings": {"dataset_name": dataset_name}}
