@@ -54,6 +54,7 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
 def epochs_of(learner: Any, options: argparse.Namespace) -> Callable[[int], float]:
     """Return what trains an epoch of so many steps as train.py does, and returns its mean loss."""
     from src.data.views import Views
+    from src.run.records import PRETRAIN
     from src.settings.augmentation import PAPER_SMALL
     from src.training import loop
     from src.training.callbacks import EpochReport, Progress
@@ -62,7 +63,7 @@ def epochs_of(learner: Any, options: argparse.Namespace) -> Callable[[int], floa
     records: List[Dict[str, Any]] = []
     pixels = np.random.default_rng(SEED).integers(0, 256, (options.steps * options.batch_size, 32, 32, 3), np.uint8)
     callbacks = [Progress(totals, options.rounds, options.batch_size),
-                 EpochReport("pretrain", "contrastive_accuracy", totals, learner.model.get_parameters(),
+                 EpochReport(PRETRAIN, "contrastive_accuracy", totals, learner.model.get_parameters(),
                              learner.rates, options.batch_size, records.append)]
 
     def train(steps: int) -> float:

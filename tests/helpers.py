@@ -56,6 +56,21 @@ class Result(NamedTuple):
     stderr: str
 
 
+def arguments(output, *more):
+    """Return the flags of train.py for such a run, on the images in ``data``."""
+    return (*SMALL, "--epoch_size", EPOCHS, "--train_dataset_path", "data", "--train_output_path", output, *more)
+
+
+def back_to(run, epoch):
+    """Take a run's checkpoints after ``epoch`` away, as if it had been killed then."""
+    folder = run / "checkpoint"
+    for file in folder.glob("checkpoint_simclr-*.ckpt"):
+        if int(file.stem.rpartition("-")[2]) > epoch:
+            file.unlink()
+    (folder / "latest").unlink()
+    (folder / "latest").symlink_to(f"checkpoint_simclr-{epoch}.ckpt")
+
+
 def start_script(script, *arguments, cwd, timeout=300, env=None):
     """Run a script of the project as a user does, in a process of its own, from the folder ``cwd``."""
     found = subprocess.run([sys.executable, str(ROOT / script), *map(str, arguments)], cwd=cwd, capture_output=True,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from cpu_layers import need_bfloat16, need_library
 from helpers import (
-    EPOCHS,
     ROOT,
-    SMALL,
     TRAPPED,
+    arguments,
+    back_to,
     call_script,
     done,
     equal,
@@ -23,10 +23,6 @@ from src.layers.cpu import library
 from src.run import records
 
 WARNING = "the CPU's own layers cannot be used: "
-
-
-def arguments(output, *more):
-    return (*SMALL, "--epoch_size", EPOCHS, "--train_dataset_path", "data", "--train_output_path", output, *more)
 
 
 def losses(run):
@@ -64,9 +60,7 @@ def test_a_run_goes_on_with_the_other_layers(finished, without_compiler, tmp_pat
     run = tmp_path / "run"
     shutil.copytree(without_compiler[0], run, symlinks=True)
     expected = values(run)
-    (run / "checkpoint" / "checkpoint_simclr-3.ckpt").unlink()
-    (run / "checkpoint" / "latest").unlink()
-    (run / "checkpoint" / "latest").symlink_to("checkpoint_simclr-2.ckpt")
+    back_to(run, 2)
     out = done(call_script("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", run,
                            cwd=finished))
     assert "resumed after epoch 2 of 3" in out

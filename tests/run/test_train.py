@@ -15,6 +15,8 @@ from helpers import (
     EPOCHS,
     SMALL,
     STEPS,
+    arguments,
+    back_to,
     begun_script,
     call_script,
     done,
@@ -31,10 +33,6 @@ from src.common.errors import DivergedError
 from src.layers import mixed_precision
 from src.run import checkpoint, opened, records
 from src.run.checkpoint import load
-
-
-def arguments(output, *more):
-    return (*SMALL, "--epoch_size", EPOCHS, "--train_dataset_path", "data", "--train_output_path", output, *more)
 
 
 def train(folder, output, *more):
@@ -280,10 +278,7 @@ def test_a_run_with_several_views_learns_from_all_pairs_and_resumes(finished, tm
     assert abs(first["loss"] - 2 * np.log(4 * 7 + 1)) < 1.5  # near that of an untrained network
     assert first["images_per_second"] > 0 and last["loss"] < first["loss"] + 0.5
     whole = values(tmp_path / "run")
-    folder = tmp_path / "run" / "checkpoint"
-    for name in ("checkpoint_simclr-2.ckpt", "latest"):
-        (folder / name).unlink()
-    (folder / "latest").symlink_to("checkpoint_simclr-1.ckpt")
+    back_to(tmp_path / "run", 1)
     resume = ("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", tmp_path / "run")
     refused(call_script(*resume, "--views", "2", cwd=finished),
             "--views: got 2, but .*checkpoint_simclr-1.ckpt was made with 4")
@@ -335,10 +330,7 @@ def test_given_weights_get_the_rest_of_the_schedule(finished, tmp_path, monkeypa
     assert logged == pytest.approx([cosine(step) for step in range(4, 12)])
 
     if amp_level == "O0":  # and a run that is resumed goes on as it would have
-        for epoch in (11, 12):
-            (run / "checkpoint" / f"checkpoint_simclr-{epoch}.ckpt").unlink()
-        (run / "checkpoint" / "latest").unlink()
-        (run / "checkpoint" / "latest").symlink_to("checkpoint_simclr-10.ckpt")
+        back_to(run, 10)
         assert "resumed after epoch 10 of 12" in done(call_script(
             "train.py", *flags, "--resume", "--cpu_layers", "mindspore", cwd=finished))
         equal(states[-1], values(run))

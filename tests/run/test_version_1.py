@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy as safetensors
-from helpers import ROOT, call_script, done, equal, of_kind, refused, values, write_cifar
+from helpers import ROOT, back_to, call_script, done, equal, of_kind, refused, values, write_cifar
 from mindspore import Tensor
 
 from src.data.shapes import draw
@@ -73,10 +73,7 @@ def evaluate(work, output, *more):
 
 def test_a_run_is_resumed(work, edited):
     """It ends with the weights and the record that it ended with then, whatever CIFAR-10's mean is now."""
-    folder = work / "run" / "checkpoint"
-    for name in ("checkpoint_simclr-3.ckpt", "latest"):
-        (folder / name).unlink()
-    (folder / "latest").symlink_to("checkpoint_simclr-2.ckpt")
+    back_to(work / "run", 2)
     others = [record for record in records.read(work / "run" / "metrics.jsonl")
               if record["kind"] not in (records.PRETRAIN, records.MONITOR)]
     resume = ("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", "run")
