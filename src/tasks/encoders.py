@@ -8,7 +8,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.resnet import build_encoder
+from src.resnet import ResNet, build_encoder
 from src.run import checkpoint
 from src.run.checkpoint import Checkpoint
 from src.settings.network import Network
@@ -41,6 +41,15 @@ def load(path: str, flag: str) -> Checkpoint:
     parameters = parameters_from(found, network, source)
     return Checkpoint(Path(path).resolve(), {parameter.name: parameter for parameter in parameters},
                       info_of(network, told["dataset_name"], told["pretrain_epoch_size"], Path(path).name))
+
+
+def load_weights(encoder: ResNet, source: Checkpoint) -> None:
+    """Copy the weights of ``source`` into an encoder that was built for its network; a projection head stays behind.
+
+    Raises:
+        UserError: they do not fit it.
+    """
+    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
 
 
 def info_of(network: Network, dataset_name: str, epoch: int, converted_from: str) -> Dict[str, Any]:

@@ -44,7 +44,7 @@ def load_model(given: Given) -> Tuple[nn.Cell, Network]:
     given.adopt({**source.network.settings, "dataset_name": source.info["settings"]["dataset_name"]},
                 str(source.path))
     encoder = build_encoder(source.network)
-    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
+    encoders.load_weights(encoder, source)
     model = encoder
     if given["ckpt_linear_classifier"]:
         found = classifier.load(given["ckpt_linear_classifier"], "ckpt_linear_classifier", source,

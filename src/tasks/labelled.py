@@ -7,7 +7,7 @@ from src.data.images import Images
 from src.distributed.process_group import Process
 from src.layers.encoder_layers import Layers, encoder_layers
 from src.resnet import ResNet, build_encoder
-from src.run import checkpoint, staging
+from src.run import staging
 from src.run.checkpoint import Checkpoint
 from src.run.opened import Run
 from src.settings.given import Given
@@ -33,8 +33,7 @@ def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] 
     """
     encoder = build_encoder(source.network, layers or encoder_layers(process))
     if process.is_first:
-        checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."),
-                             str(source.path))
+        encoders.load_weights(encoder, source)
     return encoder
 
 

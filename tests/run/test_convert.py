@@ -14,6 +14,7 @@ from torch_layouts import RESNET18, WIDTH, any_bits, convert, encoder_alone, fai
 from src import dataset
 from src.resnet import build_encoder
 from src.run import checkpoint, records
+from src.tasks import encoders
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_features_agree_with_pytorch(tmp_path, torch, model_of, random_images, r
     convert(tmp_path / "in.pth", tmp_path / "out.ckpt", "--normalize", str(normalize))
     found = checkpoint.load(str(tmp_path / "out.ckpt"), "simclr", "test")
     encoder = build_encoder(found.network)
-    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(found.parameters, "encoder."), "x")
+    encoders.load_weights(encoder, found)
     encoder.set_train(False)
     images = np.ascontiguousarray(random_images(3).pixels.transpose(0, 3, 1, 2))
     images = images if cifar_stem else images.repeat(2, 2).repeat(2, 3)

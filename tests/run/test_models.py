@@ -12,7 +12,7 @@ from mindspore import Tensor
 from src import dataset
 from src.data.images import channels_first
 from src.resnet import build_encoder
-from src.run import checkpoint, records
+from src.run import records
 from src.tasks import encoders
 
 FOLDER = ROOT / "models" / "cifar10_resnet18_cpu"
@@ -66,7 +66,7 @@ def test_pytorch_has_the_same_features():
     found = encoders.load(str(ENCODER), "test")
     network = found.network
     ours = build_encoder(network)
-    checkpoint.load_into(ours.get_parameters(), checkpoint.part(found.parameters, "encoder."), "test")
+    encoders.load_weights(ours, found)
     theirs = torch_reference.ResNet(network.encoder, network.width_multiplier, network.stem,
                                     network.mean or (0.0,) * 3, network.std or (1.0,) * 3)
     missing, unexpected = theirs.load_state_dict(load_file(str(ENCODER)), strict=False)
