@@ -84,7 +84,7 @@ class NTXent(nn.Cell):
         self.views = views
         self.rank = rank
         self.world_size = world_size
-        self.gather = row_gather(rank) if world_size > 1 else nn.Identity()
+        self.gather = row_gather(rank, world_size)
         # Operators with a kernel each, forward and backward, where the functions of the same name have several.
         self.product = ops.MatMul(transpose_b=True)
         self.one_hot, self.one, self.zero = ops.OneHot(), Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)

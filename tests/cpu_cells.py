@@ -11,8 +11,10 @@ from src.distributed.process_group import Process
 from src.layers.cpu import library
 from src.layers.encoder_layers import encoder_layers, mindspore_layers
 from src.nt_xent import NTXent
+from src.optimizer import build_optimizer
 from src.resnet import build_encoder
 from src.simclr_model import SimCLR, build_head
+from src.training.step import TrainStep
 
 
 class Outcome(NamedTuple):
@@ -112,3 +114,10 @@ def run_step(kind, network, views, bfloat16=False):
     inferred = model.encoder.set_train(False)(Tensor(views))
     return {"initial": initial, "loss": float(loss.asnumpy()), "h": h.asnumpy(), "inferred": inferred.asnumpy(),
             "gradients": {weight.name: value.asnumpy() for weight, value in zip(weights, gradients)}, "state": state}
+
+
+def train_step(kind, network, views):
+    """Return the loss of a whole step of training, with weight decay."""
+    model = new_model(kind, network)
+    optimizer = build_optimizer("Adam", model.trainable_params(), np.ones(1, np.float32), 1e-4)
+    return float(TrainStep(model, NTXent(), optimizer).set_train()(Tensor(views)).asnumpy())

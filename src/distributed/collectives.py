@@ -18,31 +18,31 @@ from src.distributed.process_group import Process
 
 
 class GatherOnCPU(nn.Cell):
-    """``ops.AllGather`` whose gradient is an AllReduce and a slice.
+    """``ops.AllGather`` as a sum over the ranks, each of which has zeros in the others' places.
 
-    MindSpore's own is a ReduceScatter, which its CPU back end does not have.
+    The gradient of MindSpore's own is a ReduceScatter, which its CPU back end does not have; and a ``bprop`` here would
+    make it copy every weight of the network twice per step.
     """
 
-    def __init__(self, rank: int):
+    def __init__(self, rank: int, world_size: int):
         super().__init__()
-        self.rank = rank
-        self.gather = ops.AllGather()
+        self.before, self.after = rank, world_size - 1 - rank
         self.sum = ops.AllReduce()
 
     def construct(self, rows):
-        return self.gather(rows)
-
-    def bprop(self, rows, out, gradient):
         count = rows.shape[0]
-        return (self.sum(gradient)[self.rank * count:(self.rank + 1) * count],)
+        zeros = ops.zeros_like(rows)
+        return self.sum(ops.concat([zeros] * self.before + [rows] + [zeros] * self.after))
 
 
-def row_gather(rank: int) -> nn.Cell:
+def row_gather(rank: int, world_size: int) -> nn.Cell:
     """Return what makes of rows (n, d) of this rank the rows (world_size * n, d) of all ranks, in their order.
 
     Its gradient is exact: a rank's rows get the sum of what all ranks ask of them.
     """
-    return GatherOnCPU(rank) if get_context("device_target") == "CPU" else ops.AllGather()
+    if world_size == 1:
+        return nn.Identity()
+    return GatherOnCPU(rank, world_size) if get_context("device_target") == "CPU" else ops.AllGather()
 
 
 class Mean(nn.Cell):

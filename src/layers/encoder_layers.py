@@ -100,5 +100,7 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
             logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken",
                         amp_level)
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
-    return Layers(*(partial(layer, kernels) for layer in (
+    layers = Layers(*(partial(layer, kernels) for layer in (
         cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm, precision)
+    # A cell with a ``bprop`` makes MindSpore copy every weight of the network twice per step.
+    return layers if dtype == mstype.bfloat16 else layers._replace(fork=Fork)

@@ -144,6 +144,15 @@ def test_an_encoder_computes_what_it_does_of_mindspores_layers(own, mindspore, e
         assert max(distances.values()) < 1e-4, max(distances.items(), key=lambda item: item[1])
 
 
+def test_a_step_copies_no_weights(tmp_path):
+    """MindSpore copies those that are read at two places, if there is a cell with a ``bprop`` between them."""
+    with process_with("own", MS_DEV_SAVE_GRAPHS="2", MS_DEV_SAVE_GRAPHS_PATH=str(tmp_path)) as submit:
+        loss = submit(cpu_cells.train_step, "own", *network("resnet18", 0.0625, side=8)).result(300)
+    graph = next(tmp_path.rglob("graph_build_*.ir")).read_text()
+    assert np.isfinite(loss) and "convolution_to_weights" in graph
+    assert "TensorMove(" not in graph
+
+
 def cosine(one, other):
     return one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
 
