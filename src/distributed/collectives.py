@@ -30,7 +30,6 @@ class GatherOnCPU(nn.Cell):
         self.sum = ops.AllReduce()
 
     def construct(self, rows):
-        count = rows.shape[0]
         zeros = ops.zeros_like(rows)
         return self.sum(ops.concat([zeros] * self.before + [rows] + [zeros] * self.after))
 
