@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT
 
 LAYERS = ("common", "settings", "distributed", "data", "layers", ("dataset", "resnet", "simclr_model", "nt_xent",
-          "lr_generator", "optimizer"), "run", "evaluation", "training", "tasks")
+          "lr_generator", "optimizer"), "run", "report", "evaluation", "training", "tasks")
 HEIGHT = {name: height for height, layer in enumerate(LAYERS)
           for name in ([layer] if isinstance(layer, str) else layer)}
 FILES = sorted(file.relative_to(ROOT) for file in (ROOT / "src").rglob("*.py"))
@@ -33,7 +33,7 @@ def modules(file):
 
 def test_src_shows_the_paper_and_no_more():
     names = {path.stem for path in (ROOT / "src").iterdir() if not path.name.startswith(("_", "."))}
-    assert names == set(HEIGHT) and len(names) == 15
+    assert names == set(HEIGHT) and len(names) == 16
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -55,7 +55,7 @@ def test_no_modules_import_each_other():
         done |= free
 
 
-@pytest.mark.parametrize("name", ["settings", "run.layout", "run.records", "dataset", "tasks.preparing"])
+@pytest.mark.parametrize("name", ["settings", "run.layout", "run.records", "report", "dataset", "tasks.preparing"])
 def test_mindspore_is_not_imported_before_the_environment_is_set(name):
     """Nor where it is not needed: a report reads layout and records alone."""
     code = f"""

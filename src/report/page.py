@@ -1,0 +1,97 @@
+"""The page of one run, or of several beside each other: one HTML file that opens without a network."""
+import json
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from bokeh.embed import json_item
+from bokeh.resources import Resources
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from src.common.files import write_text, writing
+from src.report import curves
+from src.report.listing import encoder_of, percent
+from src.report.runs import Story
+from src.run import records
+from src.run.records import Record
+from src.settings.given import Role, flags_of
+from src.settings.scripts import SCRIPTS
+
+NAME = "report.html"
+TEMPLATE = "page.html"
+PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
+             records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
+             records.SUPERVISED: "supervised, from random weights"}
+
+
+class Setting(NamedTuple):
+    """A setting with its value, and whether that is not its default."""
+
+    name: str
+    value: Any
+    changed: bool
+
+
+def write(runs: Sequence[Story], path: Path) -> None:
+    """Write the page of ``runs`` to ``path``, whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing("RUN", path, "a run in a folder that can be written"):
+        write_text(path, render(runs))
+
+
+def render(runs: Sequence[Story]) -> str:
+    """Return the page of ``runs`` as HTML. Whatever comes from files and names is escaped."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = percent
+    drawn = curves.draw(runs)
+    figures = [json_item(each.figure, f"curve-{number}") for number, each in enumerate(drawn)]
+    return environment.get_template(TEMPLATE).render(
+        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        runs=[{"number": number, "story": run, "encoder": encoder_of(run), **curves.style_of(number)}
+              for number, run in enumerate(runs)],
+        protocols=PROTOCOLS, results=[_summary(run) for run in runs], differing=_differing(runs),
+        settings=[_settings(run) for run in runs], curves=drawn,
+        figures=json.dumps(figures).replace("<", "\\u003c"), bokeh="\n".join(Resources("inline", components=["bokeh"])
+                                                                             .js_raw))
+
+
+def _settings(run: Story) -> Dict[str, List[Setting]]:
+    """Return every script's settings, those that are not the defaults first.
+
+    A default that follows from others is not known here, so such a setting counts as chosen where it has a value.
+    """
+    return {script: sorted((Setting(name, value, _is_changed(script, name, value))
+                            for name, value in config["settings"].items()), key=lambda setting: not setting.changed)
+            for script, config in run.configs.items()}
+
+
+def _is_changed(script: str, name: str, value: Any) -> bool:
+    flag = next((flag for flag in flags_of(SCRIPTS[script]) if flag.name == name), None)
+    return flag is None or flag.metadata["role"] is not Role.CIRCUMSTANCE and value != flag.metadata["default"]
+
+
+def _differing(runs: Sequence[Story]) -> List[Tuple[str, List[Any]]]:
+    """Return the settings that are not the same in all runs, with the value in each, None where it has none."""
+    names = {name: None for run in runs for config in run.configs.values() for name in config["settings"]}
+    rows = ((name, [run.setting(name) for run in runs]) for name in names)
+    return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
+
+
+def _summary(run: Story) -> List[Dict[str, Any]]:
+    """Return the results by protocol: mean accuracy with its interval, and deviation over seeds where there is one."""
+    repeated = {(record["protocol_id"], record["protocol"]): record for record in run.of_kind(records.REPEATED_EVAL)}
+    rows: Dict[Tuple[str, str], List[Record]] = {}
+    for result in run.results:
+        rows.setdefault((result["protocol_id"], result["protocol"]), []).append(result)
+    return [_row(results, repeated.get(key)) for key, results in rows.items()]
+
+
+def _row(results: List[Record], repeated: Optional[Record]) -> Dict[str, Any]:
+    last = results[-1]
+    if repeated is None:
+        return {**last, "mean": last["accuracy"], "interval": last["accuracy_interval"], "deviation": None, "seeds": 1}
+    return {**last, "mean": repeated["accuracy_mean"], "interval": repeated["accuracy_interval"],
+            "deviation": repeated["accuracy_std"], "seeds": len(repeated["seeds"])}

@@ -1,0 +1,39 @@
+"""Folders of runs as the scripts leave them, without the weights."""
+import json
+
+import yaml
+
+CLASSES = ("disc", "square", "<b>bar</b>")
+CONFUSION = [[8, 1, 1], [0, 9, 1], [2, 3, 5]]
+SETTINGS = {"dataset_name": "shapes", "encoder": "resnet18", "width_multiplier": 0.25, "epoch_size": 4,
+            "batch_size": 64, "temperature": 0.2, "learning_rate": 0.004, "seed": 0}
+
+
+def pretrained(epochs, **changes):
+    """Return the records of so many epochs, and of a monitor that looked after every second one."""
+    for epoch in range(1, epochs + 1):
+        yield {"kind": "pretrain", "epoch": epoch, "loss": 8 / epoch, "contrastive_accuracy": 0.2 * epoch,
+               "last_loss": 7 / epoch, "learning_rate": 0.004 / epoch, "seconds": 2.0, "images_per_second": 300.0,
+               **changes}
+        if epoch % 2 == 0:
+            yield {"kind": "monitor", "epoch": epoch, "protocol": "weighted kNN", "knn_accuracy": 0.1 * epoch,
+                   "alignment": 0.5, "uniformity": -3.5, "embedding_std": 0.08, "effective_rank": 40.0,
+                   "collapsed": False, "seconds": 1.0}
+
+
+def evaluated(accuracy, protocol_id="linear_sgd", kind="linear_eval", seed=0, protocol="by <some> protocol"):
+    """Return the record of an evaluation."""
+    return {"kind": kind, "protocol_id": protocol_id, "protocol": protocol, "dataset": "shapes", "seed": seed,
+            "accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "top5_accuracy": 1.0,
+            "class_accuracy": dict(zip(CLASSES, (0.8, 0.9, 0.5))), "confusion": CONFUSION, "images": 30}
+
+
+def make(folder, found=(), script="", **settings):
+    """Make the folder of a run with these records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{script}config.yaml").write_text(yaml.safe_dump(
+        {"settings": {**SETTINGS, **settings}, "device_target": "CPU", "versions": {"mindspore": "2.10.0"},
+         "git_revision": "1234567", "command_line": ["python", "train.py", "--seed", "<0>"]}))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in found)
+    return folder

@@ -1,0 +1,138 @@
+"""report.py as a user calls it, and its page in a real browser."""
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+from report_runs import evaluated, make, pretrained
+
+
+def report(*arguments):
+    return subprocess.run([sys.executable, str(ROOT / "report.py"), *map(str, arguments)], capture_output=True,
+                          text=True, timeout=60)
+
+
+def test_the_page_is_written_into_the_first_run(tmp_path):
+    first, second = make(tmp_path / "first", pretrained(4)), make(tmp_path / "second", pretrained(2))
+    done = report(first, second)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"written: {first / 'report.html'}\n", "")
+    assert sorted(path.name for path in first.iterdir()) == ["config.yaml", "metrics.jsonl", "report.html"]
+    assert not (second / "report.html").exists()
+
+
+def test_the_list(tmp_path):
+    make(tmp_path / "run", [*pretrained(4), evaluated(0.5)])
+    done = report("--list", tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines()[1].split() == [
+        "50.00", "%", "40.00", "%", "4", "epochs", "shapes", "resnet18", "x", "0.25", "run"]
+
+
+@pytest.mark.parametrize("arguments, told", [
+    ((), "takes the folders of runs, or --list and one folder"),
+    (("{run}", "--list", "{run}"), "takes the folders of runs, or --list and one folder"),
+    (("{tmp}",), "holds no run"),
+    (("--list", "{tmp}/nowhere"), "takes a folder with runs in it"),
+    (("--best", "{run}"), "unrecognized arguments: --best"),
+    (("--list",), "--list: expected one argument"),
+])
+def test_bad_input(tmp_path, arguments, told):
+    (tmp_path / "empty").mkdir()
+    places = {"tmp": tmp_path / "empty", "run": make(tmp_path / "run")}
+    done = report(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("report.py: ") and told in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+# --- in a browser ---
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; skipped where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    try:
+        driver = webdriver.Chrome(options=options)
+    except Exception as error:  # of whatever kind: there is none, or it does not fit its driver
+        pytest.skip(f"no headless Chromium here: {str(error).splitlines()[0]}")
+    yield driver
+    driver.quit()
+
+
+def until(browser, condition):
+    """Wait until ``condition`` holds of the page."""
+    from selenium.webdriver.support.ui import WebDriverWait
+    WebDriverWait(browser, 30).until(condition)
+
+
+def opened(browser, *folders, scheme="light"):
+    """Write the page of the runs and open it, until all is drawn."""
+    assert report(*folders).returncode == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
+                            {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.get((folders[0] / "report.html").as_uri())
+    if browser.execute_script("return typeof Bokeh !== 'undefined'"):
+        until(browser, lambda page: page.execute_script("return document.documentElement.dataset.drawn") == "yes")
+
+
+def check_quiet(browser):
+    """No error in the console, and nothing asked of a network."""
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    places = [message["params"]["request"]["url"] for message in asked
+              if message["method"] == "Network.requestWillBeSent"]
+    assert places and all(place.startswith(("file:", "data:", "blob:")) for place in places)
+
+
+def drawn(browser):
+    """Return for every plot how many pixels of its canvas are the colour of the first run."""
+    return browser.execute_script("""
+        return [...document.querySelectorAll("figure > div")].map((place) => {
+            const walk = (root) => [...root.querySelectorAll("*")].flatMap(
+                (each) => [each, ...(each.shadowRoot ? walk(each.shadowRoot) : [])])
+            return walk(place).filter((each) => each.tagName === "CANVAS").reduce((sum, canvas) => {
+                const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+                for (let i = 0; i < data.length; i += 4)
+                    sum += data[i] === 0 && data[i + 1] === 114 && data[i + 2] === 178 && data[i + 3] === 255
+                return sum
+            }, 0)
+        })""")
+
+
+@pytest.mark.parametrize("found", [
+    [*pretrained(4), evaluated(0.7)], list(pretrained(1)), list(pretrained(4)), [evaluated(0.7)], []],
+    ids=["finished", "in progress", "without evaluation", "evaluation alone", "just begun"])
+def test_a_page_opens(browser, tmp_path, found):
+    opened(browser, make(tmp_path / "run", found))
+    assert browser.find_element("tag name", "h1").text == "run"
+    assert all(drawn(browser))
+    check_quiet(browser)
+
+
+def test_runs_are_shown_and_hidden(browser, tmp_path):
+    opened(browser, make(tmp_path / "one", pretrained(4)), make(tmp_path / "two", pretrained(3)))
+    before = drawn(browser)
+    assert all(before)
+    box = browser.find_element("css selector", "input[data-run=run-0]")
+    box.send_keys(" ")  # by keyboard
+    until(browser, lambda page: not any(drawn(page)))
+    box.send_keys(" ")
+    until(browser, lambda page: drawn(page) == before)
+    check_quiet(browser)
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize("scheme, paper", [("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")])
+def test_it_follows_the_reader(browser, tmp_path, scheme, paper, width):
+    browser.set_window_size(width, 900)
+    opened(browser, make(tmp_path / ("a rather long name of a run " * 4), [*pretrained(4), evaluated(0.7)]),
+           scheme=scheme)
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == paper
+    assert browser.execute_script("return Bokeh.documents[0].roots()[0].background_fill_color") == (
+        "#ffffff" if scheme == "light" else "#0d1117")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    check_quiet(browser)

@@ -1,0 +1,113 @@
+"""The page of a run, as text: what is in it, and that nothing of it becomes HTML that was not meant to."""
+import json
+from html.parser import HTMLParser
+
+import pytest
+from report_runs import CONFUSION, evaluated, make, pretrained
+
+from src.report import curves, page, runs
+
+
+class Reader(HTMLParser):
+    """Collects the elements of a page, and the texts of table rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.rows, self.in_cell = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.in_cell = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.in_cell = False
+
+    def handle_data(self, data):
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    def row(self, title):
+        return next([text.strip() for text in row] for row in self.rows if row and row[0].strip() == title)
+
+
+def render(*folders):
+    return page.render([runs.read(folder) for folder in folders])
+
+
+def test_what_is_on_the_page_of_a_run(tmp_path):
+    repeated = {"kind": "repeated_eval", "protocol_id": "linear_sgd", "protocol": "by <some> protocol", "images": 30,
+                "seeds": [0, 1], "accuracies": [0.7, 0.8], "accuracy_mean": 0.75, "accuracy_std": 0.0707,
+                "accuracy_interval": [0.6, 0.87]}
+    text = render(make(tmp_path / "run", [*pretrained(4), evaluated(0.7), evaluated(0.8, seed=1), repeated,
+                                          evaluated(0.55, "knn", "knn_eval")]))
+    found = Reader(text)
+    assert found.row("linear classifier, Adam")[1:5] == ["75.00 %", "60.00 % to 87.00 %", "7.07 % of 2", "30"]
+    assert found.row("nearest neighbours")[1:4] == ["55.00 %", "45.00 % to 65.00 %", ""]
+    assert found.row("square") == ["square", "90.00 %", *map(str, CONFUSION[1])]
+    figures = [attributes for tag, attributes in found.elements if tag == "figure"]
+    assert len(figures) == 8 and all("over the epochs" in figure["aria-label"] for figure in figures)
+
+
+def test_settings_that_are_not_the_default_come_first(tmp_path):
+    found = Reader(render(make(tmp_path, batch_size=128, temperature=0.5, epoch_size=4)))
+    rows = [(row[0].strip(), attributes.get("class")) for row, attributes in zip(
+        (row for row in found.rows if row), (attributes for tag, attributes in found.elements if tag == "tr"))]
+    marks = [mark for name, mark in rows if name in ("encoder", "width_multiplier", "epoch_size", "learning_rate",
+                                                     "batch_size", "temperature", "dataset_name")]
+    assert marks == sorted(marks, key=lambda mark: mark is None) and set(marks) == {"changed", None}
+    changed = {name for name, mark in rows if mark}
+    assert {"encoder", "epoch_size", "learning_rate"} <= changed and not {"batch_size", "temperature"} & changed
+
+
+def test_several_runs(tmp_path):
+    found = Reader(render(make(tmp_path / "one", pretrained(4)), make(tmp_path / "two", pretrained(2), seed=1)))
+    assert found.row("seed") == ["seed", "0", "1"]
+    assert [attributes["data-run"] for tag, attributes in found.elements if "data-run" in attributes] == [
+        "run-0", "run-1"]
+    assert found.row("one")[1:] == ["1: 8", "2: 4", "3: 2.667", "4: 2"]
+
+
+def test_nothing_becomes_html_that_was_not_meant_to(tmp_path):
+    folder = make(tmp_path / "<img src=x onerror=alert(1)>",
+                  [*pretrained(2), evaluated(0.7), {"kind": "finetune", "epoch": 1, "seed": "</script><b>", "loss": 1}],
+                  dataset_name="<i>&")
+    text = render(folder)
+    tags = {tag for tag, _ in Reader(text).elements}
+    assert not tags & {"b", "i", "img", "some"}
+    assert "&lt;b&gt;bar&lt;/b&gt;" in text and "by &lt;some&gt; protocol" in text and "&lt;i&gt;&amp;" in text
+    assert text.count("</script>") == text.count("<script")
+
+
+def test_the_page_asks_nothing_of_a_network(tmp_path):
+    found = Reader(render(make(tmp_path, pretrained(2))))
+    places = [value for _, attributes in found.elements for name, value in attributes.items()
+              if name in ("src", "href", "action", "srcset", "data")]
+    assert places and all(place.startswith("#") for place in places)
+
+
+def test_a_run_without_epochs_needs_no_script(tmp_path):
+    text = render(make(tmp_path))
+    assert "<script" not in text and "Not evaluated yet" in text and len(text) < 20_000
+
+
+def test_an_epoch_that_was_trained_again_is_drawn_as_the_last_time(tmp_path):
+    run = runs.read(make(tmp_path, [*pretrained(3), *pretrained(1, loss=5.0)]))
+    (loss, *_) = curves.draw([run])
+    assert list(loss.points.values()) == [[(1, 5.0), (2, 4.0), (3, pytest.approx(8 / 3))]]
+
+
+def test_runs_of_one_name_stay_apart(tmp_path):
+    drawn = curves.draw([runs.read(make(tmp_path / place / "run", pretrained(2))) for place in "ab"])
+    assert list(drawn[0].points) == ["run", "run (2)"]
+
+
+def test_figures_are_data(tmp_path):
+    text = render(make(tmp_path, pretrained(2)))
+    figures = json.loads(text.split('id="figures">')[1].split("</script>")[0])
+    assert [figure["target_id"] for figure in figures] == [f"curve-{number}" for number in range(len(figures))]
