@@ -28,6 +28,7 @@ def main() -> None:
     from src.run.opened import opened
     from src.simclr_model import ImageClassifier, LinearClassifier
     from src.tasks import fine_tuning, inputs, labelled
+    from src.tasks.following import follow
     from src.training.loop import learner_of, train
 
     with opened(given["train_output_path"], process, given["train_url"]) as run:
@@ -45,6 +46,7 @@ def main() -> None:
         training = fine_tuning.begin_or_resume(settings, source, fingerprints, run)
         with run.together():
             run.begin(values_of(settings), FINE_TUNING)
+            follow(run, settings.report)
 
         count = len(subsets[settings.seed])
         about = fine_tuning.about(settings, source, fingerprints, training, count)

@@ -24,6 +24,7 @@ def main() -> None:
     from src.run.layout import EVALUATION
     from src.run.opened import opened
     from src.tasks import evaluating, inputs, labelled
+    from src.tasks.following import follow
 
     evaluating.check_packages(given)
     with opened(given["train_output_path"], process, given["train_url"]) as run:
@@ -36,6 +37,7 @@ def main() -> None:
             settings = evaluating.resolve(given, ready, train_images, test_images)
             encoder = labelled.load_encoder(source, process)
             run.begin(values_of(settings), EVALUATION)
+            follow(run, settings.report)
         run.broadcast(encoder.get_parameters())
         logger.info("encoder: %s, width x %g, %d features, %s, from %s", settings.encoder, settings.width_multiplier,
                     encoder.features, after(source.info["epoch"]), source.path)

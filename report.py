@@ -29,13 +29,14 @@ def main() -> None:
         raise UserError("takes the folders of runs, or --list and one folder with runs in it; --help shows both")
 
     from src.report import listing, page, runs
+    from src.run.layout import Layout
 
     if options.list:
         for line in listing.table(runs.below(options.list), options.list):
             logger.info("%s", line)
         return
     found = [runs.read(folder) for folder in options.runs]
-    file = options.runs[0] / page.NAME
+    file = Layout(options.runs[0]).report
     page.write(found, file)
     logger.info("written: %s", file)
 

@@ -27,6 +27,7 @@ def main() -> None:
     from src.run.opened import opened
     from src.simclr_model import SimCLR, build_head
     from src.tasks import inputs, pretraining
+    from src.tasks.following import follow
     from src.training.loop import learner_of, train
 
     with opened(given["train_output_path"], process, given["train_url"]) as run:
@@ -64,6 +65,7 @@ def main() -> None:
             if process.is_first:
                 start.load_into(learner, model)
             run.begin(values_of(settings), PRETRAINING)
+            follow(run, settings.report)
         run.broadcast(learner.state())
         with pretraining.saver(settings, network, learner, fingerprint, run) as save:  # beside the training
             pretraining.begin_files(start, settings, run, save)

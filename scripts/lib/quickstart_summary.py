@@ -51,6 +51,7 @@ Summary ({seconds // 60} min {seconds % 60} s after the install)
                  linear_classifier/latest  the classifier
                  simclr.mindir             both as one model: uint8 images in, probabilities out
                  metrics.jsonl             every number above and more
+Look at it: {Layout(run).report}
 Next: README.md, section "Quick Start".""")
 
 

@@ -1,5 +1,6 @@
 """The page of one run, or of several beside each other: one HTML file that opens without a network."""
 import json
+import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -8,19 +9,23 @@ from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.common.files import write_text, writing
+from src.common.logs import logger
 from src.report import curves
 from src.report.listing import encoder_of, percent
-from src.report.runs import Story
+from src.report.runs import Story, read
 from src.run import records
+from src.run.layout import Layout
 from src.run.records import Record
 from src.settings.given import Role, flags_of
 from src.settings.scripts import SCRIPTS
 
-NAME = "report.html"
 TEMPLATE = "page.html"
 PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
              records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
              records.SUPERVISED: "supervised, from random weights"}
+
+
+WORTH_A_PAGE = (records.MONITOR, records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL, records.REPEATED_EVAL)
 
 
 class Setting(NamedTuple):
@@ -39,6 +44,33 @@ def write(runs: Sequence[Story], path: Path) -> None:
     """
     with writing("RUN", path, "a run in a folder that can be written"):
         write_text(path, render(runs))
+
+
+class Keeper:
+    """A sink of records that writes the page of the run in ``folder`` anew after what is worth it.
+
+    That is a measurement of the monitor, and every result; and an epoch, as long as the pages take less than a
+    hundredth of the time. That a page cannot be written is a warning, once: it must not end a training.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.next = 0.0
+        self.warned = False
+
+    def __call__(self, record: Record) -> None:
+        begin = time.perf_counter()
+        if record["kind"] not in WORTH_A_PAGE and begin < self.next:
+            return
+        try:
+            write([read(self.folder)], Layout(self.folder).report)
+        except Exception as error:  # whatever it is: the run is worth more
+            if not self.warned:
+                logger.warning("warning: the run's page could not be written (%s); the run goes on; `python report.py "
+                               "%s` tells more", " ".join(str(error).split()) or type(error).__name__, self.folder)
+            self.warned = True
+        end = time.perf_counter()
+        self.next = end + 100 * (end - begin)
 
 
 def render(runs: Sequence[Story]) -> str:

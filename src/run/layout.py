@@ -79,6 +79,11 @@ class Layout(NamedTuple):
         return self.path / "metrics.jsonl"
 
     @property
+    def report(self) -> Path:
+        """The run as a page."""
+        return self.path / "report.html"
+
+    @property
     def features(self) -> Path:
         return self.path / "features"
 

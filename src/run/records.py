@@ -38,7 +38,11 @@ class Records:
     """Hands every record to all of its sinks; without sinks, as on other ranks than 0, to none."""
 
     def __init__(self, *sinks: Sink):
-        self.sinks = sinks
+        self.sinks = list(sinks)
+
+    def also(self, sink: Sink) -> None:
+        """Hand the records to come to ``sink`` too, after those that are there."""
+        self.sinks.append(sink)
 
     def add(self, record: Record) -> None:
         for sink in self.sinks:

@@ -91,6 +91,9 @@ class RunFlags(Flags):
     cpu_layers: str = flag(
         choice("own", "mindspore"), "on a CPU: this project's layers, built at the first use, or MindSpore's, at half "
         "the speed", CIRCUMSTANCE, Group.DEVICE, "own")
+    report: bool = flag(
+        BOOLEAN, "write the run's page, report.html, into its folder while it goes on; report.py does it at any time",
+        CIRCUMSTANCE, Group.RUN, True)
     save_graphs: bool = flag(
         BOOLEAN, "write MindSpore's compiled graphs into the run's folder", CIRCUMSTANCE, Group.RUN, False)
 

@@ -50,7 +50,7 @@ def test_quickstart_without_data(copy, tmp_path):
     assert re.search(rf"after pretraining +{trained} ", summary, re.M)
     verdicts = re.findall(r"^  test image +\d+: \w+ +read as \w+ +\( *\d+% sure\)  (right|wrong)$", result.stdout, re.M)
     assert len(verdicts) == 8
-    for file in ("checkpoint/latest", "linear_classifier/latest", "simclr.mindir", "metrics.jsonl"):
+    for file in ("checkpoint/latest", "linear_classifier/latest", "simclr.mindir", "metrics.jsonl", "report.html"):
         assert file in summary
         assert (run / file).exists()
 

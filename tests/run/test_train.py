@@ -66,6 +66,18 @@ def test_metrics_and_settings_on_disk(finished):
     assert written["command_line"][1].endswith("train.py")
 
 
+def test_the_page_has_the_last_record(finished):
+    """That of linear_eval.py, which has evaluated into the same folder."""
+    text = (finished / "run" / "report.html").read_text()
+    (evaluated,) = of_kind(records.LINEAR_EVAL, finished / "run")
+    assert f"{100 * evaluated['accuracy']:.2f} %" in text and "kNN accuracy of the monitor" in text
+
+
+def test_no_page_on_request(finished, tmp_path):
+    train(finished, tmp_path / "run", "--epoch_size", 1, "--report", "False")
+    assert of_kind(records.MONITOR, tmp_path / "run") and not (tmp_path / "run" / "report.html").exists()
+
+
 def test_checkpoints_hold_everything(finished):
     folder = finished / "run" / "checkpoint"
     assert sorted(os.listdir(folder)) == [f"checkpoint_simclr-{epoch}.ckpt" for epoch in range(EPOCHS + 1)] + ["latest"]

@@ -6,6 +6,7 @@ import pytest
 from report_runs import CONFUSION, evaluated, make, pretrained
 
 from src.report import curves, page, runs
+from src.run import records
 
 
 class Reader(HTMLParser):
@@ -100,6 +101,35 @@ def test_an_epoch_that_was_trained_again_is_drawn_as_the_last_time(tmp_path):
     run = runs.read(make(tmp_path, [*pretrained(3), *pretrained(1, loss=5.0)]))
     (loss, *_) = curves.draw([run])
     assert list(loss.points.values()) == [[(1, 5.0), (2, 4.0), (3, pytest.approx(8 / 3))]]
+
+
+def test_a_run_keeps_its_page(tmp_path):
+    """After a measurement and a result at once, after an epoch where little time goes into pages."""
+    folder, file = make(tmp_path), tmp_path / "report.html"
+    keeper, append = page.Keeper(folder), records.appended_to(folder / "metrics.jsonl")
+    epoch, measured = pretrained(2), list(pretrained(2))[-1]
+
+    def written_after(record):
+        file.unlink(missing_ok=True)
+        append(record)
+        keeper(record)
+        return file.exists()
+
+    assert written_after(next(epoch)) and not written_after(next(epoch))
+    assert written_after(measured) and not written_after(measured | {"kind": "linear_classifier"})
+    assert written_after(evaluated(0.7)) and "70.00 %" in file.read_text()
+    keeper.next = 0
+    assert written_after(measured | {"kind": "pretrain", "loss": 1.0, "contrastive_accuracy": 0.5})
+
+
+def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(page.logger, "warning", lambda text, *values: said.append(text % values))
+    keeper = page.Keeper(make(tmp_path, [{"kind": "pretrain", "epoch": 1, "loss": "high"}]))
+    for _ in range(3):
+        keeper(evaluated(0.7))
+    assert len(said) == 1 and f"python report.py {tmp_path}" in said[0] and "\n" not in said[0]
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_runs_of_one_name_stay_apart(tmp_path):
