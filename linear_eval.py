@@ -24,7 +24,7 @@ def main() -> None:
     from src.run.layout import EVALUATION
     from src.run.opened import opened
     from src.tasks import evaluating, inputs, labelled
-    from src.tasks.following import follow
+    from src.tasks.following import finish, follow, show
 
     evaluating.check_packages(given)
     with opened(given["train_output_path"], process, given["train_url"]) as run:
@@ -52,6 +52,8 @@ def main() -> None:
         if not process.is_first:
             return  # classifiers take rank 0 alone, and nobody waits for it
 
+        show(run, settings.report, train, train_images, test, test_images)
+
         # Representations -> classes, by every protocol and with every seed that was asked for.
         about = {"dataset": settings.dataset_name, "encoder_checkpoint": str(source.path),
                  "encoder_epoch": source.info["epoch"]}
@@ -68,6 +70,7 @@ def main() -> None:
                     outcome = evaluating.classify(settings, seed, ready, train, test, info, run)
                 results.add(seed, outcome)
         results.summarise()
+        finish(run, settings.report)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,13 @@ evaluate() { # TITLE CHECKPOINT OUTPUT_FOLDER
 }
 
 step "the data" scripts/check_data.py "$dataset" "$data"
-step "1 of 5: pretrain a small encoder, without labels" train.py --device_target CPU --config configs/quickstart.yaml \
+step "1 of 6: pretrain a small encoder, without labels" train.py --device_target CPU --config configs/quickstart.yaml \
     --dataset_name "$dataset" --train_dataset_path "$data" --train_output_path "$run"
-evaluate "2 of 5: what a linear classifier reads from it" "$run/checkpoint/latest" "$run"
-evaluate "3 of 5: the same for the untrained encoder" "$run/checkpoint/checkpoint_simclr-0.ckpt" "$run/untrained"
-step "4 of 5: export encoder and classifier" export.py --device_target CPU \
+evaluate "2 of 6: what a linear classifier reads from it" "$run/checkpoint/latest" "$run"
+evaluate "3 of 6: the same for the untrained encoder" "$run/checkpoint/checkpoint_simclr-0.ckpt" "$run/untrained"
+step "4 of 6: export encoder and classifier" export.py --device_target CPU \
     --ckpt_simclr_encoder "$run/checkpoint/latest" --ckpt_linear_classifier "$run/linear_classifier/latest" \
     --file_name "$run/simclr" --batch_size 8
-step "5 of 5: classify test images with the exported file" scripts/lib/quickstart_summary.py \
+step "5 of 6: the run as a page" report.py "$run"
+step "6 of 6: classify test images with the exported file" scripts/lib/quickstart_summary.py \
     "$run" "$dataset" "$data" "$(($(date +%s) - begin))"

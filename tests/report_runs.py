@@ -1,7 +1,10 @@
 """Folders of runs as the scripts leave them, without the weights."""
 import json
 
+import numpy as np
 import yaml
+
+from src.run import sample
 
 CLASSES = ("disc", "square", "<b>bar</b>")
 CONFUSION = [[8, 1, 1], [0, 9, 1], [2, 3, 5]]
@@ -37,3 +40,16 @@ def make(folder, found=(), script="", **settings):
     with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(record) + "\n" for record in found)
     return folder
+
+
+def sampled(folder, count=24, asked=3, nearest=2, features=4):
+    """Keep a sample in the folder of a run: image n is all of one grey, n, and of class n % 3."""
+    labels = np.arange(count, dtype=np.int32) % len(CLASSES)
+    centres = 10 * np.eye(features)[:len(CLASSES)]
+    found = sample.Sample(
+        np.repeat(np.arange(count, dtype=np.uint8), 8 * 8 * 3).reshape(count, 8, 8, 3),
+        (centres[labels] + np.random.default_rng(0).normal(size=(count, features))).astype(np.float16), labels, CLASSES,
+        np.arange(asked), np.full((asked, nearest, 8, 8, 3), 200, np.uint8),
+        np.arange(asked * nearest, dtype=np.int32).reshape(asked, nearest) % len(CLASSES))
+    sample.write(folder / "sample.npz", found)
+    return found

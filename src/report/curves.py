@@ -8,7 +8,9 @@ from bokeh.plotting import figure
 from src.report.runs import Story
 from src.run import records
 
-COLOURS = Colorblind[8]  # Okabe and Ito's; with more runs they begin again, with another dash
+# Okabe and Ito's, without the yellow and the black that one does not see on light or on dark paper. With more runs they
+# begin again, with another dash.
+COLOURS = (*(colour for colour in Colorblind[8] if colour not in ("#F0E442", "#000000")), "#808080")
 DASHES = ("solid", "dashed", "dotted")
 HEIGHT = 260  # pixels
 

@@ -10,9 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.common.files import write_text, writing
 from src.common.logs import logger
-from src.report import curves
+from src.report import curves, map
 from src.report.listing import encoder_of, percent
-from src.report.runs import Story, read
+from src.report.pictures import Sheet
+from src.report.runs import Story, is_run, read
 from src.run import records
 from src.run.layout import Layout
 from src.run.records import Record
@@ -20,6 +21,7 @@ from src.settings.given import Role, flags_of
 from src.settings.scripts import SCRIPTS
 
 TEMPLATE = "page.html"
+UNTRAINED = "untrained"  # the folder, in a run's, of an evaluation of its encoder before training
 PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
              records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
              records.SUPERVISED: "supervised, from random weights"}
@@ -36,14 +38,44 @@ class Setting(NamedTuple):
     changed: bool
 
 
-def write(runs: Sequence[Story], path: Path) -> None:
+class Gallery(NamedTuple):
+    """What is shown of a run's sample.
+
+    ``sheet`` has its pictures, ``nearest`` those of the training images that lie next to some of them, in ``rows``:
+    the image that was asked for and the nearest, each as (place on its sheet, class, whether that is the right one).
+    ``plot`` is the map, or None where it is not there.
+    """
+
+    story: Story
+    title: str
+    sheet: Sheet
+    nearest: Sheet
+    rows: List[Tuple[Tuple[str, str], List[Tuple[str, str, bool]]]]
+    plot: Any
+
+
+def write(runs: Sequence[Story], path: Path, compute: bool = True) -> None:
     """Write the page of ``runs`` to ``path``, whole.
+
+    Args:
+        runs: what is shown.
+        path: of the file.
+        compute: whether maps that are not there are computed, which takes some seconds each.
 
     Raises:
         UserError: it cannot be written.
     """
     with writing("RUN", path, "a run in a folder that can be written"):
-        write_text(path, render(runs))
+        write_text(path, render(runs, compute))
+
+
+def try_to_write(folder: Path, compute: bool) -> Optional[str]:
+    """Write the page of the run in ``folder`` there; return what was wrong, in one line, if it could not be done."""
+    try:
+        write([read(folder)], Layout(folder).report, compute)
+    except Exception as error:  # whatever it is: the run is worth more
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 class Keeper:
@@ -56,38 +88,70 @@ class Keeper:
     def __init__(self, folder: Path):
         self.folder = folder
         self.next = 0.0
-        self.warned = False
+        self.failed: Optional[str] = None
 
     def __call__(self, record: Record) -> None:
         begin = time.perf_counter()
         if record["kind"] not in WORTH_A_PAGE and begin < self.next:
             return
-        try:
-            write([read(self.folder)], Layout(self.folder).report)
-        except Exception as error:  # whatever it is: the run is worth more
-            if not self.warned:
-                logger.warning("warning: the run's page could not be written (%s); the run goes on; `python report.py "
-                               "%s` tells more", " ".join(str(error).split()) or type(error).__name__, self.folder)
-            self.warned = True
+        failed = try_to_write(self.folder, compute=False)
+        if failed and not self.failed:
+            logger.warning("warning: the run's page could not be written (%s); the run goes on; `python report.py %s` "
+                           "tells more", failed, self.folder)
+        self.failed = self.failed or failed
         end = time.perf_counter()
         self.next = end + 100 * (end - begin)
 
 
-def render(runs: Sequence[Story]) -> str:
+def render(runs: Sequence[Story], compute: bool = True) -> str:
     """Return the page of ``runs`` as HTML. Whatever comes from files and names is escaped."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
     drawn = curves.draw(runs)
-    figures = [json_item(each.figure, f"curve-{number}") for number, each in enumerate(drawn)]
+    galleries = [_gallery(run, number, compute) for number, run in enumerate(_shown(runs))]
+    figures = [*(json_item(each.figure, f"curve-{number}") for number, each in enumerate(drawn)),
+               *(json_item(each.plot, f"map-{number}") for number, each in enumerate(galleries) if each.plot)]
     return environment.get_template(TEMPLATE).render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         runs=[{"number": number, "story": run, "encoder": encoder_of(run), **curves.style_of(number)}
               for number, run in enumerate(runs)],
         protocols=PROTOCOLS, results=[_summary(run) for run in runs], differing=_differing(runs),
-        settings=[_settings(run) for run in runs], curves=drawn,
+        settings=[_settings(run) for run in runs], curves=drawn, galleries=galleries, looks=_looks(galleries),
         figures=json.dumps(figures).replace("<", "\\u003c"), bokeh="\n".join(Resources("inline", components=["bokeh"])
                                                                              .js_raw))
+
+
+def _shown(runs: Sequence[Story]) -> List[Story]:
+    """Return the runs that have a sample; for a single one, the like of its untrained encoder too, if it is known.
+
+    That is an evaluation in the folder ``untrained`` of the run.
+    """
+    with_untrained = list(runs)
+    if len(runs) == 1 and is_run(runs[0].path / UNTRAINED):
+        with_untrained.append(read(runs[0].path / UNTRAINED))
+    return [run for run in with_untrained if run.sample]
+
+
+def _gallery(run: Story, number: int, compute: bool) -> Gallery:
+    sample, layout = run.sample, Layout(run.path)
+    places = map.kept(layout.map, layout.sample, sample, compute)
+    sheet, nearest = Sheet(sample.pictures), Sheet(sample.nearest_pictures.reshape(-1, *sample.pictures.shape[1:]))
+    each = sample.nearest_labels.shape[1]
+    rows = []
+    for row, asked in enumerate(sample.asked.tolist()):
+        label = sample.labels[asked]
+        rows.append(((sheet.place(asked), sample.classes[label]), [
+            (nearest.place(row * each + rank), sample.classes[other], bool(other == label))
+            for rank, other in enumerate(sample.nearest_labels[row].tolist())]))
+    plot = None if places is None else map.draw(sample, places, sheet, f"sheet-{number}")
+    return Gallery(run, run.name, sheet, nearest, rows, plot)
+
+
+def _looks(galleries: Sequence[Gallery]) -> List[Tuple[str, map.Look]]:
+    """Return the classes of the maps, with how they look."""
+    names = max((gallery.story.sample.classes for gallery in galleries if gallery.plot), key=len, default=())
+    return [(name, map.look_of(number)) for number, name in enumerate(names)]
 
 
 def _settings(run: Story) -> Dict[str, List[Setting]]:

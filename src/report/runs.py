@@ -7,9 +7,10 @@ import yaml
 
 from src.common.errors import UserError
 from src.common.files import reading
-from src.run import records
+from src.run import records, sample
 from src.run.layout import EVALUATION, FINE_TUNING, PRETRAINING, Layout
 from src.run.records import Record
+from src.run.sample import Sample
 
 SCRIPTS = {PRETRAINING: "train.py", EVALUATION: "linear_eval.py", FINE_TUNING: "finetune.py"}
 RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL)
@@ -17,11 +18,12 @@ ORDER = (records.LINEAR_SGD, records.LINEAR_LBFGS, records.KNN, records.FINE_TUN
 
 
 class Story(NamedTuple):
-    """A run in words and numbers: ``configs`` are the contents of its config.yaml's, by script."""
+    """A run in words, numbers and pictures: ``configs`` are the contents of its config.yaml's, by script."""
 
     path: Path
     configs: Dict[str, Dict[str, Any]]
     records: List[Record]
+    sample: Optional[Sample] = None
 
     @property
     def name(self) -> str:
@@ -101,7 +103,8 @@ def read(folder: Path) -> Story:
     if layout.records.is_file():
         with reading(layout.records):
             found = records.read(layout.records)
-    return Story(folder, configs, found)
+    with reading(layout.sample):
+        return Story(folder, configs, found, sample.read(layout.sample))
 
 
 def _config(file: Path) -> Dict[str, Any]:

@@ -84,6 +84,16 @@ class Layout(NamedTuple):
         return self.path / "report.html"
 
     @property
+    def sample(self) -> Path:
+        """What the page shows of the test images."""
+        return self.path / "sample.npz"
+
+    @property
+    def map(self) -> Path:
+        """Where the images of the sample lie on the page's map."""
+        return self.path / "map.npz"
+
+    @property
     def features(self) -> Path:
         return self.path / "features"
 

@@ -1,6 +1,14 @@
-"""What follows a run's records, besides the file that they are in: the run's page."""
+"""What follows a run's records, besides the file that they are in: the run's page, and what it shows of the images."""
+from typing import Optional
+
+from src.common.files import writing
+from src.common.logs import logger
+from src.data.images import Images
 from src.distributed.dry_run import is_dry_run
-from src.report.page import Keeper
+from src.evaluation.features import Split
+from src.evaluation.shown import sample_of
+from src.report.page import Keeper, try_to_write
+from src.run import sample
 from src.run.opened import Run
 
 
@@ -8,3 +16,23 @@ def follow(run: Run, report: bool) -> None:
     """Let what was asked for follow the run that has begun; rank 0 alone does, and a dry run has nothing to show."""
     if report and run.process.is_first and not is_dry_run():
         run.records.also(Keeper(run.layout.path))
+
+
+def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[Images], test: Split,
+         test_images: Images) -> None:
+    """Keep what the page shows of the test images, on rank 0.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if report and not is_dry_run():
+        with writing("train_output_path", run.layout.sample):
+            sample.write(run.layout.sample, sample_of(train, train_images, test, test_images))
+
+
+def finish(run: Run, report: bool) -> None:
+    """Write the page with all that takes seconds, on rank 0."""
+    if report and not is_dry_run():
+        failed = try_to_write(run.layout.path, compute=True)
+        if failed:
+            logger.warning("warning: the run's page could not be written (%s)", failed)

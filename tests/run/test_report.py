@@ -3,9 +3,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers import ROOT
-from report_runs import evaluated, make, pretrained
+from report_runs import evaluated, make, pretrained, sampled
+
+from src.report.pictures import Sheet
 
 
 def report(*arguments):
@@ -117,11 +120,46 @@ def test_runs_are_shown_and_hidden(browser, tmp_path):
     opened(browser, make(tmp_path / "one", pretrained(4)), make(tmp_path / "two", pretrained(3)))
     before = drawn(browser)
     assert all(before)
-    box = browser.find_element("css selector", "input[data-run=run-0]")
+    box = browser.find_element("css selector", "input[data-shows=run-0]")
     box.send_keys(" ")  # by keyboard
     until(browser, lambda page: not any(drawn(page)))
     box.send_keys(" ")
     until(browser, lambda page: drawn(page) == before)
+    check_quiet(browser)
+
+
+def test_pointing_at_a_dot_shows_its_image(browser, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+    run = make(tmp_path / "run", pretrained(2))
+    sampled(run)
+    opened(browser, run)
+    place = browser.find_element("id", "map-0")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", place)
+    x, y = browser.execute_script("""
+        const plot = Bokeh.documents.flatMap((each) => each.roots()).find(
+            (each) => each.renderers.some((drawn) => drawn.name === "class-2"))
+        const view = [...Bokeh.index.all_views()].find((each) => each.model === plot)
+        const dots = plot.renderers.find((drawn) => drawn.name === "class-2").data_source.data
+        const box = view.canvas_view.el.getBoundingClientRect()
+        return [box.left + view.frame.x_scale.compute(dots.x[2]), box.top + view.frame.y_scale.compute(dots.y[2])]""")
+    actions = ActionChains(browser)
+    actions.w3c_actions.pointer_action.move_to_location(int(x), int(y))
+    actions.perform()
+
+    def picture(page):
+        return page.execute_script("""
+            const walk = (root) => [...root.querySelectorAll("*")].flatMap(
+                (each) => [each, ...(each.shadowRoot ? walk(each.shadowRoot) : [])])
+            const found = walk(document).find((each) => each.style && each.style.width === "96px"
+                                                        && each.getBoundingClientRect().width > 0)
+            return found && [getComputedStyle(found).backgroundImage.slice(0, 20),
+                             getComputedStyle(found).backgroundPosition, found.parentElement.innerText]""")
+
+    until(browser, picture)
+    image, position, text = picture(browser)
+    assert image.startswith('url("data:image/jpeg')
+    assert position == Sheet(np.zeros((24, 8, 8, 3), np.uint8)).place(8)  # the third of class 2 is image 8
+    assert "<b>bar</b>" in text
     check_quiet(browser)
 
 

@@ -3,7 +3,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from report_runs import CONFUSION, evaluated, make, pretrained
+from report_runs import CONFUSION, evaluated, make, pretrained, sampled
 
 from src.report import curves, page, runs
 from src.run import records
@@ -69,7 +69,7 @@ def test_settings_that_are_not_the_default_come_first(tmp_path):
 def test_several_runs(tmp_path):
     found = Reader(render(make(tmp_path / "one", pretrained(4)), make(tmp_path / "two", pretrained(2), seed=1)))
     assert found.row("seed") == ["seed", "0", "1"]
-    assert [attributes["data-run"] for tag, attributes in found.elements if "data-run" in attributes] == [
+    assert [attributes["data-shows"] for tag, attributes in found.elements if "data-shows" in attributes] == [
         "run-0", "run-1"]
     assert found.row("one")[1:] == ["1: 8", "2: 4", "3: 2.667", "4: 2"]
 
@@ -78,6 +78,7 @@ def test_nothing_becomes_html_that_was_not_meant_to(tmp_path):
     folder = make(tmp_path / "<img src=x onerror=alert(1)>",
                   [*pretrained(2), evaluated(0.7), {"kind": "finetune", "epoch": 1, "seed": "</script><b>", "loss": 1}],
                   dataset_name="<i>&")
+    sampled(folder)  # which has a class with such a name
     text = render(folder)
     tags = {tag for tag, _ in Reader(text).elements}
     assert not tags & {"b", "i", "img", "some"}

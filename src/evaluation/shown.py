@@ -1,0 +1,44 @@
+"""Choosing the test images that a run's page shows, and finding the training images that lie next to them."""
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+
+from src.data.images import BLOCK, Images, PixelSource
+from src.evaluation.features import Split
+from src.evaluation.knn import unit_rows
+from src.run.sample import Sample
+
+FEWEST, MOST = 500, 2_500  # test images that are shown: a quarter of all, between these
+ASKED, NEAREST = 12, 8     # how many of them with their nearest training images, and with how many
+LARGEST_SIDE = 48          # pixels
+
+
+def sample_of(train: Optional[Split], train_images: Optional[Images], test: Split, test_images: Images) -> Sample:
+    """Draw test images, the same for every encoder, and find the nearest of the training images, if they are there.
+
+    Nearest is the cosine of the representations, as in ``knn.py``.
+    """
+    count = len(test.labels)
+    rows = np.sort(np.random.default_rng(0).permutation(count)[:min(count, max(FEWEST, min(MOST, count // 4)))])
+    chosen = np.random.default_rng(1).permutation(len(rows))[:ASKED if train else 0]
+    pictures = thumbnails(test_images.pixels, rows)
+    nearest = np.zeros((0, NEAREST), np.int64)
+    if train:
+        similarity = unit_rows(test.features[rows[chosen]]) @ unit_rows(train.features).T
+        nearest = np.argsort(-similarity, axis=1)[:, :NEAREST]
+    nearest_pictures = thumbnails(train_images.pixels, nearest.ravel()) if train else pictures[:0]
+    return Sample(
+        pictures, test.features[rows].astype(np.float16), test.labels[rows].astype(np.int32), test.classes, chosen,
+        nearest_pictures.reshape(*nearest.shape, *pictures.shape[1:]),
+        (train.labels if train else test.labels)[nearest].astype(np.int32))
+
+
+def thumbnails(pixels: PixelSource, rows: np.ndarray) -> np.ndarray:
+    """Return the images ``rows`` with sides of at most ``LARGEST_SIDE`` pixels, uint8 (rows, side, side, 3)."""
+    side = min(LARGEST_SIDE, pixels.shape[1])
+    small = np.empty((len(rows), side, side, 3), np.uint8)
+    for begin in range(0, len(rows), BLOCK):  # so many are in memory at a time, however large
+        for place, image in enumerate(pixels[rows[begin:begin + BLOCK]], begin):
+            small[place] = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+    return small

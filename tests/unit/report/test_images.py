@@ -1,0 +1,88 @@
+"""The pictures of a page, and the map of representations."""
+import base64
+import io
+import re
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from report_runs import make, pretrained, sampled
+
+from src.report import map, page, runs
+from src.report.pictures import Sheet
+
+
+def shown(sheet, number):
+    """Return what a browser shows of a sheet in a square element, as CSS 2.1 has background-position in percent."""
+    whole = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet.uri.split(",")[1]))))
+    (width, height), (x, y) = (re.findall(r"([\d.]+)%", text) for text in (sheet.size, sheet.place(number)))
+    across, down = round(float(width) / 100), round(float(height) / 100)
+    assert whole.shape[:2] == (down * sheet.side, across * sheet.side)
+    left, top = float(x) / 100 * (across - 1) * sheet.side, float(y) / 100 * (down - 1) * sheet.side
+    assert abs(left - round(left)) < 0.01 and abs(top - round(top)) < 0.01
+    return whole[round(top):, round(left):][:sheet.side, :sheet.side]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_css_shows_the_image_that_is_meant(count, side):
+    images = np.repeat(4 * np.arange(count), side * side * 3).reshape(count, side, side, 3).astype(np.uint8)
+    sheet = Sheet(images)
+    for number in range(count):
+        assert np.abs(np.median(shown(sheet, number)) - 4.0 * number) < 40 / side
+
+
+def test_a_sheet_of_nothing():
+    sheet = Sheet(np.zeros((0, 8, 8, 3), np.uint8))
+    assert sheet.places() == [] and sheet.uri.startswith("data:image/jpeg")
+
+
+def test_classes_look_different():
+    looks = [map.look_of(number) for number in range(49)]
+    assert len(set(looks)) == 49
+    assert len({look.colour for look in looks[:7]}) == len({look.marker for look in looks[:7]}) == 7
+
+
+def test_the_map_is_kept_until_the_sample_is_another(tmp_path, monkeypatch):
+    file, sample_file = tmp_path / "map.npz", tmp_path / "sample.npz"
+    sample = sampled(tmp_path)
+    assert map.kept(file, sample_file, sample, compute=False) is None
+    places = map.kept(file, sample_file, sample, compute=True)
+    assert places.shape == (24, 2) and np.isfinite(places).all()
+    monkeypatch.setattr(map, "coordinates", lambda _: np.zeros((9, 2)))
+    assert np.array_equal(map.kept(file, sample_file, sample, compute=True), places)
+    other = sampled(tmp_path, count=9)
+    assert map.kept(file, sample_file, other, compute=False) is None
+    assert not map.kept(file, sample_file, other, compute=True).any()
+
+
+def test_what_is_alike_lies_together(tmp_path):
+    sample = sampled(tmp_path, count=90)
+    places = map.coordinates(sample)
+    assert np.array_equal(places, map.coordinates(sample))
+    distances = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
+    assert (sample.labels[distances.argmin(1)] == sample.labels).mean() > 0.95
+
+
+def test_the_page_of_a_run_with_images(tmp_path):
+    run = make(tmp_path / "run", pretrained(2))
+    sampled(run)
+    text = page.render([runs.read(run)], compute=False)
+    assert "There is no map yet" in text and "map-0" not in text
+    text = page.render([runs.read(run)])
+    assert 'id="map-0"' in text and text.count('data-shows="class-') == 3
+    rows = re.findall(r'<td class="asked">.*?</tr>', text, re.S)
+    assert len(rows) == 3
+    # images 0, 1 and 2 are of these classes, and so are their nearest: 0 1, 2 0, 1 2
+    assert [len(re.findall('class="wrong"', row)) for row in rows] == [1, 2, 1]
+    assert "&lt;b&gt;bar&lt;/b&gt;" in rows[2]
+
+
+def test_the_untrained_encoder_is_shown_beside(tmp_path):
+    run = make(tmp_path / "run", pretrained(2))
+    sampled(run)
+    sampled(make(run / "untrained", script="eval_"))
+    text = page.render([runs.read(run)])
+    assert 'id="map-0"' in text and 'id="map-1"' in text
+    assert 'id="map-2"' not in page.render([runs.read(run), runs.read(make(tmp_path / "other", pretrained(1)))])
