@@ -21,6 +21,13 @@ SCALINGS = ("sqrt", "linear")
 SCHEDULES = ("linear", "cosine", "step", "polynomial")
 
 
+# Flags of the model zoo's script, and what says the same here.
+OF_THE_MODEL_ZOO = {
+    "use_crop": "--crop_min_scale 1 for whole images", "use_flip": "--flip_probability 0 for none",
+    "use_color_jitter": "--jitter_strength 0 for none", "use_color_gray": "--grayscale_probability 0 for none",
+    "use_blur": "--blur_probability 0.5", "use_norm": "--normalize True"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Common ground of the scripts. What describes the network has no default: most take it from a checkpoint."""
@@ -49,6 +56,8 @@ class Flags:
     @staticmethod
     def why_not(name: str) -> Optional[str]:
         """Return why there is no flag ``name`` although people look for it; None for any other name."""
+        if name in OF_THE_MODEL_ZOO:
+            return f"it was the model zoo's; here it is {OF_THE_MODEL_ZOO[name]}"
         return None
 
     @staticmethod

@@ -83,7 +83,7 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
     @staticmethod
     def why_not(name: str) -> Optional[str]:
         if "accum" not in name:
-            return None
+            return CheckpointFlags.why_not(name)
         return ("gradient accumulation is not offered, for it changes the negatives: a view would be compared within "
                 "each small batch only; for more negatives take a larger --batch_size or more devices")
 

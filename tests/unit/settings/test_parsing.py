@@ -1,4 +1,5 @@
 """Flags, recipes and their errors."""
+import re
 
 import pytest
 import write_flags
@@ -64,6 +65,7 @@ def test_numbers_have_both_ends(value):
     (["--optimizer", "Lion"], "--optimizer: got 'Lion', takes one of Adam, SGD, LARS"),
     (["--amp_level", "O1"], "--amp_level: got 'O1', takes one of O0, O2, O3"),
     (["--lr_scaling", "sqrt", "--learning_rate", "1"], "--lr_scaling: got sqrt with --learning_rate 1.0, which is"),
+    (["--use_blur", "True"], "--use_blur: unknown flag (got 'True'); it was the model zoo's; here it is --blur_prob"),
     (["--accumulate_steps", "4"], "--accumulate_steps: unknown flag (got '4'); gradient accumulation is not offered"),
     (["--gradient-accumulation=2"], "--gradient-accumulation: unknown flag (got '2'); gradient accumulation is not"),
     (["--temperature", "inf"], "--temperature: got 'inf', takes a number above 0"),
@@ -157,3 +159,26 @@ def test_help_names_every_flag_in_its_group(script, tmp_path):
     there = [group for group in Group if f"\n{group.value}:\n" in text]
     assert there[0] is Group.USUAL and [text.index(f"\n{group.value}:\n") for group in there] == sorted(
         text.index(f"\n{group.value}:\n") for group in there)
+
+
+# Of train.py and linear_eval.py in research/cv/simclr of mindspore-ai/models.
+MODEL_ZOO = {
+    TrainSettings: "device_target run_cloudbrain run_distribute device_num device_id dataset_name train_url data_url "
+                   "train_dataset_path train_output_path batch_size epoch_size projection_dimension width_multiplier "
+                   "temperature pre_trained_path pretrain_epoch_size save_checkpoint_epochs save_graphs optimizer "
+                   "weight_decay warmup_epochs use_crop use_flip use_color_jitter use_color_gray use_blur use_norm",
+    EvalSettings: "device_target run_distribute run_cloudbrain device_num device_id dataset_name train_url data_url "
+                  "train_dataset_path eval_dataset_path train_output_path class_num batch_size epoch_size "
+                  "projection_dimension width_multiplier pre_classifier_checkpoint_path encoder_checkpoint_path "
+                  "save_checkpoint_epochs print_iter save_graphs use_norm"}
+
+
+@pytest.mark.parametrize("settings_type", MODEL_ZOO)
+def test_the_model_zoos_flags_are_here_or_answered(settings_type):
+    here = {field.name for field in flags_of(settings_type)}
+    for name in MODEL_ZOO[settings_type].split():
+        answer = settings_type.why_not(name)
+        assert name in here or answer, name
+        if answer:
+            (flag,) = re.findall(r"--(\w+)", answer)
+            assert flag in {field.name for field in flags_of(TrainSettings)}
