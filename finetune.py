@@ -46,7 +46,7 @@ def main() -> None:
         training = fine_tuning.begin_or_resume(settings, source, fingerprints, run)
         with run.together():
             run.begin(values_of(settings), FINE_TUNING)
-            follow(run, settings.report)
+            follow(run, settings.report, settings.tensorboard)
 
         count = len(subsets[settings.seed])
         about = fine_tuning.about(settings, source, fingerprints, training, count)

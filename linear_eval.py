@@ -37,7 +37,7 @@ def main() -> None:
             settings = evaluating.resolve(given, ready, train_images, test_images)
             encoder = labelled.load_encoder(source, process)
             run.begin(values_of(settings), EVALUATION)
-            follow(run, settings.report)
+            follow(run, settings.report, settings.tensorboard)
         run.broadcast(encoder.get_parameters())
         logger.info("encoder: %s, width x %g, %d features, %s, from %s", settings.encoder, settings.width_multiplier,
                     encoder.features, after(source.info["epoch"]), source.path)

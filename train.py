@@ -65,7 +65,7 @@ def main() -> None:
             if process.is_first:
                 start.load_into(learner, model)
             run.begin(values_of(settings), PRETRAINING)
-            follow(run, settings.report)
+            follow(run, settings.report, settings.tensorboard)
         run.broadcast(learner.state())
         with pretraining.saver(settings, network, learner, fingerprint, run) as save:  # beside the training
             pretraining.begin_files(start, settings, run, save)

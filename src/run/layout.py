@@ -84,6 +84,11 @@ class Layout(NamedTuple):
         return self.path / "report.html"
 
     @property
+    def events(self) -> Path:
+        """The records once more, for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
     def sample(self) -> Path:
         """What the page shows of the test images."""
         return self.path / "sample.npz"

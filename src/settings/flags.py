@@ -103,6 +103,9 @@ class RunFlags(Flags):
     report: bool = flag(
         BOOLEAN, "write the run's page, report.html, into its folder while it goes on; report.py does it at any time",
         CIRCUMSTANCE, Group.RUN, True)
+    tensorboard: bool = flag(
+        BOOLEAN, "write the run's numbers as events for TensorBoard too; takes the package tensorboardX", CIRCUMSTANCE,
+        Group.RUN, False)
     save_graphs: bool = flag(
         BOOLEAN, "write MindSpore's compiled graphs into the run's folder", CIRCUMSTANCE, Group.RUN, False)
 

@@ -1,4 +1,4 @@
-"""What follows a run's records, besides the file that they are in: the run's page, and what it shows of the images."""
+"""What follows a run's records, besides the file that they are in: its page with images, events for TensorBoard."""
 from typing import Optional
 
 from src.common.files import writing
@@ -7,15 +7,20 @@ from src.data.images import Images
 from src.distributed.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.evaluation.shown import sample_of
+from src.report.events import Events
 from src.report.page import Keeper, try_to_write
 from src.run import sample
 from src.run.opened import Run
 
 
-def follow(run: Run, report: bool) -> None:
+def follow(run: Run, report: bool, tensorboard: bool) -> None:
     """Let what was asked for follow the run that has begun; rank 0 alone does, and a dry run has nothing to show."""
-    if report and run.process.is_first and not is_dry_run():
+    if not run.process.is_first or is_dry_run():
+        return
+    if report:
         run.records.also(Keeper(run.layout.path))
+    if tensorboard:
+        run.records.also(Events(run.layout.events))
 
 
 def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[Images], test: Split,

@@ -1,4 +1,7 @@
 """How a script begins: with the device, before anything imports MindSpore."""
+import importlib.util
+
+from src.common.errors import UserError
 from src.distributed import environment
 from src.distributed.process_group import Process
 from src.layers.cpu import library
@@ -11,10 +14,13 @@ def prepare(given: Given) -> Process:
     """Import MindSpore for the device that the user asks for, and join the processes of a distributed run.
 
     Raises:
-        UserError: the device or the processes are not there.
+        UserError: the device, the processes or a package that the user has asked for are not there.
     """
     if not issubclass(given.settings_type, RunFlags):
         return environment.prepare(given["device_target"], given["device_id"])
+    if given["tensorboard"] and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("--tensorboard: the package tensorboardX is not installed here; pip install tensorboardX, or "
+                        "leave the flag out")
     graphs = str(Layout.of(given["train_output_path"]).graphs) if given["save_graphs"] else None
     return environment.prepare(given["device_target"], given["device_id"], given["seed"], graphs,
                                given["run_distribute"], given["device_num"], given["jit_level"],

@@ -78,6 +78,20 @@ def test_no_page_on_request(finished, tmp_path):
     assert of_kind(records.MONITOR, tmp_path / "run") and not (tmp_path / "run" / "report.html").exists()
 
 
+def test_events_for_tensorboard(finished, tmp_path):
+    pytest.importorskip("tensorboardX")
+    train(finished, tmp_path / "run", "--epoch_size", 1, "--tensorboard")
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"pretrain/loss" in file.read_bytes() and b"monitor/alignment" in file.read_bytes()
+
+
+def test_tensorboard_without_its_package(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused(train(finished, tmp_path / "run", "--tensorboard"),
+            "--tensorboard: the package tensorboardX is not installed here; pip install tensorboardX, or leave")
+    assert not (tmp_path / "run").exists()
+
+
 def test_checkpoints_hold_everything(finished):
     folder = finished / "run" / "checkpoint"
     assert sorted(os.listdir(folder)) == [f"checkpoint_simclr-{epoch}.ckpt" for epoch in range(EPOCHS + 1)] + ["latest"]

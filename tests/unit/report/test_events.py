@@ -1,0 +1,37 @@
+"""The events for TensorBoard, read as TensorBoard reads them."""
+import struct
+
+import pytest
+from report_runs import evaluated, pretrained
+
+from src.report.events import Events
+
+pytest.importorskip("tensorboardX")
+
+
+def scalars(folder):
+    """Return {name: [(step, value)]} of the events in a folder: records of length, checksum, event and checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+    found = {}
+    for file in folder.iterdir():
+        data = file.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12:12 + length]), data[16 + length:]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, pytest.approx(value.simple_value, rel=1e-6)))
+    return found
+
+
+def test_numbers_become_scalars_over_the_epochs(tmp_path):
+    events = Events(tmp_path / "tensorboard")
+    records = [*pretrained(2), {"kind": "linear_classifier", "epoch": 1, "seed": 3, "loss": 0.5, "seconds": 0.25},
+               {**evaluated(0.75), "encoder_epoch": 2}]
+    for record in records:
+        events(record)
+    found = scalars(tmp_path / "tensorboard")
+    assert found["pretrain/loss"] == [(1, 8), (2, 4)] and found["pretrain/learning_rate"] == [(1, 0.004), (2, 0.002)]
+    assert found["monitor/knn_accuracy"] == [(2, 0.2)] and "monitor/collapsed" not in found
+    assert found["linear_classifier/loss/seed_3"] == [(1, 0.5)]
+    assert found["linear_eval/accuracy/seed_0"] == [(2, 0.75)]
+    assert not {name for name in found if name.split("/")[1] in ("epoch", "seed", "images")}
