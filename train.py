@@ -27,7 +27,7 @@ def main() -> None:
     from src.run.opened import opened
     from src.simclr_model import SimCLR, build_head
     from src.tasks import inputs, pretraining
-    from src.tasks.following import follow
+    from src.tasks.following import follow, show_views
     from src.training.loop import learner_of, train
 
     with opened(given["train_output_path"], process, given["train_url"]) as run:
@@ -69,6 +69,7 @@ def main() -> None:
         run.broadcast(learner.state())
         with pretraining.saver(settings, network, learner, fingerprint, run) as save:  # beside the training
             pretraining.begin_files(start, settings, run, save)
+            show_views(run, settings.report, views)
             first_epoch = start.epoch(settings)
             if first_epoch < settings.epoch_size:
                 callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)

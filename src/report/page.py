@@ -1,4 +1,5 @@
 """The page of one run, or of several beside each other: one HTML file that opens without a network."""
+import base64
 import json
 import time
 from pathlib import Path
@@ -116,6 +117,7 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         runs=[{"number": number, "story": run, "encoder": encoder_of(run), **curves.style_of(number)}
               for number, run in enumerate(runs)],
+        sheets=[(run.name, base64.b64encode(run.views).decode()) for run in runs if run.views],
         protocols=PROTOCOLS, results=[_summary(run) for run in runs], differing=_differing(runs),
         settings=[_settings(run) for run in runs], curves=drawn, galleries=galleries, looks=_looks(galleries),
         figures=json.dumps(figures).replace("<", "\\u003c"), bokeh="\n".join(Resources("inline", components=["bokeh"])

@@ -24,6 +24,7 @@ class Story(NamedTuple):
     configs: Dict[str, Dict[str, Any]]
     records: List[Record]
     sample: Optional[Sample] = None
+    views: Optional[bytes] = None  # a picture, PNG
 
     @property
     def name(self) -> str:
@@ -103,8 +104,9 @@ def read(folder: Path) -> Story:
     if layout.records.is_file():
         with reading(layout.records):
             found = records.read(layout.records)
-    with reading(layout.sample):
-        return Story(folder, configs, found, sample.read(layout.sample))
+    with reading(folder):
+        views = layout.views.read_bytes() if layout.views.is_file() else None
+        return Story(folder, configs, found, sample.read(layout.sample), views)
 
 
 def _config(file: Path) -> Dict[str, Any]:

@@ -84,6 +84,11 @@ class Layout(NamedTuple):
         return self.path / "report.html"
 
     @property
+    def views(self) -> Path:
+        """Some training images with views of them, as a picture."""
+        return self.path / "views.png"
+
+    @property
     def events(self) -> Path:
         """The records once more, for TensorBoard."""
         return self.path / "tensorboard"

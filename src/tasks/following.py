@@ -1,9 +1,11 @@
 """What follows a run's records, besides the file that they are in: its page with images, events for TensorBoard."""
 from typing import Optional
 
-from src.common.files import writing
+from src.common.files import writing, written_whole
 from src.common.logs import logger
 from src.data.images import Images
+from src.data.sheet import sheet
+from src.data.views import Views
 from src.distributed.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.evaluation.shown import sample_of
@@ -21,6 +23,20 @@ def follow(run: Run, report: bool, tensorboard: bool) -> None:
         run.records.also(Keeper(run.layout.path))
     if tensorboard:
         run.records.also(Events(run.layout.events))
+
+
+def show_views(run: Run, report: bool, views: Views) -> None:
+    """Draw a sheet of images with views of them, on rank 0.
+
+    Raises:
+        UserError: it cannot be written, or an image cannot be read.
+    """
+    if report and run.process.is_first and not is_dry_run():
+        drawn = sheet(views)
+        with writing("train_output_path", run.layout.views):
+            run.layout.path.mkdir(parents=True, exist_ok=True)
+            with written_whole(run.layout.views) as place:
+                drawn.save(place, "PNG", optimize=True)
 
 
 def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[Images], test: Split,

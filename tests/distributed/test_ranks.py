@@ -151,7 +151,7 @@ def test_the_ranks_report_the_same_and_rank_0_alone_writes(work):
     assert "rank 1 of 2" in log(work, "run", 1)
     assert "of 2 x 8 images" in log(work, "run", 0)
     assert "a loss of about 6.87;" in log(work, "run", 0)  # 2 ln(2 * 16 - 1)
-    names = {"checkpoint", "config.yaml", "log", "metrics.jsonl", "report.html"}
+    names = {"checkpoint", "config.yaml", "log", "metrics.jsonl", "report.html", "views.png"}
     assert {path.name for path in (work / "run").iterdir()} == names
 
 

@@ -46,6 +46,16 @@ def test_a_run_on_a_folder_of_images(photos):
     assert stem.shape[2:] == (7, 7)
 
 
+def test_what_a_training_is_going_to_see_is_drawn_before(photos, tmp_path):
+    done(call_script("scripts/show_views.py", "--dataset_name", "imagefolder", "--train_dataset_path", "data",
+                     "--image_size", "24", "--batch_size", "4", "--train_output_path", tmp_path / "new", cwd=photos))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["views.png"]
+    with Image.open(tmp_path / "new" / "views.png") as sheet:
+        assert sheet.size == (9 * 24 + 4, 8 * 24)
+    with Image.open(photos / "run" / "views.png") as sheet:  # of the run itself
+        assert sheet.size == (9 * 40 + 4, 8 * 40)
+
+
 def test_evaluation_on_a_folder_of_images(photos):
     done(call_script(*EVALUATE, "--train_dataset_path", "data", "--epoch_size", "2", cwd=photos))
     (result,) = of_kind(records.LINEAR_EVAL, photos / "run")

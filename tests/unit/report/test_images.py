@@ -79,6 +79,14 @@ def test_the_page_of_a_run_with_images(tmp_path):
     assert "&lt;b&gt;bar&lt;/b&gt;" in rows[2]
 
 
+def test_the_sheet_of_views_is_a_part_of_the_page(tmp_path):
+    run = make(tmp_path / "run", pretrained(1))
+    assert "<img" not in page.render([runs.read(run)])
+    Image.new("RGB", (3, 2), "red").save(run / "views.png")
+    (uri,) = re.findall(r'src="data:image/png;base64,(.*?)"', page.render([runs.read(run)]))
+    assert Image.open(io.BytesIO(base64.b64decode(uri))).size == (3, 2)
+
+
 def test_the_untrained_encoder_is_shown_beside(tmp_path):
     run = make(tmp_path / "run", pretrained(2))
     sampled(run)

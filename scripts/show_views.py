@@ -1,0 +1,39 @@
+"""Draw what a training is going to see, before it is begun: some images, and views of them by its flags.
+
+    python scripts/show_views.py --config configs/cifar10_resnet18_cpu.yaml --train_dataset_path /data/cifar10
+
+The flags are those of train.py. The sheet is views.png in --train_output_path.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from src.common.logs import logger, status_of
+from src.settings.parsing import parse
+from src.settings.scripts import TrainSettings
+from src.tasks.preparing import prepare
+
+
+def main() -> None:
+    given = parse(TrainSettings, description=__doc__)
+    process = prepare(given)
+
+    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    from src import dataset
+    from src.data.views import Views
+    from src.run.opened import opened
+    from src.tasks import following, inputs, pretraining
+
+    with opened(given["train_output_path"], process) as run:
+        settings, _ = pretraining.resolve(given, pretraining.Start(), process.world_size)
+        images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
+                              num_samples=settings.num_samples, download=settings.download, side=settings.image_size)
+        inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)
+        views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
+                      settings.num_parallel_workers)
+        following.show_views(run, True, views)
+    logger.info("written: %s", run.layout.views)
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))
