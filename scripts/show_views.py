@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from src.common.errors import UserError
+from src.common.files import writing
 from src.common.logs import logger, status_of
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
@@ -21,17 +23,23 @@ def main() -> None:
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src import dataset
     from src.data.views import Views
+    from src.report.runs import is_run
     from src.run.opened import opened
     from src.tasks import following, inputs, pretraining
 
     with opened(given["train_output_path"], process) as run:
+        if is_run(run.layout.path):
+            raise UserError(f"--train_output_path: {run.layout.path} holds a run, with the views that it has seen; "
+                            "name another folder")
         settings, _ = pretraining.resolve(given, pretraining.Start(), process.world_size)
         images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
                               num_samples=settings.num_samples, download=settings.download, side=settings.image_size)
         inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)
         views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
                       settings.num_parallel_workers)
-        following.show_views(run, True, views)
+        with writing("train_output_path", run.layout.views):
+            run.layout.path.mkdir(parents=True, exist_ok=True)
+            following.draw_views(run.layout.views, views)
     logger.info("written: %s", run.layout.views)
 
 

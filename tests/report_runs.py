@@ -28,7 +28,8 @@ def evaluated(accuracy, protocol_id="linear_sgd", kind="linear_eval", seed=0, pr
     """Return the record of an evaluation."""
     return {"kind": kind, "protocol_id": protocol_id, "protocol": protocol, "dataset": "shapes", "seed": seed,
             "accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "top5_accuracy": 1.0,
-            "class_accuracy": dict(zip(CLASSES, (0.8, 0.9, 0.5))), "confusion": CONFUSION, "images": 30}
+            "class_accuracy": dict(zip(CLASSES, (0.8, 0.9, 0.5))), "confusion": CONFUSION, "images": 30,
+            "encoder_epoch": 4}
 
 
 def make(folder, found=(), script="", **settings):

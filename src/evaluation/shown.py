@@ -25,7 +25,8 @@ def sample_of(train: Optional[Split], train_images: Optional[Images], test: Spli
     pictures = thumbnails(test_images.pixels, rows)
     nearest = np.zeros((0, NEAREST), np.int64)
     if train:
-        similarity = unit_rows(test.features[rows[chosen]]) @ unit_rows(train.features).T
+        lengths = np.sqrt(np.einsum("nd,nd->n", train.features, train.features))  # no copy of all rows
+        similarity = unit_rows(test.features[rows[chosen]]) @ train.features.T / np.maximum(lengths, 1e-12)
         nearest = np.argsort(-similarity, axis=1)[:, :NEAREST]
     nearest_pictures = thumbnails(train_images.pixels, nearest.ravel()) if train else pictures[:0]
     return Sample(

@@ -50,7 +50,7 @@ CURVES = (
           "Training of the linear classifier on frozen representations."),
     Curve("loss", records.FINETUNE, "Loss of fine-tuning", "mean of the epoch (nats)",
           "Training of the whole network with labels."),
-    Curve("accuracy", records.FINETUNE, "Training accuracy of fine-tuning", "training images (%)",
+    Curve("train_accuracy", records.FINETUNE, "Training accuracy of fine-tuning", "training images (%)",
           "Images of the batches whose class was right.", True),
 )
 
@@ -71,35 +71,42 @@ def style_of(number: int) -> Dict[str, str]:
 
 def draw(runs: Sequence[Story]) -> List[Drawn]:
     """Draw every curve that at least one of the runs has points of. A run's lines are named ``run-`` and its number."""
-    found = [_drawn(curve, [_lines(run, curve) for run in runs], runs) for curve in CURVES]
+    found = [_drawn(curve, runs) for curve in CURVES]
     return [drawn for drawn in found if drawn.points]
 
 
-def _lines(run: Story, curve: Curve) -> Dict[Any, List[Tuple[int, float]]]:
-    """Return the points of a run's lines, one for every seed. Where an epoch was trained again, the last counts."""
+def _lines(run: Story, curve: Curve) -> List[Tuple[str, List[Tuple[int, float]]]]:
+    """Return the names and points of a run's lines, one for every training and seed.
+
+    Where an epoch was trained again, it and those after it are of the last time.
+    """
     lines: Dict[Any, Dict[int, float]] = {}
     for record in run.of_kind(curve.kind):
         if record.get(curve.key) is not None:
-            lines.setdefault(record.get("seed"), {})[record["epoch"]] = record[curve.key]
-    return {seed: sorted(line.items()) for seed, line in lines.items()}
+            line = lines.setdefault((record.get("training"), record.get("seed")), {})
+            for later in [epoch for epoch in line if epoch >= record["epoch"]]:
+                del line[later]
+            line[record["epoch"]] = record[curve.key]
+    trainings = list(dict.fromkeys(training for training, _ in lines))
+    return [(run.name + (f", training {trainings.index(training) + 1}" if len(trainings) > 1 else "")
+             + (f", seed {seed}" if len(lines) > 1 else ""), sorted(line.items()))
+            for (training, seed), line in lines.items()]
 
 
-def _drawn(curve: Curve, lines_of_runs: Sequence[Dict[Any, List[Tuple[int, float]]]],
-           runs: Sequence[Story]) -> Drawn:
+def _drawn(curve: Curve, runs: Sequence[Story]) -> Drawn:
     plot = figure(height=HEIGHT, sizing_mode="stretch_width", x_axis_label="epoch", y_axis_label=curve.axis,
                   tools="pan,box_zoom,reset,save", toolbar_location="right")
     factor, points = 100 if curve.percent else 1, {}
-    for number, (run, lines) in enumerate(zip(runs, lines_of_runs)):
-        for seed, line in lines.items():
+    for number, run in enumerate(runs):
+        for name, line in _lines(run, curve):
             epochs, values = [epoch for epoch, _ in line], [factor * value for _, value in line]
-            name = run.name if len(lines) == 1 else f"{run.name}, seed {seed}"
-            points[name if name not in points else f"{name} ({number + 1})"] = list(zip(epochs, values))
+            points[name] = list(zip(epochs, values))
             data = {"epoch": epochs, "value": values, "name": [name] * len(epochs)}
             plot.line("epoch", "value", source=data, name=f"run-{number}", line_width=2, **style_of(number))
             plot.scatter("epoch", "value", source=data, name=f"run-{number}", size=6, line_color=None,
                          fill_color=style_of(number)["line_color"])
-    plot.add_tools(HoverTool(tooltips=[("", "@name"), ("epoch", "@epoch"), (curve.title, "@value{0.[0000]}")],
-                             mode="mouse"))
+    plot.add_tools(HoverTool(tooltips=[("", "@name"), ("epoch", "@epoch"), (curve.title, "@value{%.4g}")],
+                             formatters={"@value": "printf"}, mode="mouse"))
     plot.toolbar.logo, plot.toolbar.autohide = None, True
     plot.yaxis.formatter.power_limit_low = -5  # 0.001 as it is
     plot.xaxis.ticker.min_interval = 1

@@ -4,14 +4,17 @@ from pathlib import Path
 
 from src.run.records import Record
 
-NO_SCALARS = ("epoch", "encoder_epoch", "seed", "images")  # numbers that are no measurements
+SCALARS = ("loss", "last_loss", "contrastive_accuracy", "train_accuracy", "learning_rate", "images_per_second",
+           "knn_accuracy", "alignment", "uniformity", "embedding_std", "effective_rank", "accuracy", "top5_accuracy",
+           "accuracy_mean", "accuracy_std")  # keys of records that are measurements
 
 
 class Events:
-    """A sink of records: every number of a record becomes a scalar, over the epochs.
+    """A sink of records: every measurement becomes a scalar, over the epochs.
 
-    A scalar is named after the record's kind and key, and its seed where there may be several. It is in the file when
-    the call returns; tensorboardX's own SummaryWriter leaves that to a thread, which ends with the process.
+    A scalar is named after the record's protocol or kind, its key, and its training and seed where there may be
+    several. It is in the file when the call returns; tensorboardX's own SummaryWriter leaves that to a thread, which
+    ends with the process.
     """
 
     def __init__(self, folder: Path):
@@ -22,10 +25,10 @@ class Events:
     def __call__(self, record: Record) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
-        seed = f"/seed_{record['seed']}" if "seed" in record else ""
+        about = "".join(f"/{name}_{record[name]}" for name in ("training", "seed") if name in record)
         step = record.get("epoch", record.get("encoder_epoch")) or 0
-        for key, value in record.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and key not in NO_SCALARS:
-                self.writer.write_event(Event(wall_time=time.time(), step=step,
-                                              summary=scalar(f"{record['kind']}/{key}{seed}", value)))
+        for key in SCALARS:
+            if record.get(key) is not None:
+                tag = f"{record.get('protocol_id', record['kind'])}/{key}{about}"
+                self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, record[key])))
         self.writer.flush()

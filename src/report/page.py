@@ -9,12 +9,13 @@ from bokeh.embed import json_item
 from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from src.common.files import write_text, writing
+from src.common.errors import UserError
+from src.common.files import reason_of, write_text
 from src.common.logs import logger
-from src.report import curves, map
+from src.report import curves, tsne
 from src.report.listing import encoder_of, percent
 from src.report.pictures import Sheet
-from src.report.runs import Story, is_run, read
+from src.report.runs import Story, is_run, read, told_apart
 from src.run import records
 from src.run.layout import Layout
 from src.run.records import Record
@@ -22,6 +23,7 @@ from src.settings.given import Role, flags_of
 from src.settings.scripts import SCRIPTS
 
 TEMPLATE = "page.html"
+MOST_CLASSES = 49  # that are drawn apart and have a confusion matrix
 UNTRAINED = "untrained"  # the folder, in a run's, of an evaluation of its encoder before training
 PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
              records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
@@ -40,15 +42,15 @@ class Setting(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """What is shown of a run's sample.
+    """What is shown of a run's sample. ``number`` is its own on the page.
 
     ``sheet`` has its pictures, ``nearest`` those of the training images that lie next to some of them, in ``rows``:
     the image that was asked for and the nearest, each as (place on its sheet, class, whether that is the right one).
     ``plot`` is the map, or None where it is not there.
     """
 
+    number: int
     story: Story
-    title: str
     sheet: Sheet
     nearest: Sheet
     rows: List[Tuple[Tuple[str, str], List[Tuple[str, str, bool]]]]
@@ -66,8 +68,11 @@ def write(runs: Sequence[Story], path: Path, compute: bool = True) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with writing("RUN", path, "a run in a folder that can be written"):
-        write_text(path, render(runs, compute))
+    text = render(runs, compute)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({reason_of(error)}); name a run first whose folder can") from None
 
 
 def try_to_write(folder: Path, compute: bool) -> Optional[str]:
@@ -109,23 +114,28 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
-    drawn = curves.draw(runs)
-    galleries = [_gallery(run, number, compute) for number, run in enumerate(_shown(runs))]
+    runs = told_apart(runs)
+    drawn, shown = curves.draw(runs), _shown(runs)
+    classes = list(dict.fromkeys(name for run in shown for name in run.sample.classes))
+    classes = classes if len(classes) <= MOST_CLASSES else []  # too many to be told apart
+    galleries = [_gallery(run, number, classes, compute) for number, run in enumerate(shown)]
     figures = [*(json_item(each.figure, f"curve-{number}") for number, each in enumerate(drawn)),
-               *(json_item(each.plot, f"map-{number}") for number, each in enumerate(galleries) if each.plot)]
+               *(json_item(each.plot, f"map-{each.number}") for each in galleries if each.plot)]
     return environment.get_template(TEMPLATE).render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         runs=[{"number": number, "story": run, "encoder": encoder_of(run), **curves.style_of(number)}
               for number, run in enumerate(runs)],
         sheets=[(run.name, base64.b64encode(run.views).decode()) for run in runs if run.views],
-        protocols=PROTOCOLS, results=[_summary(run) for run in runs], differing=_differing(runs),
-        settings=[_settings(run) for run in runs], curves=drawn, galleries=galleries, looks=_looks(galleries),
+        protocols=PROTOCOLS, most_classes=MOST_CLASSES, differing=_differing(runs),
+        settings=[_settings(run) for run in runs], curves=drawn, galleries=galleries,
+        looks=[(name, tsne.look_of(number)) for number, name in enumerate(classes)],
+        has_map=any(gallery.plot for gallery in galleries),
         figures=json.dumps(figures).replace("<", "\\u003c"), bokeh="\n".join(Resources("inline", components=["bokeh"])
                                                                              .js_raw))
 
 
 def _shown(runs: Sequence[Story]) -> List[Story]:
-    """Return the runs that have a sample; for a single one, the like of its untrained encoder too, if it is known.
+    """Return the runs that have a sample; for a single one, that of its untrained encoder too, if it is known.
 
     That is an evaluation in the folder ``untrained`` of the run.
     """
@@ -135,9 +145,9 @@ def _shown(runs: Sequence[Story]) -> List[Story]:
     return [run for run in with_untrained if run.sample]
 
 
-def _gallery(run: Story, number: int, compute: bool) -> Gallery:
+def _gallery(run: Story, number: int, classes: Sequence[str], compute: bool) -> Gallery:
     sample, layout = run.sample, Layout(run.path)
-    places = map.kept(layout.map, layout.sample, sample, compute)
+    places = tsne.kept(layout.map, layout.sample, sample, compute)
     sheet, nearest = Sheet(sample.pictures), Sheet(sample.nearest_pictures.reshape(-1, *sample.pictures.shape[1:]))
     each = sample.nearest_labels.shape[1]
     rows = []
@@ -146,14 +156,8 @@ def _gallery(run: Story, number: int, compute: bool) -> Gallery:
         rows.append(((sheet.place(asked), sample.classes[label]), [
             (nearest.place(row * each + rank), sample.classes[other], bool(other == label))
             for rank, other in enumerate(sample.nearest_labels[row].tolist())]))
-    plot = None if places is None else map.draw(sample, places, sheet, f"sheet-{number}")
-    return Gallery(run, run.name, sheet, nearest, rows, plot)
-
-
-def _looks(galleries: Sequence[Gallery]) -> List[Tuple[str, map.Look]]:
-    """Return the classes of the maps, with how they look."""
-    names = max((gallery.story.sample.classes for gallery in galleries if gallery.plot), key=len, default=())
-    return [(name, map.look_of(number)) for number, name in enumerate(names)]
+    plot = None if places is None else tsne.draw(sample, places, sheet, f"sheet-{number}", classes)
+    return Gallery(number, run, sheet, nearest, rows, plot)
 
 
 def _settings(run: Story) -> Dict[str, List[Setting]]:
@@ -168,28 +172,20 @@ def _settings(run: Story) -> Dict[str, List[Setting]]:
 
 def _is_changed(script: str, name: str, value: Any) -> bool:
     flag = next((flag for flag in flags_of(SCRIPTS[script]) if flag.name == name), None)
-    return flag is None or flag.metadata["role"] is not Role.CIRCUMSTANCE and value != flag.metadata["default"]
+    return flag is None or not _is_circumstance(script, name) and value != flag.metadata["default"]
 
 
-def _differing(runs: Sequence[Story]) -> List[Tuple[str, List[Any]]]:
-    """Return the settings that are not the same in all runs, with the value in each, None where it has none."""
-    names = {name: None for run in runs for config in run.configs.values() for name in config["settings"]}
-    rows = ((name, [run.setting(name) for run in runs]) for name in names)
-    return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
+def _is_circumstance(script: str, name: str) -> bool:
+    return name in (flag.name for flag in flags_of(SCRIPTS[script], Role.CIRCUMSTANCE))
 
 
-def _summary(run: Story) -> List[Dict[str, Any]]:
-    """Return the results by protocol: mean accuracy with its interval, and deviation over seeds where there is one."""
-    repeated = {(record["protocol_id"], record["protocol"]): record for record in run.of_kind(records.REPEATED_EVAL)}
-    rows: Dict[Tuple[str, str], List[Record]] = {}
-    for result in run.results:
-        rows.setdefault((result["protocol_id"], result["protocol"]), []).append(result)
-    return [_row(results, repeated.get(key)) for key, results in rows.items()]
+def _differing(runs: Sequence[Story]) -> List[Tuple[str, str, List[Any]]]:
+    """Return script, setting and the value in each run, of what is not the same in all; None where it is not known.
 
-
-def _row(results: List[Record], repeated: Optional[Record]) -> Dict[str, Any]:
-    last = results[-1]
-    if repeated is None:
-        return {**last, "mean": last["accuracy"], "interval": last["accuracy_interval"], "deviation": None, "seeds": 1}
-    return {**last, "mean": repeated["accuracy_mean"], "interval": repeated["accuracy_interval"],
-            "deviation": repeated["accuracy_std"], "seeds": len(repeated["seeds"])}
+    Where and how the runs were run is left out.
+    """
+    names = {(script, name): None for run in runs for script, config in run.configs.items()
+             for name in config["settings"] if not _is_circumstance(script, name)}
+    rows = ((script, name, [run.configs.get(script, {"settings": {}})["settings"].get(name) for run in runs])
+            for script, name in names)
+    return [(script, name, values) for script, name, values in rows if any(value != values[0] for value in values)]

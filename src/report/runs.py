@@ -1,12 +1,14 @@
 """What the folder of a run tells: its settings and records, of a finished run or one in progress, without MindSpore."""
 import os
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from zipfile import BadZipFile
 
 import yaml
 
 from src.common.errors import UserError
-from src.common.files import reading
+from src.common.files import reading, reason_of
+from src.common.logs import logger
 from src.run import records, sample
 from src.run.layout import EVALUATION, FINE_TUNING, PRETRAINING, Layout
 from src.run.records import Record
@@ -17,18 +19,30 @@ RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL)
 ORDER = (records.LINEAR_SGD, records.LINEAR_LBFGS, records.KNN, records.FINE_TUNED, records.SUPERVISED)  # of results
 
 
+class Result(NamedTuple):
+    """What an evaluation has found: the mean over its ``seeds``, with an interval and a deviation where they are known.
+
+    ``last`` is the record of its last seed.
+    """
+
+    protocol_id: str
+    protocol: str
+    mean: float
+    interval: Optional[Sequence[float]]
+    deviation: Optional[float]
+    seeds: int
+    last: Record
+
+
 class Story(NamedTuple):
     """A run in words, numbers and pictures: ``configs`` are the contents of its config.yaml's, by script."""
 
     path: Path
+    name: str
     configs: Dict[str, Dict[str, Any]]
     records: List[Record]
     sample: Optional[Sample] = None
     views: Optional[bytes] = None  # a picture, PNG
-
-    @property
-    def name(self) -> str:
-        return self.path.name or str(self.path)
 
     def of_kind(self, *kinds: str) -> List[Record]:
         return [record for record in self.records if record["kind"] in kinds]
@@ -36,35 +50,39 @@ class Story(NamedTuple):
     def setting(self, name: str) -> Any:
         """Return the value of a setting in the first script that has it, or None."""
         return next((config["settings"][name] for config in self.configs.values()
-                     if config.get("settings", {}).get(name) is not None), None)
-
-    @property
-    def epochs(self) -> Tuple[int, Optional[int]]:
-        """How many epochs of pretraining are done, and how many there were to be, if that is known."""
-        done = max((record["epoch"] for record in self.of_kind(records.PRETRAIN)), default=0)
-        return done, self.configs.get("train.py", {}).get("settings", {}).get("epoch_size")
+                     if config["settings"].get(name) is not None), None)
 
     @property
     def state(self) -> str:
-        done, wanted = self.epochs
-        if wanted is None:
-            return "evaluated" if self.results else "not begun"
-        if done < wanted:
-            return f"{done} of {wanted} epochs"
-        return f"{done} epochs"
+        """How far the run has come, in words."""
+        done = max((record["epoch"] for record in self.of_kind(records.PRETRAIN)), default=0)
+        wanted = self.configs.get("train.py", {}).get("settings", {}).get("epoch_size")
+        if wanted is None and not done:
+            return "evaluated" if self.results else "in progress" if self.records else "not begun"
+        return f"{done} epochs" if wanted is None or done >= wanted else f"{done} of {wanted} epochs"
 
     @property
-    def results(self) -> List[Record]:
-        """The evaluations, of those with the same protocol and seed the last."""
-        found = {(record["protocol_id"], record["protocol"], record["seed"], record.get("initial_weights")): record
-                 for record in self.of_kind(*RESULTS)}
-        return sorted(found.values(), key=lambda record: (*ORDER, record["protocol_id"]).index(record["protocol_id"]))
+    def results(self) -> List[Result]:
+        """The evaluations, in a fixed order of their protocols; of those with the same protocol the last counts."""
+        found: Dict[Tuple[str, str], Dict[int, Record]] = {}  # by protocol and seed
+        repeated: Dict[Tuple[str, str], Record] = {}
+        for record in self.of_kind(*RESULTS, records.REPEATED_EVAL):
+            protocol = record["protocol_id"], record["protocol"]
+            if record["kind"] == records.REPEATED_EVAL:
+                repeated[protocol] = record
+                continue
+            if protocol in repeated or record["seed"] in found.get(protocol, {}):  # it was evaluated again
+                repeated.pop(protocol, None)
+                found[protocol] = {}
+            found.setdefault(protocol, {})[record["seed"]] = record
+        results = [_result(list(by_seed.values()), repeated.get(protocol)) for protocol, by_seed in found.items()]
+        return sorted(results, key=lambda result: (*ORDER, result.protocol_id).index(result.protocol_id))
 
     def accuracy(self, *protocol_ids: str) -> Optional[float]:
-        """Return the accuracy by the first of these protocols that the run has, and the best where it has several."""
-        of_protocol = ([result["accuracy"] for result in self.results if result["protocol_id"] == protocol_id]
+        """Return the accuracy by the first of these protocols that the run has: of several results the best."""
+        of_protocol = ([result.mean for result in self.results if result.protocol_id == protocol_id]
                        for protocol_id in protocol_ids)
-        return next((max(accuracies) for accuracies in of_protocol if accuracies), None)
+        return next((max(means) for means in of_protocol if means), None)
 
     @property
     def knn_accuracy(self) -> Optional[float]:
@@ -80,55 +98,100 @@ class Story(NamedTuple):
                 self.accuracy(records.FINE_TUNED))
 
 
+def _result(by_seed: List[Record], repeated: Optional[Record]) -> Result:
+    last = by_seed[-1]
+    mean, interval, deviation = last["accuracy"], last.get("accuracy_interval"), None
+    if repeated:
+        mean, interval, deviation = (repeated.get(f"accuracy_{what}") for what in ("mean", "interval", "std"))
+    return Result(last["protocol_id"], last["protocol"], mean, interval, deviation, len(by_seed), last)
+
+
 def is_run(folder: Path) -> bool:
     """Say whether ``folder`` has what a run leaves from its first moment on."""
     return any(Layout(folder).config(script).is_file() for script in SCRIPTS) or Layout(folder).records.is_file()
 
 
-def read(folder: Path) -> Story:
-    """Read the run in ``folder``.
+def read(folder: Path, pictures: bool = True) -> Story:
+    """Read the run in ``folder``, with the pictures that it has kept or without.
 
     Raises:
         UserError: there is none, or its files cannot be read.
     """
+    layout = Layout(folder)
     if not is_run(folder):
-        raise UserError(f"{folder}: holds no run (neither {Layout(folder).records.name} nor config.yaml); name the "
+        raise UserError(f"{folder}: holds no run (neither {layout.records.name} nor config.yaml); name the "
                         "--train_output_path of train.py, linear_eval.py or finetune.py")
-    layout, configs = Layout(folder), {}
-    for prefix, script in SCRIPTS.items():
-        file = layout.config(prefix)
-        if file.is_file():
-            with reading(file):
-                configs[script] = _config(file)
-    found: List[Record] = []
-    if layout.records.is_file():
-        with reading(layout.records):
-            found = records.read(layout.records)
-    with reading(folder):
-        views = layout.views.read_bytes() if layout.views.is_file() else None
-        return Story(folder, configs, found, sample.read(layout.sample), views)
+    if layout.dry_run.exists():
+        raise UserError(f"{folder}: holds the files of a dry run, which mean nothing; name the folder of a real one")
+    configs = {script: _config(layout.config(prefix)) for prefix, script in SCRIPTS.items()
+               if layout.config(prefix).is_file()}
+    return Story(folder, folder.resolve().name, configs, _records(layout.records),
+                 *(_pictures(layout) if pictures else ()))
 
 
 def _config(file: Path) -> Dict[str, Any]:
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with reading(file):
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is not YAML ({' '.join(str(error).split())}); remove it, or write what a script has "
-                        "written there") from None
+        raise UserError(f"{file}: is not YAML ({' '.join(str(error).split())}); bring back what was written there, or "
+                        "take it away") from None
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
-        raise UserError(f"{file}: holds no settings; remove it, or write what a script has written there")
+        raise UserError(f"{file}: holds no settings of a run; bring back what was written there, or take it away")
     return config
+
+
+def _records(file: Path) -> List[Record]:
+    if not file.is_file():
+        return []
+    try:
+        with reading(file):
+            found = records.read(file)
+        if not all(isinstance(record, dict) and "kind" in record for record in found):
+            raise ValueError("no object with a kind")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: has a line that is no record ({reason_of(error)}); mend it or take it out") from None
+    return found
+
+
+def _pictures(layout: Layout) -> Tuple[Optional[Sample], Optional[bytes]]:
+    try:
+        with reading(layout.sample):
+            kept = sample.read(layout.sample)
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{layout.sample}: is damaged ({reason_of(error)}); remove it, and linear_eval.py makes another"
+                        ) from None
+    with reading(layout.views):
+        return kept, layout.views.read_bytes() if layout.views.is_file() else None
+
+
+def told_apart(runs: Sequence[Story]) -> List[Story]:
+    """Return the runs with names that are different: as many of their last folders as that takes, else a number too."""
+    parts = [run.path.resolve().parts for run in runs]
+    deepest = max(map(len, parts))
+    names = next((tails for tails in ([os.path.join(*of_run[-count:]) for of_run in parts]
+                                      for count in range(1, deepest + 1)) if len(set(tails)) == len(tails)),
+                 [f"{run.name} ({number})" for number, run in enumerate(runs, 1)])
+    return [run._replace(name=name) for run, name in zip(runs, names)]
 
 
 def below(folder: Path) -> List[Story]:
     """Return the runs in ``folder`` and below it, the most accurate first; links are not followed.
+
+    Those that cannot be read are left out with a warning.
 
     Raises:
         UserError: there is no such folder, or no run in it.
     """
     if not folder.is_dir():
         raise UserError(f"--list: got {folder}, takes a folder with runs in it")
-    found = [read(Path(place)) for place, _, _ in sorted(os.walk(folder)) if is_run(Path(place))]
+    found = []
+    for place, _, _ in sorted(os.walk(folder)):
+        if is_run(Path(place)):
+            try:
+                found.append(read(Path(place), pictures=False))
+            except UserError as error:
+                logger.warning("warning: left out: %s", error)
     if not found:
         raise UserError(f"--list: there is no run in {folder} or below it; name the folder that holds the "
                         "--train_output_path of your runs")

@@ -4,7 +4,7 @@ from typing import Optional
 
 from src.common.errors import UserError
 from src.settings.augmentation import PAPER_SMALL
-from src.settings.given import Given, Group, Role, flag
+from src.settings.given import Given, Group, Role, flag, flags_of
 from src.settings.network import STEMS
 from src.settings.types import BOOLEAN, PATH, URL, choice, integer, number
 
@@ -21,11 +21,11 @@ SCALINGS = ("sqrt", "linear")
 SCHEDULES = ("linear", "cosine", "step", "polynomial")
 
 
-# Flags of the model zoo's script, and what says the same here.
+# Flags of the model zoo's script, and what has their place here.
 OF_THE_MODEL_ZOO = {
-    "use_crop": "--crop_min_scale 1 for whole images", "use_flip": "--flip_probability 0 for none",
-    "use_color_jitter": "--jitter_strength 0 for none", "use_color_gray": "--grayscale_probability 0 for none",
-    "use_blur": "--blur_probability 0.5", "use_norm": "--normalize True"}
+    "use_crop": ("crop_min_scale", "1 for whole images"), "use_flip": ("flip_probability", "0 for none"),
+    "use_color_jitter": ("jitter_strength", "0 for none"), "use_color_gray": ("grayscale_probability", "0 for none"),
+    "use_blur": ("blur_probability", "0 for none"), "use_norm": ("normalize", "True or False")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +53,15 @@ class Flags:
         "multiplications; imagenet: 7x7 with stride 2, and pooling; by default cifar for images of up to 32 pixels, as "
         "in the paper, and imagenet for larger ones", NETWORK, Group.NETWORK)
 
-    @staticmethod
-    def why_not(name: str) -> Optional[str]:
+    @classmethod
+    def why_not(cls, name: str) -> Optional[str]:
         """Return why there is no flag ``name`` although people look for it; None for any other name."""
-        if name in OF_THE_MODEL_ZOO:
-            return f"it was the model zoo's; here it is {OF_THE_MODEL_ZOO[name]}"
-        return None
+        if name not in OF_THE_MODEL_ZOO:
+            return None
+        here, takes = OF_THE_MODEL_ZOO[name]
+        if here not in (field.name for field in flags_of(cls)):
+            return "it was the model zoo's, and here the checkpoint knows what it says; leave it out"
+        return f"it was the model zoo's; here it is --{here}, {takes}"
 
     @staticmethod
     def check(given: Given) -> None:

@@ -80,10 +80,10 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
         """The random transformations of a view."""
         return Augmentation(*(getattr(self, name) for name in Augmentation._fields))
 
-    @staticmethod
-    def why_not(name: str) -> Optional[str]:
+    @classmethod
+    def why_not(cls, name: str) -> Optional[str]:
         if "accum" not in name:
-            return CheckpointFlags.why_not(name)
+            return super().why_not(name)
         return ("gradient accumulation is not offered, for it changes the negatives: a view would be compared within "
                 "each small batch only; for more negatives take a larger --batch_size or more devices")
 

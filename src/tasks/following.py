@@ -1,7 +1,12 @@
-"""What follows a run's records, besides the file that they are in: its page with images, events for TensorBoard."""
-from typing import Optional
+"""What follows a run's records, besides the file that they are in: its page with images, events for TensorBoard.
 
-from src.common.files import writing, written_whole
+Nothing of it may end a training or an evaluation: what fails is a warning.
+"""
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Optional
+
+from src.common.files import reason_of, written_whole
 from src.common.logs import logger
 from src.data.images import Images
 from src.data.sheet import sheet
@@ -9,8 +14,6 @@ from src.data.views import Views
 from src.distributed.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.evaluation.shown import sample_of
-from src.report.events import Events
-from src.report.page import Keeper, try_to_write
 from src.run import sample
 from src.run.opened import Run
 
@@ -20,40 +23,46 @@ def follow(run: Run, report: bool, tensorboard: bool) -> None:
     if not run.process.is_first or is_dry_run():
         return
     if report:
+        from src.report.page import Keeper  # here: without a page nobody needs what draws it
         run.records.also(Keeper(run.layout.path))
     if tensorboard:
+        from src.report.events import Events
         run.records.also(Events(run.layout.events))
 
 
-def show_views(run: Run, report: bool, views: Views) -> None:
-    """Draw a sheet of images with views of them, on rank 0.
+def draw_views(path: Path, views: Views) -> None:
+    """Draw a sheet of images with views of them to the file ``path``, whole."""
+    with written_whole(path) as place:
+        sheet(views).save(place, "PNG", optimize=True)
 
-    Raises:
-        UserError: it cannot be written, or an image cannot be read.
-    """
+
+def show_views(run: Run, report: bool, views: Views) -> None:
+    """Keep the sheet of views for the page, on rank 0."""
     if report and run.process.is_first and not is_dry_run():
-        drawn = sheet(views)
-        with writing("train_output_path", run.layout.views):
-            run.layout.path.mkdir(parents=True, exist_ok=True)
-            with written_whole(run.layout.views) as place:
-                drawn.save(place, "PNG", optimize=True)
+        with _tried("views of some images"):
+            draw_views(run.layout.views, views)
 
 
 def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[Images], test: Split,
          test_images: Images) -> None:
-    """Keep what the page shows of the test images, on rank 0.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Keep what the page shows of the test images, on rank 0."""
     if report and not is_dry_run():
-        with writing("train_output_path", run.layout.sample):
+        with _tried("a sample of the test images"):
             sample.write(run.layout.sample, sample_of(train, train_images, test, test_images))
 
 
 def finish(run: Run, report: bool) -> None:
     """Write the page with all that takes seconds, on rank 0."""
     if report and not is_dry_run():
+        from src.report.page import try_to_write
         failed = try_to_write(run.layout.path, compute=True)
         if failed:
             logger.warning("warning: the run's page could not be written (%s)", failed)
+
+
+@contextmanager
+def _tried(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.warning("warning: %s could not be kept for the run's page (%s)", what, reason_of(error))

@@ -52,6 +52,8 @@ def test_what_a_training_is_going_to_see_is_drawn_before(photos, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["views.png"]
     with Image.open(tmp_path / "new" / "views.png") as sheet:
         assert sheet.size == (9 * 24 + 4, 8 * 24)
+    refused(call_script("scripts/show_views.py", "--train_output_path", "run", cwd=photos),
+            "--train_output_path: run holds a run, .*; name another folder")
     with Image.open(photos / "run" / "views.png") as sheet:  # of the run itself
         assert sheet.size == (9 * 40 + 4, 8 * 40)
 

@@ -26,12 +26,13 @@ def scalars(folder):
 def test_numbers_become_scalars_over_the_epochs(tmp_path):
     events = Events(tmp_path / "tensorboard")
     records = [*pretrained(2), {"kind": "linear_classifier", "epoch": 1, "seed": 3, "loss": 0.5, "seconds": 0.25},
-               {**evaluated(0.75), "encoder_epoch": 2}]
+               evaluated(0.75), evaluated(0.5, "linear_lbfgs"), {**evaluated(0.25, "fine_tuned"), "training": "ab"}]
     for record in records:
         events(record)
     found = scalars(tmp_path / "tensorboard")
     assert found["pretrain/loss"] == [(1, 8), (2, 4)] and found["pretrain/learning_rate"] == [(1, 0.004), (2, 0.002)]
     assert found["monitor/knn_accuracy"] == [(2, 0.2)] and "monitor/collapsed" not in found
     assert found["linear_classifier/loss/seed_3"] == [(1, 0.5)]
-    assert found["linear_eval/accuracy/seed_0"] == [(2, 0.75)]
-    assert not {name for name in found if name.split("/")[1] in ("epoch", "seed", "images")}
+    assert found["linear_sgd/accuracy/seed_0"] == [(4, 0.75)] and found["linear_lbfgs/accuracy/seed_0"] == [(4, 0.5)]
+    assert found["fine_tuned/accuracy/training_ab/seed_0"] == [(4, 0.25)]
+    assert not {name for name in found if name.split("/")[1] in ("epoch", "seed", "images", "seconds")}

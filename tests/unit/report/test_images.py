@@ -1,16 +1,19 @@
 """The pictures of a page, and the map of representations."""
 import base64
 import io
+import json
 import re
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from report_runs import make, pretrained, sampled
 
-from src.report import map, page, runs
+from src.report import page, runs, tsne
 from src.report.pictures import Sheet
+from src.run import sample
 
 
 def shown(sheet, number):
@@ -39,30 +42,64 @@ def test_a_sheet_of_nothing():
 
 
 def test_classes_look_different():
-    looks = [map.look_of(number) for number in range(49)]
+    looks = [tsne.look_of(number) for number in range(49)]
     assert len(set(looks)) == 49
     assert len({look.colour for look in looks[:7]}) == len({look.marker for look in looks[:7]}) == 7
 
 
 def test_the_map_is_kept_until_the_sample_is_another(tmp_path, monkeypatch):
     file, sample_file = tmp_path / "map.npz", tmp_path / "sample.npz"
-    sample = sampled(tmp_path)
-    assert map.kept(file, sample_file, sample, compute=False) is None
-    places = map.kept(file, sample_file, sample, compute=True)
+    found = sampled(tmp_path)
+    assert tsne.kept(file, sample_file, found, compute=False) is None
+    places = tsne.kept(file, sample_file, found, compute=True)
     assert places.shape == (24, 2) and np.isfinite(places).all()
-    monkeypatch.setattr(map, "coordinates", lambda _: np.zeros((9, 2)))
-    assert np.array_equal(map.kept(file, sample_file, sample, compute=True), places)
+    monkeypatch.setattr(tsne, "coordinates", lambda _: np.zeros((9, 2)))
+    assert np.array_equal(tsne.kept(file, sample_file, found, compute=True), places)
     other = sampled(tmp_path, count=9)
-    assert map.kept(file, sample_file, other, compute=False) is None
-    assert not map.kept(file, sample_file, other, compute=True).any()
+    assert tsne.kept(file, sample_file, other, compute=False) is None
+    assert not tsne.kept(file, sample_file, other, compute=True).any()
 
 
 def test_what_is_alike_lies_together(tmp_path):
     sample = sampled(tmp_path, count=90)
-    places = map.coordinates(sample)
-    assert np.array_equal(places, map.coordinates(sample))
+    places = tsne.coordinates(sample)
+    assert np.array_equal(places, tsne.coordinates(sample))
     distances = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
     assert (sample.labels[distances.argmin(1)] == sample.labels).mean() > 0.95
+
+
+@pytest.mark.parametrize("rows", [
+    np.zeros((9, 4)), np.ones((9, 4)), np.full((9, 4), np.nan), np.eye(4)[:1], np.eye(4)[:3]])
+def test_what_has_no_map(tmp_path, rows):
+    """scikit-learn would crash, or never end."""
+    sample = sampled(tmp_path)._replace(features=rows.astype(np.float16))
+    assert np.array_equal(tsne.coordinates(sample), np.zeros((len(rows), 2)))
+
+
+def test_four_images_have_a_map(tmp_path):
+    places = tsne.coordinates(sampled(tmp_path, count=4))
+    assert places.shape == (4, 2) and np.ptp(places) > 0
+
+
+def test_a_map_that_cannot_be_kept_or_is_damaged_is_drawn_all_the_same(tmp_path):
+    sample, file = sampled(tmp_path), tmp_path / "map.npz"
+    file.mkdir()
+    places = tsne.kept(file, tmp_path / "sample.npz", sample, compute=True)
+    file.rmdir()
+    file.write_bytes(b"PK")
+    assert np.array_equal(tsne.kept(file, tmp_path / "sample.npz", sample, compute=True), places)
+
+
+def test_classes_have_one_look_on_all_maps(tmp_path):
+    first, second = make(tmp_path / "a"), make(tmp_path / "b")
+    found = sampled(first)
+    sample.write(second / "sample.npz", found._replace(classes=("square", "dot", "disc")))
+    text = page.render([runs.read(first), runs.read(second)])
+    assert text.count('data-shows="class-') == 4  # disc, square, bar; dot
+    figures = json.loads(text.split('id="figures">')[1].split("</script>")[0])
+    for figure in figures:
+        dots = re.findall(r'"name": "class-(\d)"', json.dumps(figure))
+        assert sorted(dots) == (["0", "1", "2"] if figure["target_id"] == "map-0" else ["0", "1", "3"])
 
 
 def test_the_page_of_a_run_with_images(tmp_path):
@@ -93,4 +130,4 @@ def test_the_untrained_encoder_is_shown_beside(tmp_path):
     sampled(make(run / "untrained", script="eval_"))
     text = page.render([runs.read(run)])
     assert 'id="map-0"' in text and 'id="map-1"' in text
-    assert 'id="map-2"' not in page.render([runs.read(run), runs.read(make(tmp_path / "other", pretrained(1)))])
+    assert 'id="map-1"' not in page.render([runs.read(run), runs.read(make(tmp_path / "other", pretrained(1)))])

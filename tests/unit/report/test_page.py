@@ -2,7 +2,6 @@
 import json
 from html.parser import HTMLParser
 
-import pytest
 from report_runs import CONFUSION, evaluated, make, pretrained, sampled
 
 from src.report import curves, page, runs
@@ -48,7 +47,7 @@ def test_what_is_on_the_page_of_a_run(tmp_path):
     text = render(make(tmp_path / "run", [*pretrained(4), evaluated(0.7), evaluated(0.8, seed=1), repeated,
                                           evaluated(0.55, "knn", "knn_eval")]))
     found = Reader(text)
-    assert found.row("linear classifier, Adam")[1:5] == ["75.00 %", "60.00 % to 87.00 %", "7.07 % of 2", "30"]
+    assert found.row("linear classifier, Adam")[1:6] == ["75.00 %", "60.00 % to 87.00 %", "7.07 % of 2", "4", "30"]
     assert found.row("nearest neighbours")[1:4] == ["55.00 %", "45.00 % to 65.00 %", ""]
     assert found.row("square") == ["square", "90.00 %", *map(str, CONFUSION[1])]
     figures = [attributes for tag, attributes in found.elements if tag == "figure"]
@@ -68,7 +67,8 @@ def test_settings_that_are_not_the_default_come_first(tmp_path):
 
 def test_several_runs(tmp_path):
     found = Reader(render(make(tmp_path / "one", pretrained(4)), make(tmp_path / "two", pretrained(2), seed=1)))
-    assert found.row("seed") == ["seed", "0", "1"]
+    assert ["train.py", "seed", "0", "1"] in found.rows and "learning_rate" not in {row[1] for row in found.rows
+                                                                                    if row[:1] == ["train.py"]}
     assert [attributes["data-shows"] for tag, attributes in found.elements if "data-shows" in attributes] == [
         "run-0", "run-1"]
     assert found.row("one")[1:] == ["1: 8", "2: 4", "3: 2.667", "4: 2"]
@@ -101,7 +101,35 @@ def test_a_run_without_epochs_needs_no_script(tmp_path):
 def test_an_epoch_that_was_trained_again_is_drawn_as_the_last_time(tmp_path):
     run = runs.read(make(tmp_path, [*pretrained(3), *pretrained(1, loss=5.0)]))
     (loss, *_) = curves.draw([run])
-    assert list(loss.points.values()) == [[(1, 5.0), (2, 4.0), (3, pytest.approx(8 / 3))]]
+    assert loss.points == {tmp_path.name: [(1, 5.0)]}  # what came after it is of the time before
+
+
+def test_trainings_and_seeds_have_lines_of_their_own(tmp_path):
+    def tuned(training, seed):
+        return {"kind": "finetune", "epoch": 1, "loss": 2.0, "train_accuracy": 0.5, "seed": seed, "training": training}
+    run = runs.read(make(tmp_path / "run", [tuned("a", 0), tuned("a", 1), tuned("b", 0)]))
+    for drawn in curves.draw([run]):
+        assert list(drawn.points) == ["run, training 1, seed 0", "run, training 1, seed 1", "run, training 2, seed 0"]
+    assert [drawn.curve.title for drawn in curves.draw([run])] == ["Loss of fine-tuning",
+                                                                  "Training accuracy of fine-tuning"]
+
+
+def test_where_a_run_was_run_is_no_difference(tmp_path):
+    found = Reader(render(make(tmp_path / "one", train_output_path="a"), make(tmp_path / "two", train_output_path="b")))
+    assert not any(row[:1] == ["train.py"] for row in found.rows)
+
+
+def test_the_same_run_twice(tmp_path):
+    folder = make(tmp_path / "run", pretrained(2))
+    sampled(folder)
+    assert Reader(render(folder, folder)).row("run (2)")[1:] == ["1: 8", "2: 4"]
+
+
+def test_many_classes_have_no_matrix(tmp_path):
+    names = [f"class {number}" for number in range(60)]
+    result = evaluated(0.7) | {"class_accuracy": dict.fromkeys(names, 0.25), "confusion": [[1] * 60] * 60}
+    found = Reader(render(make(tmp_path, [result])))
+    assert found.row("class 59") == ["class 59", "25.00 %"]
 
 
 def test_a_run_keeps_its_page(tmp_path):
@@ -131,11 +159,6 @@ def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
         keeper(evaluated(0.7))
     assert len(said) == 1 and f"python report.py {tmp_path}" in said[0] and "\n" not in said[0]
     assert not (tmp_path / "report.html").exists()
-
-
-def test_runs_of_one_name_stay_apart(tmp_path):
-    drawn = curves.draw([runs.read(make(tmp_path / place / "run", pretrained(2))) for place in "ab"])
-    assert list(drawn[0].points) == ["run", "run (2)"]
 
 
 def test_figures_are_data(tmp_path):

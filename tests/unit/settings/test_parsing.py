@@ -179,6 +179,5 @@ def test_the_model_zoos_flags_are_here_or_answered(settings_type):
     for name in MODEL_ZOO[settings_type].split():
         answer = settings_type.why_not(name)
         assert name in here or answer, name
-        if answer:
-            (flag,) = re.findall(r"--(\w+)", answer)
-            assert flag in {field.name for field in flags_of(TrainSettings)}
+        for flag in re.findall(r"--(\w+)", answer or ""):
+            assert flag in here
