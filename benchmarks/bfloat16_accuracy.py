@@ -57,21 +57,20 @@ def measure(options: argparse.Namespace) -> None:
     machine, facts = common.machine(), {}
     accuracies: Dict[str, List[float]] = {precision: [] for precision in LEVELS}
     with tempfile.TemporaryDirectory() as temporary:
-        data = options.data or Path(temporary) / "shapes"
+        data, dataset = (options.data, "cifar10") if options.data else (Path(temporary) / "shapes", "shapes")
         for seed in range(options.seeds):
             for precision, level in LEVELS.items():
                 folder = Path(temporary) / f"{precision}-{seed}"
-                facts = run_script("train.py", "--device_target", "CPU", "--config", RECIPE, "--dataset_name",
-                                   "cifar10" if options.data else "shapes", "--train_dataset_path", data,
-                                   "--train_output_path", folder, "--amp_level", level, "--seed", seed)
-                run_script("linear_eval.py", "--device_target", "CPU", "--config", EVALUATION, "--train_dataset_path",
-                           data, "--encoder_checkpoint_path", folder, "--train_output_path", folder)
+                places = ("--train_dataset_path", data, "--train_output_path", folder, "--report", False)
+                facts = run_script("train.py", "--device_target", "CPU", "--config", RECIPE, "--dataset_name", dataset,
+                                   "--amp_level", level, "--seed", seed, *places)
+                run_script("linear_eval.py", "--device_target", "CPU", "--config", EVALUATION,
+                           "--encoder_checkpoint_path", folder, *places)
                 accuracies[precision].append(accuracy_of(folder))
     differences = [low - full for low, full in zip(accuracies["bfloat16"], accuracies["float32"])]
     common.save("bfloat16_accuracy", {
         "machine": machine,
-        "settings": {"recipe": RECIPE.name, "evaluation": EVALUATION.name, "seeds": options.seeds,
-                     "dataset": "cifar10" if options.data else "shapes"},
+        "settings": {"recipe": RECIPE.name, "evaluation": EVALUATION.name, "seeds": options.seeds, "dataset": dataset},
         **facts,
         **{precision: {"mean": statistics.mean(values), "linear_accuracy_by_seed": values}
            for precision, values in accuracies.items()},
