@@ -70,14 +70,20 @@ interrupted() { # STATUS
     fail "interrupted; all ranks were ended" "$1"
 }
 
-# failed NAME STATUS LOG: end the others, say which failed first, and exit with its status.
+# failed NAME STATUS LOG...: end the others, say which failed first, and exit with its status.
 failed() {
     end_ranks
-    how="ended with status $2"
-    [ "$2" -le 128 ] || how="was killed by signal $(($2 - 128))"
+    status=$2
+    how="ended with status $status"
+    [ "$status" -le 128 ] || how="was killed by signal $((status - 128))"
     echo "$(basename -- "$0"): $1 $how and was the first to fail; all others were ended; the end of its log $3:" >&2
     tail -n 20 "$3" >&2
-    exit "$2"
+    shift 3
+    for log; do
+        echo "the end of the log $log:" >&2
+        tail -n 20 "$log" >&2
+    done
+    exit "$status"
 }
 
 # look: set `gone`, the ranks without a process; `ended`, those that said how they ended; `bad` and
@@ -98,6 +104,7 @@ look() {
 
 # watch_ranks COUNT WHICH: return when COUNT ranks have ended well; as soon as one fails, do not.
 watch_ranks() {
+    count=$1
     echo "started here: $2; logs: $(log_of RANK), and rank 0's tells the progress"
     while :; do
         look
@@ -106,16 +113,25 @@ watch_ranks() {
             scheduler) failed "the scheduler" "$status" "$(log_of scheduler)" ;;
             *) failed "rank $bad" "$status" "$(log_of "$bad")" ;;
         esac
-        [ "$(echo "$ended" | wc -w)" -lt "$1" ] || break
+        [ "$(echo "$ended" | wc -w)" -lt "$count" ] || break
+        set --
+        killed=''
         for rank in $gone; do
             case " $ended " in *" $rank "*) continue ;; esac
-            if [ "$rank" = msrun ]; then
+            if [ "$rank" != msrun ]; then # rank.sh itself was killed
+                set -- "$@" "$(log_of "$rank")"
+                killed="$killed $rank"
+            elif [ $# -eq 0 ]; then
                 wait "$supervisor"
                 status=$?
                 failed msrun $((status > 0 ? status : 1)) "$(log_of msrun)"
             fi
-            failed "rank $rank" 137 "$(log_of "$rank")" # rank.sh itself was killed
         done
+        case $# in
+            0) ;;
+            1) failed "rank$killed" 137 "$@" ;;
+            *) failed "one of the ranks$killed" 137 "$@" ;; # msrun has killed the others before anyone looked
+        esac
         sleep 0.2
     done
     if [ -n "$supervisor" ]; then # with the scheduler it ends last

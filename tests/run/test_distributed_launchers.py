@@ -1,6 +1,7 @@
 """The distributed launchers under a POSIX shell, with stand-ins for python and for MindSpore's msrun."""
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -203,8 +204,23 @@ def test_a_rank_that_is_killed(place, name, victim):
     killed = f'[ "$RANK_ID${{MS_ROLE#MS_WORKER}}" != 1 ] || kill -KILL {victim}; {WAIT}'
     status, _, errors = end(launch(place, name, do=killed))
     assert status == 137
-    assert errors.startswith(f"{name}: rank 1 was killed by signal 9 and was the first to fail")
+    # On a busy machine msrun may have killed the other one, before the launcher has looked.
+    first = "(rank 1|one of the ranks( [01]){2})" if victim == "$PPID" and name == MSRUN else "rank 1"
+    assert re.match(f"{name}: {first} was killed by signal 9 and was the first to fail", errors), errors
     assert "from rank 1" in errors
+
+
+@pytest.mark.parametrize("name", [ASCEND, MSRUN])
+def test_of_ranks_that_are_killed_at_once_none_is_blamed(place, name):
+    together = f''': >"$RECORD/$RANK_ID${{MS_ROLE#MS_WORKER}}"
+        while [ ! -e "$RECORD/0" ] || [ ! -e "$RECORD/1" ]; do :; done; kill -KILL $PPID; {WAIT}'''
+    for _ in range(3):  # as a rule none is seen to be the first
+        status, _, errors = end(launch(place, name, do=together))
+        assert status == 137
+        if f"{name}: one of the ranks" in errors:
+            break
+    assert re.match(f"{name}: one of the ranks( [01]){{2}} was killed by signal 9 and was the first to fail", errors)
+    assert "from rank 0" in errors and "from rank 1" in errors
 
 
 def test_the_end_of_the_scheduler_is_not_that_of_a_rank(place):
