@@ -28,8 +28,6 @@ UNTRAINED = "untrained"  # the folder, in a run's, of an evaluation of its encod
 PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
              records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
              records.SUPERVISED: "supervised, from random weights"}
-
-
 WORTH_A_PAGE = (records.MONITOR, records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL, records.REPEATED_EVAL)
 
 
@@ -80,7 +78,7 @@ def try_to_write(folder: Path, compute: bool) -> Optional[str]:
     try:
         write([read(folder)], Layout(folder).report, compute)
     except Exception as error:  # whatever it is: the run is worth more
-        return " ".join(str(error).split()) or type(error).__name__
+        return reason_of(error)
     return None
 
 
