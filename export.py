@@ -20,14 +20,14 @@ def main() -> None:
 
     file_format = given["file_format"]
     exporting.check_format(file_format, process.device_target)
-    model, network = exporting.load_model(given)
-    target = exporting.target_of(given["file_name"], file_format, model)
-    images = exporting.random_images(given["batch_size"], network.image_size)
-    with exporting.written(model, images, file_format) as file:
-        exporting.compare(file, model, images, file_format)
-        exporting.put(file, target)
-    outputs = "class probabilities" if given["ckpt_linear_classifier"] else "features"
-    logger.info("%s: uint8 images %s -> %s", target, images.shape, outputs)
+    model, signature = exporting.load_model(given)
+    target = exporting.target_of(given["file_name"], file_format, model, given["overwrite"])
+    with exporting.written(model, signature, file_format) as file:
+        exporting.compare(file, model, signature, file_format)
+        exporting.put(file, target, file_format)
+    outputs = "features" if signature.classes is None else "class probabilities, and features"
+    logger.info("%s: %s images (%d, 3, %d, %d) -> %s", target, signature.dtype, signature.batch_size, signature.side,
+                signature.side, outputs)
 
 
 if __name__ == "__main__":

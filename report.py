@@ -6,17 +6,10 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from src.common.errors import UserError
 from src.common.logs import logger, status_of
-
-
-class Parser(argparse.ArgumentParser):
-    """One whose errors are a user's, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help shows what it takes")
+from src.settings.parsing import Parser
 
 
 def main() -> None:

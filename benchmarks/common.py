@@ -32,7 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 # What the project's launchers set. It is read when a process starts, so only the parent can set it.
 LAUNCHER_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 BUSY_CORES = 0.2  # kept busy by other processes: above it the comparison is not fair
-PACKAGES = ("mindspore", "torch", "numpy", "pillow", "scikit-learn", "scipy")
+PACKAGES = ("mindspore", "torch", "torchvision", "onnxruntime", "numpy", "pillow", "scikit-learn", "scipy")
 # The projection and the flags' defaults that the speed does not depend on.
 DIMENSION = 128
 TEMPERATURE = 0.5

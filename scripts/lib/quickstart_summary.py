@@ -26,14 +26,14 @@ def accuracy(folder: Path) -> float:
 def main(run: Path, name: str, data: str, seconds: int) -> None:
     environment.prepare("CPU", 0)
     from src import dataset
-    from src.tasks.exporting import run_file
+    from src.tasks import predicting
 
     log_to_console()
     test = dataset.load(name, data, "test")
     classes = test.classes
     shown = np.random.default_rng(0).permutation(len(test.labels))[:IMAGES]
     model = run / "simclr.mindir"
-    probabilities = run_file(model, channels_first(test.pixels[shown]), "MINDIR")
+    probabilities, _ = predicting.opened(str(model), None).run(channels_first(test.pixels[shown]))
     for index, row in zip(shown, probabilities):
         verdict = "right" if row.argmax() == test.labels[index] else "wrong"
         print(f"  test image {index:5d}: {classes[test.labels[index]]:<10}  read as {classes[row.argmax()]:<10} "

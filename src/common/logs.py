@@ -5,7 +5,7 @@ import signal
 import sys
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional, TextIO
 
 from src.common.errors import UserError
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("simclr")
 
 
 class _Console(logging.StreamHandler):
-    """Standard output, above the progress bar where there is one."""
+    """A stream, above the progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm  # not at the top: its absence is reported through this module
@@ -21,8 +21,8 @@ class _Console(logging.StreamHandler):
             super().emit(record)
 
 
-def log_to_console() -> None:
-    """Send the log lines to the console, and remember them until there is a file for them.
+def log_to_console(stream: Optional[TextIO] = None) -> None:
+    """Send the log lines to ``stream``, by default standard output, and remember them until there is a file for them.
 
     The lines stand alone, without time or level, because people grep for them.
     """
@@ -31,7 +31,7 @@ def log_to_console() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.addHandler(_Console(sys.stdout))
+    logger.addHandler(_Console(stream or sys.stdout))
     logger.addHandler(MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
 
 
@@ -71,6 +71,9 @@ def status_of(main: Callable[[], None]) -> int:
         sys.stderr.write(f"{script}: the package {error.name} is not installed here; pip install -r requirements.txt, "
                          "or activate the environment that has it\n")
         return 2
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        return 141
     except KeyboardInterrupt:
         sys.stderr.write(f"{script}: interrupted\n")
         return 130

@@ -45,6 +45,9 @@ class Format(Protocol):
         """
 
 
+KEPT = 0.875  # of the shorter edge, in the middle: what an image of any size is evaluated on, as usual
+
+
 class DataSet(NamedTuple):
     """What the project knows of a data set.
 
@@ -68,6 +71,10 @@ class DataSet(NamedTuple):
     generate: Optional[Callable[[Path], None]] = None
     resizable: bool = False
     has_unlabelled: bool = False
+
+    def shorter_edge(self, side: int) -> int:
+        """Return what the shorter edge of an image is brought to before its middle of ``side`` pixels is cut out."""
+        return round(side / KEPT) if self.resizable else side
 
 
 def read_bytes(file: Path) -> np.ndarray:

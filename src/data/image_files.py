@@ -7,15 +7,13 @@ from typing import Iterator, Optional, Sequence, Tuple
 import numpy as np
 
 from src.common.errors import UserError
-from src.data.formats import read_bytes
+from src.data.formats import KEPT, read_bytes
 from src.data.images import batches, identity
 from src.data.rows import Rows
 
-KEPT = 0.875  # of the shorter edge, in the middle: what an image is evaluated on, as usual
-
 
 class ImageFiles:
-    """JPEG and PNG files of any size: a ``PixelSource`` of their middles (see ``KEPT``).
+    """JPEG and PNG files of any size: a ``PixelSource`` of their middles (see ``formats.KEPT``).
 
     MindSpore's C++ operations decode and resize them. Views are made of the whole images instead, in the pipeline of
     ``views.Views``, which begins with their bytes (``encoded``).

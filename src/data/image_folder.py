@@ -15,12 +15,12 @@ from PIL import Image
 from src.common.errors import UserError
 from src.common.files import reading
 from src.common.logs import logger
+from src.data.any_image import SUFFIXES, images_in
 from src.data.formats import DataSet
 from src.data.image_files import ImageFiles, damaged
 from src.data.images import Images
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
-SUFFIXES = (".jpg", ".jpeg", ".png")
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG files, whatever their names say
 ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 LONGEST_START, LONGEST_END = 8, 8
@@ -68,14 +68,13 @@ def _folders(place: Path) -> List[Path]:
 
 
 def _images_of(folder: Path) -> List[Path]:
-    files = sorted(Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names
-                   if not name.startswith("."))
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    files = sorted(images_in(folder))
+    images = [file for file, is_image in files if is_image]
     if not images:
         raise UserError(f"{folder}: has no {', '.join(SUFFIXES)} files, and every folder there is a class; put its "
                         "images in, or remove it")
     if len(images) < len(files):
-        other = next(file for file in files if file.suffix.lower() not in SUFFIXES)
+        other = next(file for file, is_image in files if not is_image)
         logger.warning("warning: %s has %d files that are no %s and are left out, such as %s", folder,
                        len(files) - len(images), ", ".join(SUFFIXES), other.name)
     return images

@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.common.errors import UserError
+from src.common.errors import UserError, option
 from src.common.logs import log_epoch, logger
 from src.evaluation.features import Split
 from src.lr_generator import learning_rates
@@ -98,7 +98,7 @@ def load(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Chec
     found = checkpoint.load(path, checkpoint.CLASSIFIER, flag)
     if found.info["encoder_digest"] != encoder_digest:
         age = checkpoint.after(found.info["encoder_epoch"])
-        raise UserError(f"--{flag}: {path} was trained on another encoder ({age}) than {encoder.path}; name the "
+        raise UserError(f"{option(flag)}: {path} was trained on another encoder ({age}) than {encoder.path}; name the "
                         "encoder that it was trained on")
     return found
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 import mindspore as ms
 from mindspore import Parameter
 
-from src.common.errors import UserError
+from src.common.errors import UserError, option
 from src.common.files import reason_of, written_whole
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
@@ -92,20 +92,22 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
     """
     file = checkpoint_in(Path(path)).resolve()
     if not file.is_file():
-        raise UserError(f"--{flag}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
+        raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
     try:
         parameters = ms.load_checkpoint(str(file))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise UserError(f"--{flag}: {path} is not a checkpoint that MindSpore can read ({reason_of(error)})") from None
+        raise UserError(f"{option(flag)}: {path} is not a checkpoint that MindSpore can read "
+                        f"({reason_of(error)})") from None
     text = parameters.pop(_INFO, None)
     if text is None:
-        raise UserError(f"--{flag}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
+        raise UserError(f"{option(flag)}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
                         "of train.py, linear_eval.py, finetune.py or convert.py")
     info = up_to_date(json.loads(str(text)))
     if info.get("dry_run") and not is_dry_run():
-        raise UserError(f"--{flag}: {path} was written in a dry run, which computes nothing; take one of a real run")
+        raise UserError(f"{option(flag)}: {path} was written in a dry run, which computes nothing; take one of a "
+                        "real run")
     if info["holds"] != holds:
-        raise UserError(f"--{flag}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
+        raise UserError(f"{option(flag)}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
     return Checkpoint(file, parameters, info)
 
 

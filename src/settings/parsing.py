@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NoReturn, Optional
 
 import yaml
 
@@ -14,6 +14,13 @@ from src.common.errors import UserError
 from src.common.files import reading
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose errors are a user's, in one line: that of the scripts without a recipe."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help shows what it takes")
 
 
 def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:

@@ -189,6 +189,12 @@ class ExportSettings(Flags):
         choice("MINDIR", "AIR", "ONNX"), "format; AIR needs an Ascend device", CIRCUMSTANCE, Group.RUN, "MINDIR",
         usual=True)
     batch_size: int = flag(integer(1), "images per call of the exported model", CIRCUMSTANCE, Group.RUN, 1, usual=True)
+    input: str = flag(
+        choice("uint8", "float32"), "type of the images: uint8 from 0 to 255, or float32 from 0 to 1", CIRCUMSTANCE,
+        Group.RUN, "uint8", usual=True)
+    overwrite: bool = flag(
+        BOOLEAN, "replace a file that is there and was not written by export.py; its own are replaced anyway",
+        CIRCUMSTANCE, Group.RUN, False)
 
     @staticmethod
     def check(given: Given) -> None:

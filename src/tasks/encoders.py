@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.common.errors import UserError
+from src.common.errors import UserError, option
 from src.common.logs import logger
 from src.resnet import ResNet, build_encoder
 from src.run import checkpoint
@@ -29,7 +29,7 @@ def load(path: str, flag: str) -> Checkpoint:
     """
     if not path.endswith(".safetensors"):
         return checkpoint.load(path, checkpoint.ENCODER, flag)
-    source = f"--{flag}: {path}"
+    source = f"{option(flag)}: {path}"
     found = torch_weights.recognise(torch_weights.read(path, flag), source)
     told = torch_weights.told_settings(path, flag)
     if not told:

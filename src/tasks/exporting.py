@@ -1,5 +1,6 @@
 """Writing a model for deployment, and checking that the file gives what the live model gives."""
 import importlib.util
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -14,13 +15,11 @@ from src.common.errors import UserError
 from src.common.files import writing, written_whole
 from src.common.logs import logger
 from src.distributed.dry_run import is_dry_run
-from src.evaluation import classifier
-from src.resnet import build_encoder
-from src.run import checkpoint
+from src.run import signature
+from src.run.signature import UINT8, Signature
 from src.settings.given import Given
-from src.settings.network import Network
-from src.simclr_model import ImageClassifier
-from src.tasks import encoders
+from src.tasks import encoders, predicting
+from src.tasks.deployed import Deployed, deployed
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 TOLERANCE = 1e-3  # relative to the largest output
@@ -32,32 +31,27 @@ def check_format(file_format: str, device_target: str) -> None:
     if file_format == "AIR" and device_target != "Ascend":
         raise UserError(f"--file_format: got AIR on {device_target}, and MindSpore writes AIR on Ascend only; "
                         "take MINDIR or ONNX here")
+    if file_format == "ONNX" and importlib.util.find_spec("onnx") is None:
+        raise UserError("--file_format: got ONNX, which takes the package onnx; pip install onnx onnxruntime")
 
 
-def load_model(given: Given) -> Tuple[nn.Cell, Network]:
-    """Return the model to export, an encoder or an encoder with its classifier, in inference mode, and its network.
+def load_model(given: Given) -> Tuple[Deployed, Signature]:
+    """Return the model to export, an encoder or an encoder with its classifier, in inference mode, and its signature.
 
     Raises:
         UserError: the checkpoints do not fit each other or the flags.
     """
     source = encoders.load(given["ckpt_simclr_encoder"], "ckpt_simclr_encoder")
-    given.adopt({**source.network.settings, "dataset_name": source.info["settings"]["dataset_name"]},
-                str(source.path))
-    encoder = build_encoder(source.network)
-    encoders.load_weights(encoder, source)
-    model = encoder
-    if given["ckpt_linear_classifier"]:
-        found = classifier.load(given["ckpt_linear_classifier"], "ckpt_linear_classifier", source,
-                                checkpoint.digest(source.path))
-        model = nn.SequentialCell(ImageClassifier(encoder, classifier.build(found)), nn.Softmax())
-    return model.set_train(False), source.network
+    given.adopt({**source.network.settings, "dataset_name": source.info["settings"]["dataset_name"]}, str(source.path))
+    return deployed(source, given["ckpt_linear_classifier"], "ckpt_linear_classifier", given["input"],
+                    given["batch_size"])
 
 
-def target_of(file_name: str, file_format: str, model: nn.Cell) -> Path:
+def target_of(file_name: str, file_format: str, model: nn.Cell, overwrite: bool) -> Path:
     """Return the file to write: ``file_name`` with the format's suffix.
 
     Raises:
-        UserError: that is a folder, or the model is too large for one file.
+        UserError: that is a folder, or a file that export.py has not written; the model is too large for one file.
     """
     suffix = SUFFIXES[file_format]
     name = file_name[:-len(suffix)] if file_name.endswith(suffix) else file_name
@@ -68,69 +62,99 @@ def target_of(file_name: str, file_format: str, model: nn.Cell) -> Path:
     if size > LARGEST:
         raise UserError(f"--file_format: the model has {size / 2**30:.1f} GB of parameters, and above 1 GB MindSpore "
                         "does not write one file; export a smaller encoder")
-    return Path(name + suffix)
+    target = Path(name + suffix)
+    there = next((file for file in (target, *_companions(target, file_format)) if os.path.lexists(file)), None)
+    if there and not overwrite and not _is_ours(target, file_format):
+        raise UserError(f"--file_name: {there} is there, and is no file of this version's export.py; name another, or "
+                        "add --overwrite True to replace it")
+    return target
 
 
-def random_images(count: int, side: int) -> np.ndarray:
-    """Return images to trace and to check the model with, uint8 (count, 3, side, side)."""
-    return np.random.default_rng(0).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+def _companions(target: Path, file_format: str) -> Tuple[Path, ...]:
+    return () if file_format == "ONNX" else (signature.beside(target),)
+
+
+def _is_ours(target: Path, file_format: str) -> bool:
+    try:
+        if file_format == "ONNX":
+            predicting.read_onnx_signature(target)
+        else:
+            signature.read_beside(target)
+    except UserError:
+        return False
+    return True
+
+
+def random_images(about: Signature) -> np.ndarray:
+    """Return images to trace and to check the model with, (batch_size, 3, side, side), as it takes them."""
+    images = np.random.default_rng(0).integers(0, 256, (about.batch_size, 3, about.side, about.side), dtype=np.uint8)
+    return images if about.dtype == UINT8 else images.astype(np.float32) / 255
 
 
 @contextmanager
-def written(model: nn.Cell, images: np.ndarray, file_format: str) -> Iterator[Path]:
-    """Write the model to a temporary file, which is there until the end of the block."""
+def written(model: Deployed, about: Signature, file_format: str) -> Iterator[Path]:
+    """Write the model with its signature to a temporary folder, which is there until the end of the block."""
     # MindSpore refuses paths with spaces and most other characters, so it writes to a plain one.
     with tempfile.TemporaryDirectory(prefix="simclr-export-") as folder:
         path = Path(folder) / f"model{SUFFIXES[file_format]}"
-        _write(path, model, images, file_format)
+        images = Tensor(random_images(about))
+        if file_format == "ONNX":
+            _write_onnx(path, model, images, about)
+        else:
+            ms.export(model, images, file_name=str(path), file_format=file_format)
+            signature.write_beside(path, about)
         yield path
 
 
-def put(file: Path, target: Path) -> None:
-    """Copy a written file to its place, whole or not at all.
+def _write_onnx(path: Path, model: Deployed, images: Tensor, about: Signature) -> None:
+    import onnx  # an extra: only those who export ONNX need it
+    if hasattr(ms, "onnx"):  # 2.7 has no such module, and 2.10 warns of the other way
+        outputs = ["features"] if about.classes is None else ["probabilities", "features"]
+        ms.onnx.export(model, images, file_name=str(path), input_names=["images"], output_names=outputs)
+    else:
+        ms.export(model, images, file_name=str(path), file_format="ONNX")
+    file = onnx.load(str(path))
+    onnx.helper.set_model_props(file, {signature.KEY: about.text()})
+    onnx.save(file, str(path))
+
+
+def put(file: Path, target: Path, file_format: str) -> None:
+    """Copy a written file to its place, whole or not at all, after what lies beside it.
 
     Raises:
         UserError: that cannot be written.
     """
     with writing("file_name", target, "a place that can be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(target) as place:
-            shutil.copyfile(file, place)
+        for source, place in zip((*_companions(file, file_format), file), (*_companions(target, file_format), target)):
+            with written_whole(place) as temporary:
+                shutil.copyfile(source, temporary)
 
 
-def _write(path: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:
-    if file_format == "ONNX" and hasattr(ms, "onnx"):  # 2.7 has no such module, and 2.10 warns of the other way
-        ms.onnx.export(model, Tensor(images), file_name=str(path), input_names=["images"], output_names=["output"])
-    else:
-        ms.export(model, Tensor(images), file_name=str(path), file_format=file_format)
-
-
-def run_file(path: Path, images: np.ndarray, file_format: str) -> np.ndarray:
-    """Run an exported MINDIR or ONNX file on ``images`` and return its output."""
-    if file_format == "MINDIR":
-        return nn.GraphCell(ms.load(str(path)))(Tensor(images)).asnumpy()
-    import onnxruntime  # an extra: only those who export ONNX need it
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
-
-
-def compare(file: Path, model: nn.Cell, images: np.ndarray, file_format: str) -> None:
+def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> None:
     """Compare what an exported file gives with what the live model gives, where the file can be run here.
 
     Raises:
         RuntimeError: they differ.
     """
     if is_dry_run():
-        logger.warning("warning: the %s file was not checked against the live model (a dry run computes nothing)",
-                       file_format)
+        logger.warning("warning: the %s file was not checked against the live model (a dry run computes nothing); "
+                       "export it once more on a device", file_format)
         return
-    if file_format == "AIR" or (file_format == "ONNX" and importlib.util.find_spec("onnxruntime") is None):
-        needed = "an offline model converted from it" if file_format == "AIR" else "pip install onnxruntime"
-        logger.warning("warning: the %s file was not checked against the live model (it takes %s)", file_format, needed)
+    if file_format == "AIR":
+        logger.warning("warning: the AIR file was not checked against the live model (it takes an offline model "
+                       "converted from it); compare a few images before you rely on it")
         return
-    live = model(Tensor(images)).asnumpy()
-    difference = float(np.abs(run_file(file, images, file_format) - live).max())
+    if file_format == "ONNX" and importlib.util.find_spec("onnxruntime") is None:
+        logger.warning("warning: the ONNX file was not checked against the live model; pip install onnxruntime, and "
+                       "export it once more")
+        return
+    images = random_images(about)
+    live = predicting.outputs_of(model, images)
+    found = predicting.opened(str(file), None).run(images)
+    difference = max(float(np.abs(of_file - of_model).max()) for of_file, of_model in zip(found, live))
     logger.info("largest difference to the live model on random images: %.3g", difference)
-    if not difference <= TOLERANCE * np.abs(live).max():
-        raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs: "
-                           f"they differ by up to {difference:.3g}")
+    for of_file, of_model in zip(found, live):
+        if not np.abs(of_file - of_model).max() <= TOLERANCE * np.abs(of_model).max():
+            raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs: "
+                               f"they differ by up to {difference:.3g}")

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
-from src.common.errors import UserError
+from src.common.errors import UserError, option
 from src.common.files import written_whole
 from src.common.logs import logger
 from src.resnet import ENCODERS
@@ -78,8 +78,8 @@ def _package(module: str, path: str, flag: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         name, other = ("torch", ".safetensors") if module == "torch" else ("safetensors", ".pth")
-        raise UserError(f"--{flag}: {path} needs the package {name}, which is not installed here; pip install {name}, "
-                        f"or take a {other} file") from None
+        raise UserError(f"{option(flag)}: {path} needs the package {name}, which is not installed here; pip install "
+                        f"{name}, or take a {other} file") from None
 
 
 def read(path: str, flag: str) -> Weights:
@@ -93,9 +93,9 @@ def read(path: str, flag: str) -> Weights:
         UserError: there is no such file, it holds no state dict, or the package that reads it is missing.
     """
     if not path.endswith((".safetensors", *PICKLES)):
-        raise UserError(f"--{flag}: got {path}, takes a file of PyTorch ({', '.join(PICKLES)}) or .safetensors")
+        raise UserError(f"{option(flag)}: got {path}, takes a file of PyTorch ({', '.join(PICKLES)}) or .safetensors")
     if not Path(path).is_file():
-        raise UserError(f"--{flag}: no file {path}; name one with PyTorch's weights")
+        raise UserError(f"{option(flag)}: no file {path}; name one with PyTorch's weights")
     return _read_safetensors(path, flag) if path.endswith(".safetensors") else _read_pickle(path, flag)
 
 
@@ -108,7 +108,7 @@ def told_settings(path: str, flag: str) -> Dict[str, Any]:
 
 
 def _not_float32(path: str, flag: str, name: str, dtype: str) -> UserError:
-    return UserError(f"--{flag}: {path}: {name} is {dtype}, takes float32; save the weights as float32 first")
+    return UserError(f"{option(flag)}: {path}: {name} is {dtype}, takes float32; save the weights as float32 first")
 
 
 def _read_safetensors(path: str, flag: str) -> Weights:
@@ -122,7 +122,8 @@ def _read_safetensors(path: str, flag: str) -> Weights:
         raise _not_float32(path, flag, name, "of a type that NumPy does not have") from None
     except (safetensors.SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--{flag}: {path} is not a safetensors file ({reason}); copy or download it again") from None
+        raise UserError(f"{option(flag)}: {path} is not a safetensors file ({reason}); copy or download it "
+                        "again") from None
     return weights
 
 
@@ -134,8 +135,8 @@ def _read_pickle(path: str, flag: str) -> Weights:
         lines = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
         reason = lines[0].split(". ")[0] if lines else type(error).__name__
         hint = " (a checkpoint of this project goes to a target for PyTorch)" if path.endswith(".ckpt") else ""
-        raise UserError(f"--{flag}: {path} is no file of tensors alone that PyTorch can read ({reason}); save the "
-                        f"state dict: torch.save(model.state_dict(), ...){hint}") from None
+        raise UserError(f"{option(flag)}: {path} is no file of tensors alone that PyTorch can read ({reason}); save "
+                        f"the state dict: torch.save(model.state_dict(), ...){hint}") from None
     while inner := next((key for key in NESTED if isinstance(entries, Mapping)
                          and isinstance(entries.get(key), Mapping)), None):
         beside = [key for key in entries if key != inner]
@@ -144,8 +145,8 @@ def _read_pickle(path: str, flag: str) -> Weights:
         entries = entries[inner]
     if not isinstance(entries, Mapping) or not entries or not all(map(torch.is_tensor, entries.values())):
         what = _first(entries) if isinstance(entries, Mapping) and entries else type(entries).__name__
-        raise UserError(f"--{flag}: {path} holds no state dict of tensors, alone or under {' or '.join(NESTED)}, but "
-                        f"{what}; save it with torch.save(model.state_dict(), ...)")
+        raise UserError(f"{option(flag)}: {path} holds no state dict of tensors, alone or under {' or '.join(NESTED)}, "
+                        f"but {what}; save it with torch.save(model.state_dict(), ...)")
     weights = {}
     for name, tensor in entries.items():
         try:

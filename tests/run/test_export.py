@@ -21,6 +21,11 @@ def same_accuracy(probabilities, run):
     assert (probabilities.argmax(1) == TEST_LABELS).mean() == pytest.approx(record["accuracy"])
 
 
+def same_features(features, run):
+    (cached,) = (run / "features").glob("test-*.npy")
+    assert np.allclose(features, np.load(cached), atol=1e-5)
+
+
 def exported(start, finished, folder, *more):
     """Export the classifier, check what is said, and return the file."""
     folder = folder / "mödels + more"
@@ -28,29 +33,58 @@ def exported(start, finished, folder, *more):
     out = done(result)
     assert result.stderr == ""
     assert re.search(r"^largest difference to the live model on random images: \S+$", out, re.M)
-    (file,) = folder.iterdir()
-    return file
+    return next(file for file in folder.iterdir() if file.suffix != ".json")
 
 
 def test_a_mindir_file_gives_the_probabilities(finished, tmp_path):
     file = exported(start_script, finished, tmp_path)
     file = file.rename(tmp_path / "classifier.mindir")  # MindSpore does not read from a folder of such a name either
-    same_accuracy(ms.nn.GraphCell(ms.load(str(file)))(ms.Tensor(IMAGES)).asnumpy(), finished / "run")
+    probabilities, features = ms.nn.GraphCell(ms.load(str(file)))(ms.Tensor(IMAGES))
+    same_accuracy(probabilities.asnumpy(), finished / "run")
+    same_features(features.asnumpy(), finished / "run")
 
 
 def test_an_onnx_file_gives_the_probabilities(finished, tmp_path):
     file = exported(call_script, finished, tmp_path, "--file_format", "ONNX")
     assert file.name == "classifier.onnx"
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    same_accuracy(session.run(None, {session.get_inputs()[0].name: IMAGES})[0], finished / "run")
+    probabilities, features = session.run(None, {session.get_inputs()[0].name: IMAGES})
+    same_accuracy(probabilities, finished / "run")
+    same_features(features, finished / "run")
+
+
+def test_float_images_from_0_to_1_give_the_same(finished, tmp_path):
+    file = exported(call_script, finished, tmp_path, "--file_format", "ONNX", "--input", "float32")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    probabilities, features = session.run(None, {"images": IMAGES.astype(np.float32) / 255})
+    same_accuracy(probabilities, finished / "run")
+    same_features(features, finished / "run")
 
 
 def test_exported_encoder_gives_the_features(finished, tmp_path, trace):
     done(call_script(*ENCODER, "--file_name", tmp_path / "encoder.mindir", cwd=finished))
     trace.check(tmp_path)
     features = ms.nn.GraphCell(ms.load(str(tmp_path / "encoder.mindir")))(ms.Tensor(IMAGES)).asnumpy()
-    (cached,) = (finished / "run" / "features").glob("test-*.npy")
-    assert np.allclose(features, np.load(cached), atol=1e-5)
+    same_features(features, finished / "run")
+
+
+@pytest.mark.parametrize("file_format, suffix", [("MINDIR", ".mindir"), ("ONNX", ".onnx")])
+def test_only_its_own_files_are_replaced(finished, tmp_path, file_format, suffix):
+    command = (*ENCODER, "--file_format", file_format, "--file_name", tmp_path / "encoder")
+    target = tmp_path / f"encoder{suffix}"
+    target.write_bytes(b"mine")
+    refused(call_script(*command, cwd=finished), f"--file_name: .*encoder{suffix} is there, and is no file of this")
+    assert target.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [target]
+    done(call_script(*command, "--overwrite", cwd=finished))
+    assert target.read_bytes() != b"mine"
+    done(call_script(*command, cwd=finished))  # its own: no question
+
+
+def test_a_file_beside_a_mindir_is_not_replaced_either(finished, tmp_path):
+    (tmp_path / "encoder.mindir.json").write_text("{}")
+    refused(call_script(*ENCODER, "--file_name", tmp_path / "encoder", cwd=finished),
+            "--file_name: .*encoder.mindir.json is there, and is no file of this")
+    assert (tmp_path / "encoder.mindir.json").read_text() == "{}" and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("flags, message", [

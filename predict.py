@@ -1,0 +1,85 @@
+"""Classify images with an exported model or a checkpoint, or take their features.
+
+    python predict.py outputs/simclr.onnx cat.jpg holidays/
+    python predict.py outputs cat.jpg --neighbours holidays --picture similar.png
+    python predict.py outputs/simclr.onnx holidays --features holidays.npz
+"""
+import argparse
+import sys
+from pathlib import Path
+from typing import List
+
+from src.common.errors import SomeFailedError, UserError
+from src.common.logs import log_to_console, logger, status_of
+from src.settings.parsing import Parser
+
+
+def parsed() -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("model", metavar="MODEL", help="an ONNX or MINDIR file of export.py, the checkpoint of an "
+                        "encoder, or the folder of a run")
+    parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="JPEG and PNG files, or folders with some")
+    parser.add_argument("--classifier", metavar="FILE", help="checkpoint of linear_eval.py or finetune.py for a "
+                        "checkpoint; by default the one in the same run")
+    parser.add_argument("--json", action="store_true", help="print an object for every image, one a line")
+    parser.add_argument("--features", metavar="FILE", type=Path, help="write the features to a .npz or .csv file "
+                        "instead, with file names, and with labels where the images are in folders of FOLDER")
+    parser.add_argument("--neighbours", metavar="FOLDER", help="add the most similar images of a folder")
+    parser.add_argument("--picture", metavar="FILE", type=Path, help="draw the first 50 answers as a PNG file too")
+    parser.add_argument("--device_target", choices=("Ascend", "GPU", "CPU"), help="for anything but ONNX; by default "
+                        "Ascend where one is present, else CPU")
+    options = parser.parse_args()
+    if options.features and (options.json or options.neighbours or options.picture):
+        raise UserError("--features: writes a file instead of answers; leave --json, --neighbours and --picture out")
+    if options.features and options.features.suffix not in (".npz", ".csv"):
+        raise UserError(f"--features: got {options.features}, takes a file that ends in .npz or .csv")
+    if options.picture and options.picture.suffix != ".png":
+        raise UserError(f"--picture: got {options.picture}, takes a file that ends in .png")
+    return options
+
+
+def main() -> None:
+    log_to_console(sys.stderr)  # standard output is for the answers
+    options = parsed()
+
+    from src.tasks import answers, predicting
+
+    images = predicting.images_of(options.images)
+    if predicting.needs_mindspore(options.model):
+        from src.distributed import environment
+        environment.prepare(options.device_target, 0)
+    model = predicting.opened(options.model, options.classifier)
+    classes = model.signature.classes
+    if not classes and not options.features and not options.neighbours:
+        raise UserError(f"MODEL: {options.model} is an encoder without a classifier; add --features or --neighbours, "
+                        "or evaluate it first (linear_eval.py)")
+    failed: List[UserError] = []
+
+    def fails(error: UserError) -> None:
+        logger.warning("%s", error)
+        failed.append(error)
+
+    if options.features:
+        shape = answers.write_features(options.features, predicting.answers(model, images, fails))
+        logger.info("%s: of %d images %d features each", options.features, *shape)
+    else:
+        neighbours = None
+        if options.neighbours:
+            bank = predicting.images_of([options.neighbours])
+            neighbours = answers.Neighbours(predicting.answers(model, bank, fails))
+        widths = max(len(str(image.file)) for image in images), max(map(len, classes or [""]))
+        shown = []
+        for answer in predicting.answers(model, images, fails):
+            words = answers.told(answer, model.signature, neighbours)
+            sys.stdout.write(answers.as_json(answer, words) if options.json else
+                             answers.as_text(answer, words, *widths))
+            shown += [(answer, words)] * (len(shown) < answers.ROWS)
+        if options.picture and shown:
+            answers.write_picture(options.picture, shown, model.signature)
+            logger.info("%s: a picture of %d images", options.picture, len(shown))
+    if failed:
+        raise SomeFailedError(f"{len(failed)} images could not be read; they are named above, and the others are done")
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))

@@ -1,0 +1,97 @@
+"""Images of any kind that people have, brought to the side that a network takes: what predict.py reads.
+
+Training reads the images of its data set by MindSpore, quickly; here they are read by Pillow alone, one at a time, and
+whatever a camera, a scanner or a drawing program writes is understood. The pixels are the same, but for rounding.
+"""
+import os
+from pathlib import Path
+from typing import Iterator, Tuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from src.common.errors import UserError
+from src.common.files import reading, reason_of
+
+FORMATS = ("JPEG", "PNG")
+SUFFIXES = (".jpg", ".jpeg", ".png")
+MOST_PIXELS = 100_000_000  # of an image: 300 MB when it is decoded
+ORIENTATION = 0x0112  # the EXIF tag
+PAPER = "white"  # behind what is transparent
+
+
+def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
+    """Return the middle of an image, uint8 (side, side, 3).
+
+    An image that lies on its side by its EXIF data is set upright; what is transparent is laid on white. Its shorter
+    edge is brought to ``shorter_edge`` by linear interpolation between neighbouring pixels, as MindSpore's
+    ``vision.Resize`` does it, also where it is made smaller.
+
+    Raises:
+        UserError: it cannot be read, is no JPEG or PNG image, is damaged, or has more than ``MOST_PIXELS``.
+    """
+    with reading(file), file.open("rb") as stream:
+        try:
+            image = Image.open(stream, formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise _too_large(file) from None
+        except (OSError, SyntaxError, ValueError):
+            raise UserError(f"{file}: is no JPEG or PNG image; convert it, or leave it out") from None
+        if image.width * image.height > MOST_PIXELS:
+            raise _too_large(file)
+        try:
+            image.load()
+            turned = image.getexif().get(ORIENTATION, 1) != 1
+            upright = in_colour(ImageOps.exif_transpose(image) if turned else image)
+        except (OSError, SyntaxError, ValueError, IndexError, TypeError) as error:
+            raise UserError(f"{file}: cannot be decoded ({reason_of(error)}); the file is truncated or damaged, so "
+                            "copy it again or leave it out") from None
+    return np.asarray(_middle(upright, shorter_edge, side))
+
+
+def _too_large(file: Path) -> UserError:
+    return UserError(f"{file}: has more than {MOST_PIXELS // 10**6} million pixels; make it smaller, or leave it out")
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """Return an image of any mode in red, green and blue of 8 bits."""
+    if image.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would cut off at 255
+        grey = np.asarray(image, np.float64) / 257
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, PAPER)
+        return Image.alpha_composite(paper, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _middle(image: Image.Image, shorter_edge: int, side: int) -> Image.Image:
+    width, height = image.size
+    shorter = min(width, height)
+    if width == height == shorter_edge == side:
+        return image
+    new = shorter_edge * width // shorter, shorter_edge * height // shorter
+    across, down = width / new[0], height / new[1]
+    left, top = ((edge - side) // 2 for edge in new)
+    # Pillow's resize would smooth what it makes smaller, which the network has not seen. And of a long thin image only
+    # the middle is ever made.
+    return image.transform((side, side), Image.Transform.AFFINE, (across, 0, left * across, 0, down, top * down),
+                           Image.Resampling.BILINEAR)
+
+
+def images_in(folder: Path) -> Iterator[Tuple[Path, bool]]:
+    """Yield the files in ``folder`` and below it, in order, and whether their names are those of images.
+
+    Links are followed, but into no folder twice; names that begin with a dot are left out.
+    """
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(place, name), name.lower().endswith(SUFFIXES)

@@ -1,0 +1,149 @@
+"""What predict.py makes of a model's answers: lines of a table or of JSON, a file of features, a picture."""
+import csv
+import json
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from src.common.errors import UserError, printable
+from src.common.files import writing, written_whole
+from src.data.any_image import read_image
+from src.evaluation.knn import unit_rows
+from src.run.signature import Signature
+from src.tasks.predicting import Answer, Found
+
+TOP = 3      # classes that are told
+NEAREST = 5  # images that are told
+TILE, GAP, TEXT = 96, 8, 12  # pixels, on a picture: an image, what is between two, letters
+ROWS = 50    # of a picture
+
+
+class Told(NamedTuple):
+    """An answer in words: the likely classes with their probabilities, and the nearest images with their cosines."""
+
+    classes: List[Tuple[str, float]]
+    nearest: List[Tuple[Found, float]]
+
+
+class Neighbours:
+    """The images of a folder with their features, to find those that lie next to others.
+
+    Args:
+        answers: of a model, for the images of the folder.
+    """
+
+    def __init__(self, answers: Iterable[Answer]):
+        kept = [(answer.found, answer.features) for answer in answers]  # without the pixels
+        if not kept:
+            raise UserError("--neighbours: none of the images there can be read; name another folder")
+        self.images = [found for found, _ in kept]
+        self.places = [found.file.resolve() for found in self.images]
+        self.rows = unit_rows(np.stack([features for _, features in kept]))
+
+    def of(self, answer: Answer) -> List[Tuple[Found, float]]:
+        """Return the nearest, by the cosine of the features; the image itself does not count."""
+        cosines = self.rows @ unit_rows(answer.features[None])[0]
+        own = answer.found.file.resolve()
+        nearest = (number for number in np.argsort(-cosines, kind="stable")[:NEAREST + 1] if self.places[number] != own)
+        return [(self.images[number], float(cosines[number])) for number in nearest][:NEAREST]
+
+
+def told(answer: Answer, about: Signature, neighbours: Optional[Neighbours]) -> Told:
+    """Put an answer into words."""
+    classes = []
+    if answer.probabilities is not None:
+        names = [*about.classes, *(f"class {number}" for number in range(len(about.classes),
+                                                                         len(answer.probabilities)))]
+        likely = np.argsort(-answer.probabilities, kind="stable")[:TOP]
+        classes = [(names[number], float(answer.probabilities[number])) for number in likely]
+    return Told(classes, neighbours.of(answer) if neighbours else [])
+
+
+def as_text(answer: Answer, words: Told, file_width: int, class_width: int) -> str:
+    """Return the lines of a table: the image with its classes, and below it its neighbours."""
+    classes = "".join(f"  {printable(name):<{class_width}} {100 * share:5.1f} %" for name, share in words.classes)
+    lines = [f"{printable(str(answer.found.file)):<{file_width}}{classes}".rstrip()]
+    lines += [f"    {cosine:6.3f}  {printable(str(image.file))}" for image, cosine in words.nearest]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(answer: Answer, words: Told) -> str:
+    """Return an object on a line."""
+    found: Dict[str, Any] = {"file": str(answer.found.file)}
+    if words.classes:
+        found["classes"] = [{"class": name, "probability": round(share, 6)} for name, share in words.classes]
+    if words.nearest:
+        found["neighbours"] = [{"file": str(image.file), "cosine": round(cosine, 6)} for image, cosine in words.nearest]
+    return json.dumps(found) + "\n"
+
+
+def write_features(path: Path, answers: Iterable[Answer]) -> Tuple[int, ...]:
+    """Write the features with file names, and with labels where folders are classes, as .npz or .csv, whole.
+
+    Returns:
+        their shape, (images, features).
+
+    Raises:
+        UserError: the file cannot be written, or there is nothing to write.
+    """
+    kept = [(answer.found, answer.features) for answer in answers]  # without the pixels
+    if not kept:
+        raise UserError("IMAGE: none of the images can be read, so no features are written; name others")
+    files, labels = [str(found.file) for found, _ in kept], [found.label for found, _ in kept]
+    features = np.stack([features for _, features in kept])
+    with writing("features", path, "a file that can be written"), written_whole(path) as temporary:
+        if path.suffix == ".npz":
+            with temporary.open("wb") as stream:
+                np.savez(stream, features=features, files=np.array(files),
+                         **({"labels": np.array(labels)} if any(labels) else {}))
+        else:
+            with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text:
+                rows, has_labels = csv.writer(text, lineterminator="\n"), any(labels)
+                rows.writerow(["file", *["label"] * has_labels, *(f"f{place}" for place in range(features.shape[1]))])
+                rows.writerows([file, *[label] * has_labels, *(f"{value:.9g}" for value in row)]
+                               for file, label, row in zip(files, labels, features))
+    return features.shape
+
+
+def write_picture(path: Path, answers: Sequence[Tuple[Answer, Told]], about: Signature) -> None:
+    """Draw images as the network has seen them with what it says of them, and their neighbours, as a PNG file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    font = ImageFont.load_default(TEXT)
+    across = 1 + max(len(words.nearest) for _, words in answers)
+    has_classes = any(words.classes for _, words in answers)
+    width = (TILE + GAP) * across + 2 * TILE * has_classes + GAP
+    whole = Image.new("RGB", (width, (TILE + 2 * TEXT) * len(answers) + GAP), "white")
+    pen = ImageDraw.Draw(whole)
+
+    def place(pixels: np.ndarray, left: int, top: int, text: str) -> None:
+        tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
+        whole.paste(tile, (left, top))
+        pen.text((left, top + TILE + 1), _fitted(text, font, TILE), "black", font)
+
+    for row, (answer, words) in enumerate(answers):
+        left, top = GAP, GAP + row * (TILE + 2 * TEXT)
+        place(answer.pixels, left, top, answer.found.file.name)
+        left += TILE + GAP
+        for line, (name, share) in enumerate(words.classes):
+            text = _fitted(f"{100 * share:.1f} %  {name}", font, 2 * TILE - GAP)
+            pen.text((left, top + TILE // 4 + line * (TEXT + 6)), text, "black" if line == 0 else "dimgray", font)
+        left += 2 * TILE * has_classes
+        for image, cosine in words.nearest:
+            seen = read_image(image.file, about.shorter_edge, about.side)
+            place(seen, left, top, f"{cosine:.2f}  {image.label or image.file.name}")
+            left += TILE + GAP
+    with writing("picture", path, "a file that can be written"), written_whole(path) as temporary:
+        whole.save(temporary, "PNG", optimize=True)
+
+
+def _fitted(text: str, font: Any, width: int) -> str:
+    """Return as much of a text as has room, in characters that can be drawn."""
+    text = printable(text)
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text

@@ -1,0 +1,61 @@
+"""A network as it is used: the encoder, alone or with its classifier, from their checkpoints."""
+from typing import Optional, Tuple
+
+from mindspore import nn, ops
+
+from src.dataset import DATA_SETS
+from src.evaluation import classifier
+from src.resnet import ResNet, build_encoder
+from src.run import checkpoint
+from src.run.checkpoint import Checkpoint
+from src.run.signature import FLOAT32, Signature
+from src.simclr_model import LinearClassifier
+from src.tasks import encoders
+
+
+class Deployed(nn.Cell):
+    """Images (batch, 3, side, side) -> features (batch, features), or class probabilities and features.
+
+    Images of ``FLOAT32`` are from 0 to 1, where those of ``UINT8`` are from 0 to 255.
+    """
+
+    def __init__(self, encoder: ResNet, linear: Optional[LinearClassifier], dtype: str):
+        super().__init__(auto_prefix=False)
+        self.encoder = encoder
+        self.linear = linear
+        self.softmax = nn.Softmax()
+        self.unit = 255.0 if dtype == FLOAT32 else None
+
+    def construct(self, images):
+        if self.unit:
+            images = images * self.unit
+        features = self.encoder(images)
+        if self.linear is None:
+            return features
+        # MindSpore 2.10 writes no ONNX of an output that something else is computed from. The features are means of
+        # what a ReLU gave, so another one changes nothing.
+        return self.softmax(self.linear(features)), ops.relu(features)
+
+
+def deployed(source: Checkpoint, linear_checkpoint: Optional[str], flag: str, dtype: str, batch_size: int
+             ) -> Tuple[Deployed, Signature]:
+    """Return a network in inference mode, and its signature.
+
+    Args:
+        source: the encoder.
+        linear_checkpoint: of the classifier; None for the encoder alone.
+        flag: the flag that gave it, for error messages.
+        dtype, batch_size: of the images, as in ``Signature``.
+
+    Raises:
+        UserError: the checkpoints do not fit each other.
+    """
+    encoder = build_encoder(source.network)
+    encoders.load_weights(encoder, source)
+    linear, classes, name = None, None, source.info["settings"]["dataset_name"]
+    if linear_checkpoint:
+        found = classifier.load(linear_checkpoint, flag, source, checkpoint.digest(source.path))
+        linear, classes, name = classifier.build(found), tuple(found.info["classes"]), found.info["dataset_name"]
+    side = source.network.image_size
+    return Deployed(encoder, linear, dtype).set_train(False), Signature(
+        dtype, side, DATA_SETS[name].shorter_edge(side), batch_size, encoder.features, classes, name)

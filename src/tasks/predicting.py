@@ -1,0 +1,227 @@
+"""Opening a model of any form, and giving it images; for an ONNX file without MindSpore, which takes long to import."""
+import os
+import warnings
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from PIL import Image
+
+from src.common.errors import UserError, printable
+from src.common.files import reason_of
+from src.common.logs import logger
+from src.data.any_image import SUFFIXES, images_in, read_image
+from src.run import signature
+from src.run.layout import FineTuned, Layout
+from src.run.signature import FLOAT32, UINT8, Signature
+
+BATCH = 64   # images in a call of a checkpoint's network
+AHEAD = 128  # images that are read before their turn comes
+ONNX, MINDIR = ".onnx", ".mindir"
+
+
+class Model(NamedTuple):
+    """What answers. ``run`` turns a batch of images, as ``signature`` says, into (features,) or (probabilities,
+    features), a row for each."""
+
+    signature: Signature
+    run: Callable[[np.ndarray], Tuple[np.ndarray, ...]]
+
+
+class Found(NamedTuple):
+    """The file of an image, and the class that its folder stands for where there is one."""
+
+    file: Path
+    label: str = ""
+
+
+class Answer(NamedTuple):
+    """What a model gives for an image, which it has seen as ``pixels``, uint8 (side, side, 3).
+
+    ``features`` (features,); ``probabilities`` (classes,), or None from an encoder alone.
+    """
+
+    found: Found
+    pixels: np.ndarray
+    features: np.ndarray
+    probabilities: Optional[np.ndarray]
+
+
+def needs_mindspore(model: str) -> bool:
+    return not model.endswith(ONNX)
+
+
+def opened(model: str, classifier: Optional[str]) -> Model:
+    """Open an exported model, or a checkpoint with its classifier where there is one.
+
+    Args:
+        model: an ONNX or MINDIR file of export.py, or the checkpoint of an encoder, or a run's folder.
+        classifier: its checkpoint; by default the one that lies in the same run.
+
+    Raises:
+        UserError: there is no such file, or it is damaged or something else.
+    """
+    path = Path(model)
+    if not path.exists():
+        raise UserError(f"MODEL: {model} is not there; name an ONNX or MINDIR file of export.py, a checkpoint, or the "
+                        "folder of a run")
+    exported = {ONNX: _onnx, MINDIR: _mindir}.get(path.suffix)
+    if exported is None:
+        return _of_checkpoint(path, classifier)
+    if classifier:
+        raise UserError(f"--classifier: got {classifier} for {model}, which has its own or none; leave it out")
+    return exported(path)
+
+
+def _onnx(path: Path) -> Model:
+    session = _session(path)
+    about = _signature_in(session, path)
+    (images,) = session.get_inputs()
+    if images.shape != [about.batch_size, 3, about.side, about.side]:
+        raise UserError(f"MODEL: {path} takes images {printable(str(images.shape))}, and says otherwise; "
+                        f"{signature.AGAIN}")
+    return Model(about, lambda batch: tuple(session.run(None, {images.name: batch})))
+
+
+def read_onnx_signature(path: Path) -> Signature:
+    """Return what an ONNX file says of itself.
+
+    Raises:
+        UserError: it is no such file, or says nothing.
+    """
+    return _signature_in(_session(path), path)
+
+
+def _session(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"MODEL: {path} needs the package onnxruntime, which is not installed here; pip install "
+                        "onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a dozen kinds, which share no class
+        raise UserError(f"MODEL: {path} is no ONNX file that onnxruntime can run ({printable(reason_of(error))}); "
+                        f"{signature.AGAIN}") from None
+
+
+def _signature_in(session: Any, path: Path) -> Signature:
+    told = session.get_modelmeta().custom_metadata_map.get(signature.KEY)
+    if told is None or len(session.get_inputs()) != 1:
+        raise UserError(f"MODEL: {path} does not say how it takes images: something else has written it, or an earlier "
+                        f"version; {signature.AGAIN}")
+    return Signature.of(told, f"MODEL: {path}")
+
+
+def _mindir(path: Path) -> Model:
+    about = signature.read_beside(path)
+    import mindspore as ms
+    try:
+        cell = ms.nn.GraphCell(ms.load(str(path)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"MODEL: {path} is no MINDIR file that MindSpore can run ({reason_of(error)}); "
+                        f"{signature.AGAIN}") from None
+    return Model(about, lambda batch: outputs_of(cell, batch))
+
+
+def _of_checkpoint(path: Path, classifier: Optional[str]) -> Model:
+    from src.tasks import encoders
+    from src.tasks.deployed import deployed
+    linear = classifier or _classifier_beside(path)
+    cell, about = deployed(encoders.load(str(path), "MODEL"), linear, "classifier", UINT8, BATCH)
+    return Model(about, lambda batch: outputs_of(cell, batch))
+
+
+def _classifier_beside(path: Path) -> Optional[str]:
+    """Return the classifier that lies where linear_eval.py or finetune.py puts the one of the checkpoint ``path``."""
+    folder = path if path.is_dir() else path.parent
+    places = (Layout(folder).classifiers.latest, Layout(folder.parent).classifiers.latest, FineTuned(folder).classifier)
+    return next((str(place) for place in places if place.exists()), None)
+
+
+def outputs_of(cell: Any, images: np.ndarray) -> Tuple[np.ndarray, ...]:
+    """Return what a network of MindSpore gives for a batch of images, one output or several, as arrays."""
+    from mindspore import Tensor
+    outputs = cell(Tensor(images))
+    return tuple(output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+
+def images_of(arguments: Sequence[str]) -> List[Found]:
+    """Return the images that are named: files as they are, and those of folders, by name.
+
+    Raises:
+        UserError: one is not there, or a folder has none.
+    """
+    found: List[Found] = []
+    for argument in arguments:
+        path = Path(argument)
+        if not path.is_dir():
+            if not path.exists():
+                raise UserError(f"IMAGE: {argument} is not there; name an image, or a folder with images in it")
+            found.append(Found(path))
+            continue
+        files = list(images_in(path))
+        images = [file for file, is_image in files if is_image]
+        if not images:
+            raise UserError(f"IMAGE: {argument} has no {', '.join(SUFFIXES)} files; name a folder that has some")
+        if len(images) < len(files):
+            other = next(file for file, is_image in files if not is_image)
+            logger.warning("warning: %s has %d files that are no %s and are left out, such as %s; convert them if they "
+                           "are images", printable(argument), len(files) - len(images), ", ".join(SUFFIXES),
+                           printable(other.name))
+        found += [Found(file, *file.relative_to(path).parts[:-1][:1]) for file in images]
+    return found
+
+
+def answers(model: Model, images: Iterable[Found], fails: Callable[[UserError], None]) -> Iterator[Answer]:
+    """Yield what ``model`` gives for ``images``, in order; those that cannot be read are left out and told ``fails``.
+
+    Raises:
+        UserError: the model does not give what its signature says.
+    """
+    about = model.signature
+    batch: List[Tuple[Found, np.ndarray]] = []
+    for found, future in _read_ahead(images, about):
+        try:
+            batch.append((found, future.result()))
+        except UserError as error:
+            fails(error)
+        if len(batch) == about.batch_size:
+            yield from _answered(model, batch)
+            batch = []
+    if batch:
+        yield from _answered(model, batch)
+
+
+def _read_ahead(images: Iterable[Found], about: Signature) -> "Iterator[Tuple[Found, Future[np.ndarray]]]":
+    """Yield images in order while all cores read those that come next."""
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # read_image has a limit of its own
+    rest, waiting = iter(images), deque()  # type: Iterator[Found], Deque[Tuple[Found, Future[np.ndarray]]]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        def begin(count: int) -> None:
+            for found in islice(rest, count):
+                waiting.append((found, pool.submit(read_image, found.file, about.shorter_edge, about.side)))
+
+        begin(AHEAD)
+        while waiting:
+            yield waiting.popleft()
+            begin(1)
+
+
+def _answered(model: Model, batch: List[Tuple[Found, np.ndarray]]) -> Iterator[Answer]:
+    about = model.signature
+    pixels = np.stack([image for _, image in batch])
+    images = np.zeros((about.batch_size, 3, about.side, about.side), np.uint8)
+    images[:len(batch)] = pixels.transpose(0, 3, 1, 2)
+    *first, features = model.run(images.astype(np.float32) / 255 if about.dtype == FLOAT32 else images)
+    expected = (about.batch_size, about.features)
+    if features.shape != expected or len(first) != (about.classes is not None) or any(
+            output.ndim != 2 or output.shape[1] < len(about.classes) for output in first):
+        raise UserError(f"MODEL: gives other outputs than it says of itself ({expected} features); {signature.AGAIN}")
+    for row, (found, image) in enumerate(batch):
+        yield Answer(found, image, features[row], first[0][row] if first else None)

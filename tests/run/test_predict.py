@@ -1,0 +1,238 @@
+"""predict.py: every form of a model gives the answers of the evaluation, for whatever images people have."""
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from helpers import ROOT, TEST_LABELS, call_script, done, of_kind, refused, start_script
+from PIL import Image
+
+from src.data.shapes import draw
+from src.run import records
+
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PIXELS = draw(37, 9).pixels  # the test images
+ENCODER = ("--ckpt_simclr_encoder", "run/checkpoint/latest")
+CLASSIFIER = ("--ckpt_linear_classifier", "run/linear_classifier/latest")
+
+
+@pytest.fixture(scope="module")
+def models(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name, *more in (("classifier.onnx", *CLASSIFIER, "--file_format", "ONNX", "--batch_size", "5"),
+                        ("float.onnx", *CLASSIFIER, "--file_format", "ONNX", "--input", "float32"),
+                        ("classifier.mindir", *CLASSIFIER, "--batch_size", "37"),
+                        ("encoder.onnx", "--file_format", "ONNX", "--batch_size", "64")):
+        done(call_script("export.py", *ENCODER, *more, "--file_name", folder / name, cwd=finished))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """The test images as PNG files, in a folder for every class."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, (pixels, label) in enumerate(zip(PIXELS, TEST_LABELS)):
+        (folder / NAMES[label]).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / NAMES[label] / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features(finished):
+    (cached,) = (finished / "run" / "features").glob("test-*.npy")
+    return np.load(cached)
+
+
+def number_of(name):
+    return int(name.rpartition("/")[2].partition(".")[0])
+
+
+def objects(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("model", ["classifier.onnx", "float.onnx", "classifier.mindir", "the run", "a checkpoint"])
+def test_every_form_has_the_accuracy_of_the_evaluation(finished, models, images, model):
+    run = finished / "run"
+    command = {"the run": [run], "a checkpoint": [run / "checkpoint" / "latest", "--classifier",
+                                                  run / "linear_classifier"]}.get(model, [models / model])
+    result = call_script("predict.py", *command, "--json", images, cwd=ROOT)
+    found = objects(done(result))
+    assert len(found) == 37 and all(len(answer["classes"]) == 3 for answer in found)
+    right = [answer["classes"][0]["class"] == answer["file"].split("/")[-2] for answer in found]
+    (record,) = of_kind(records.LINEAR_EVAL, run)
+    assert np.mean(right) == pytest.approx(record["accuracy"])
+
+
+def test_the_table(models, images):
+    """As a process, and with images that have nothing to do with the data set."""
+    photo = images.parent / "phöto of\nme.jpg"
+    Image.fromarray(PIXELS[0]).resize((640, 480)).convert("CMYK").save(photo)
+    result = start_script("predict.py", models / "classifier.onnx", photo, images / "cat" / "03.png", cwd=ROOT)
+    lines = done(result).splitlines()
+    assert result.stderr == "" and len(lines) == 2
+    assert lines[0].split("  ")[0].endswith("phöto of\\nme.jpg") and "\\n" in lines[0]
+    for line in lines:
+        assert line.count(" %") == 3
+    session = onnxruntime.InferenceSession(str(models / "classifier.onnx"), providers=["CPUExecutionProvider"])
+    batch = np.repeat(PIXELS[3].transpose(2, 0, 1)[None], 5, 0)
+    probabilities = session.run(None, {"images": batch})[0][0]
+    best = int(probabilities.argmax())
+    assert f"03.png  {NAMES[best]}" in lines[1] and f"{100 * probabilities[best]:.1f} %" in lines[1]
+
+
+def test_onnx_takes_neither_mindspore_nor_anything_slow(models, images):
+    code = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+slow = {"mindspore", "torch", "sklearn", "scipy", "bokeh", "pandas", "jinja2", "onnx", "tqdm.auto"} & sys.modules.keys()
+assert not slow, slow
+"""
+    subprocess.run([sys.executable, "-c", code, "predict.py", models / "classifier.onnx", images / "cat"], cwd=ROOT,
+                   check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.mark.parametrize("model", ["encoder.onnx", "classifier.onnx"])
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_features_with_names_and_labels(models, images, features, tmp_path, model, suffix):
+    file = tmp_path / f"features{suffix}"
+    result = call_script("predict.py", models / model, images, "--features", file, cwd=ROOT)
+    assert done(result) == ""  # what is said is no answer
+    if suffix == ".npz":
+        with np.load(file) as table:
+            names, labels, rows = table["files"], table["labels"], table["features"]
+    else:
+        with file.open(newline="") as stream:
+            header, *lines = csv.reader(stream)
+        assert header[:3] == ["file", "label", "f0"]
+        names, labels, rows = zip(*((line[0], line[1], np.array(line[2:], np.float32)) for line in lines))
+    numbers = [number_of(name) for name in names]
+    assert sorted(numbers) == list(range(37))
+    assert list(labels) == [NAMES[TEST_LABELS[number]] for number in numbers]
+    assert np.allclose(np.stack(rows), features[numbers], atol=1e-5)
+
+
+def test_features_of_images_without_folders_have_no_labels(models, images, tmp_path):
+    done(call_script("predict.py", models / "encoder.onnx", images / "cat", "--features", tmp_path / "f.npz", cwd=ROOT))
+    with np.load(tmp_path / "f.npz") as table:
+        assert set(table) == {"files", "features"}
+
+
+def test_neighbours_are_the_nearest_and_not_the_image_itself(models, images, features, tmp_path):
+    asked = images / "dog" / "05.png"
+    result = call_script("predict.py", models / "encoder.onnx", asked, "--json", "--neighbours", images, "--picture",
+                         tmp_path / "similar.png", cwd=ROOT)
+    (answer,) = objects(done(result))
+    assert "classes" not in answer
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = unit @ unit[5]
+    expected = [number for number in np.argsort(-cosines) if number != 5][:5]
+    assert [number_of(found["file"]) for found in answer["neighbours"]] == expected
+    assert [found["cosine"] for found in answer["neighbours"]] == pytest.approx(cosines[expected], abs=1e-4)
+    with Image.open(tmp_path / "similar.png") as picture:
+        assert picture.format == "PNG" and picture.width > 6 * 90
+        first = np.asarray(picture.convert("RGB"))[8:8 + 96, 8:8 + 96]
+    shown = np.asarray(Image.fromarray(PIXELS[5]).resize((96, 96), Image.Resampling.LANCZOS))
+    assert np.array_equal(first, shown)
+
+
+def test_a_picture_with_classes_and_neighbours(models, images, tmp_path):
+    result = call_script("predict.py", models / "classifier.onnx", images, "--neighbours", images / "cat", "--picture",
+                         tmp_path / "all.png", cwd=ROOT)
+    out = done(result)
+    assert len(out.splitlines()) >= 37 * 4
+    with Image.open(tmp_path / "all.png") as picture:
+        assert picture.height > 37 * 96
+
+
+def test_what_is_no_image_is_named_and_the_others_are_done(models, images, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name, content in (("a.png", b""), ("b.jpg", b"no image"), ("notes.txt", b"text"),
+                          ("d.png", (images / "cat" / "03.png").read_bytes()[:200])):
+        (folder / name).write_bytes(content)
+    Image.fromarray(PIXELS[0]).save(folder / "c.png")
+    result = start_script("predict.py", models / "classifier.onnx", folder, images / "cat" / "03.png", "--json",
+                          cwd=ROOT)
+    assert result.returncode == 1
+    assert [answer["file"].split("/")[-1] for answer in objects(result.stdout)] == ["c.png", "03.png"]
+    lines = result.stderr.splitlines()
+    for name in ("a.png", "b.jpg", "d.png"):
+        assert sum(f"{name}: " in line for line in lines) == 1
+    assert any("1 files that are no .jpg, .jpeg, .png and are left out, such as notes.txt" in line for line in lines)
+    assert lines[-1].startswith("predict.py: 3 images could not be read") and "Traceback" not in result.stderr
+
+
+def test_whoever_closes_the_output_has_enough(models, images):
+    often = " ".join([str(images)] * 50)
+    command = f"{sys.executable} predict.py {models / 'classifier.onnx'} {often} --json | head -1"
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert len(result.stdout.splitlines()) == 1 and result.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def strange(models, tmp_path_factory):
+    """ONNX and MINDIR files that are not what they should be, by name."""
+    folder = tmp_path_factory.mktemp("strange")
+    (folder / "text.onnx").write_text("no model")
+    whole = (models / "classifier.onnx").read_bytes()
+    (folder / "cut.onnx").write_bytes(whole[:len(whole) // 2])
+    for name, told in (("foreign.onnx", None), ("damaged.onnx", "{}"),
+                       ("lying.onnx", '{"dtype": "uint8", "side": 64, "shorter_edge": 64, "batch_size": 5, '
+                                      '"features": 32, "classes": ["a"], "dataset_name": "cifar10"}'),
+                       ("wider.onnx", '{"dtype": "uint8", "side": 32, "shorter_edge": 32, "batch_size": 5, '
+                                      '"features": 33, "classes": ["a"], "dataset_name": "cifar10"}')):
+        model = onnx.load(str(models / "classifier.onnx"))
+        del model.metadata_props[:]
+        if told:
+            onnx.helper.set_model_props(model, {"simclr": told})
+        onnx.save(model, str(folder / name))
+    (folder / "alone.mindir").write_bytes((models / "classifier.mindir").read_bytes())
+    (folder / "cut.mindir").write_bytes((models / "classifier.mindir").read_bytes()[:1000])
+    (folder / "cut.mindir.json").write_bytes((models / "classifier.mindir.json").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("model, message", [
+    ("none.onnx", "MODEL: .*none.onnx is not there"),
+    ("text.onnx", "MODEL: .*text.onnx is no ONNX file that onnxruntime can run"),
+    ("cut.onnx", "MODEL: .*cut.onnx is no ONNX file that onnxruntime can run"),
+    ("foreign.onnx", "MODEL: .*foreign.onnx does not say how it takes images"),
+    ("damaged.onnx", "MODEL: .*damaged.onnx: what it says of its images is damaged"),
+    ("lying.onnx", "MODEL: .*lying.onnx takes images .*5, 3, 32, 32.*, and says otherwise"),
+    ("wider.onnx", "MODEL: gives other outputs than it says of itself"),
+    ("alone.mindir", "alone.mindir: has no alone.mindir.json beside it"),
+    ("cut.mindir", "cut.mindir: cut.mindir.json beside it is another file's"),
+])
+def test_models_that_are_not_what_they_should_be(strange, images, model, message):
+    refused(call_script("predict.py", strange / model, images / "cat", cwd=ROOT), message)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((), "the following arguments are required"),
+    (("{models}/classifier.onnx", "{images}/none.png"), "IMAGE: .*none.png is not there"),
+    (("{models}/classifier.onnx", "{models}"), "IMAGE: .* has no .jpg, .jpeg, .png files"),
+    (("{models}/encoder.onnx", "{images}"), "MODEL: .* is an encoder without a classifier; add --features or"),
+    (("{models}/classifier.onnx", "{images}", "--classifier", "x"), "--classifier: got x for .*; leave it out"),
+    (("{models}/classifier.onnx", "{images}", "--features", "f.txt"), "--features: got f.txt, takes a file that ends"),
+    (("{models}/classifier.onnx", "{images}", "--features", "f.csv", "--json"), "--features: writes a file instead"),
+    (("{models}/classifier.onnx", "{images}", "--picture", "f.gif"), "--picture: got f.gif, takes .* .png"),
+    (("{models}/classifier.onnx", "{images}", "--features", "{images}/none/f.csv"), "--features: cannot write to"),
+    (("{models}/classifier.onnx", "{images}", "--top", "5"), "unrecognized arguments: --top"),
+    (("data", "{images}"), "MODEL: no checkpoint at data"),
+    (("run/config.yaml", "{images}"), "MODEL: run/config.yaml is not a checkpoint"),
+    (("run/checkpoint/checkpoint_simclr-1.ckpt", "{images}"), "--classifier: .* was trained on another encoder"),
+])
+def test_bad_arguments(finished, models, images, arguments, message):
+    before = sorted(finished.rglob("*"))
+    filled = [argument.format(models=models, images=images) for argument in arguments]
+    refused(call_script("predict.py", *filled, cwd=finished), message)
+    assert sorted(finished.rglob("*")) == before

@@ -1,0 +1,152 @@
+"""Images of any kind are read as MindSpore reads the plain ones, and what is no image is named."""
+import io
+import struct
+import zlib
+
+import mindspore.dataset.vision as vision
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
+
+from src.common.errors import UserError
+from src.data import any_image
+from src.data.any_image import images_in, read_image
+from src.data.image_folder import IMAGE_FOLDER
+
+SIDE = 32
+
+
+def smooth(width, height, seed=0):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(height, width, 3)), (1, 1, 0))
+    return (255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
+
+
+def saved(folder, image, **more):
+    file = folder / ("image.jpg" if more.pop("format", "PNG") == "JPEG" else "image.png")
+    image.save(file, **more)
+    return file
+
+
+@settings(max_examples=40, deadline=None)
+@given(width=st.integers(8, 300), height=st.integers(8, 300), side=st.sampled_from([8, 32, 33]), is_jpeg=st.booleans(),
+       data_set_is_resizable=st.booleans())
+def test_the_middle_is_that_of_the_evaluation(tmp_path_factory, width, height, side, is_jpeg, data_set_is_resizable):
+    """MindSpore's own operations on the same file, as src/data/image_files.py has them: but for rounding, the same."""
+    folder = tmp_path_factory.mktemp("image")
+    file = saved(folder, Image.fromarray(smooth(width, height)), format="JPEG" if is_jpeg else "PNG")
+    shorter_edge = IMAGE_FOLDER.shorter_edge(side) if data_set_is_resizable else side
+    decoded = vision.Decode()(np.fromfile(file, np.uint8))
+    expected = vision.CenterCrop(side)(vision.Resize(shorter_edge)(decoded))
+    found = read_image(file, shorter_edge, side)
+    assert found.shape == (side, side, 3) and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_an_image_of_the_right_side_is_taken_as_it_is(tmp_path):
+    pixels = smooth(SIDE, SIDE)
+    assert np.array_equal(read_image(saved(tmp_path, Image.fromarray(pixels)), SIDE, SIDE), pixels)
+
+
+@pytest.mark.parametrize("orientation, turned", [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90),
+                                                 (8, Image.Transpose.ROTATE_270), (2, Image.Transpose.FLIP_LEFT_RIGHT)])
+def test_an_image_is_set_upright(tmp_path, orientation, turned):
+    upright = Image.fromarray(smooth(SIDE, SIDE))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(tmp_path, upright.transpose(turned), exif=exif)
+    assert np.array_equal(read_image(file, SIDE, SIDE), np.asarray(upright))
+
+
+def test_grey_of_16_bits_keeps_its_range(tmp_path):
+    grey = np.linspace(0, 65535, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16)
+    found = read_image(saved(tmp_path, Image.fromarray(grey)), SIDE, SIDE)
+    assert np.abs(found - (grey / 257)[..., None]).max() <= 0.5 and (found[..., :1] == found).all()
+
+
+def test_what_is_transparent_is_on_white(tmp_path):
+    pixels = np.dstack([smooth(SIDE, SIDE), np.repeat(np.uint8([[0, 255]]), SIDE // 2, 1).repeat(SIDE, 0)])
+    found = read_image(saved(tmp_path, Image.fromarray(pixels)), SIDE, SIDE)
+    assert (found[:, :SIDE // 2] == 255).all() and np.array_equal(found[:, SIDE // 2:], pixels[:, SIDE // 2:, :3])
+    palette = Image.new("P", (SIDE, SIDE))
+    palette.putpalette([200, 0, 0])
+    assert (read_image(saved(tmp_path, palette, transparency=0), SIDE, SIDE) == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK", "YCbCr"])
+def test_every_mode_looks_the_same(tmp_path, mode):
+    """One grey: whatever the file has, it is grey of that brightness."""
+    image = Image.new("RGB", (SIDE, SIDE), (255, 255, 255)).convert(mode)
+    file = saved(tmp_path, image, format="JPEG" if mode in ("CMYK", "YCbCr") else "PNG")
+    assert np.abs(read_image(file, SIDE, SIDE).astype(int) - 255).max() <= 2
+
+
+def test_a_long_thin_image_takes_no_memory(tmp_path):
+    file = saved(tmp_path, Image.new("RGB", (60_000, 1), (10, 20, 30)))
+    assert (read_image(file, 256, 224) == (10, 20, 30)).all()  # resized whole it would have 4 billion pixels
+
+
+def bomb(width, height):
+    """Return the beginning of a PNG file that says it is large."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(
+        b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def whole_png():
+    stream = io.BytesIO()
+    Image.fromarray(smooth(SIDE, SIDE)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("content, message", [
+    (b"", "is no JPEG or PNG image"),
+    (b"GIF89a\1\0\1\0\0\0\0", "is no JPEG or PNG image"),
+    (b"text, by its name an image", "is no JPEG or PNG image"),
+    (whole_png()[:300], "cannot be decoded .*truncated"),
+    (whole_png()[:60] + b"\xff" * 200 + whole_png()[260:], "cannot be decoded"),
+    (bomb(12_000, 10_000), "has more than 100 million pixels"),
+    (bomb(100_000, 100_000), "has more than 100 million pixels"),
+    (bomb(2**31 - 1, 2**31 - 1), "has more than 100 million pixels|is no JPEG"),
+])
+def test_what_is_no_image_is_named(tmp_path, content, message):
+    file = tmp_path / "image.png"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"image.png: ({message})"):
+        read_image(file, SIDE, SIDE)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="x.png: cannot be read"):
+        read_image(tmp_path / "x.png", SIDE, SIDE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damage_is_an_error_in_one_line_or_an_image(tmp_path_factory, data):
+    content = bytearray(whole_png())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file = tmp_path_factory.mktemp("damaged") / "image.png"
+    file.write_bytes(content)
+    try:
+        assert read_image(file, SIDE, SIDE).shape == (SIDE, SIDE, 3)
+    except UserError as error:
+        assert str(file) in str(error) and "\n" not in str(error)
+
+
+def test_folders_are_searched_in_order_and_links_in_circles_end(tmp_path):
+    for name in ("b/x.PNG", "a/y.jpeg", "a/deep/z.jpg", ".hidden/x.png", "a/.x.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "deep" / "circle").symlink_to(tmp_path)
+    found = [(str(file.relative_to(tmp_path)), is_image) for file, is_image in images_in(tmp_path)]
+    assert found == [("a/notes.txt", False), ("a/y.jpeg", True), ("a/deep/z.jpg", True), ("b/x.PNG", True)]
+
+
+def test_the_limit_lets_the_largest_cameras_through():
+    assert any_image.MOST_PIXELS >= 12_000 * 8_000
