@@ -70,7 +70,7 @@ def main() -> None:
             rates = learning_rates("cosine", settings.learning_rate, settings.epoch_size, len(views))
             optimizer = build_optimizer("SGD", model.trainable_params(), rates, settings.weight_decay)
             learner = learner_of(model, fine_tuning.CrossEntropy(), optimizer, rates, layers.amp_level,
-                                 process.world_size)
+                                 process.world_size, layers.gradient_norm())
             with run.together():
                 details = fine_tuning.write_labels(settings, seed, rows, about, run)
             run.broadcast(learner.state())

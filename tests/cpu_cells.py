@@ -78,6 +78,14 @@ def run_layer(name, arguments, values, inputs, slopes, training=True, bfloat16=F
                    {key: getattr(layer, key).asnumpy() for key in values}, types)
 
 
+def gradient_norm(shapes, seed):
+    """Return the length that the layers give for arrays of ``shapes``, and NumPy's."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(0, rng.uniform(0.01, 100), shape).astype(np.float32) for shape in shapes]
+    found = layers_of("own").gradient_norm()(tuple(map(Tensor, arrays)))
+    return float(found.asnumpy()), float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
+
+
 class Step(nn.Cell):
     """Views -> the contrastive loss, and the representations."""
 

@@ -9,6 +9,7 @@ from src.common.logs import logger
 from src.distributed.process_group import Process
 from src.layers.batch_norm import batch_norm
 from src.layers.cpu import cells
+from src.layers.optimizers import GradientNorm
 
 Norm = Callable[..., nn.Cell]
 
@@ -27,6 +28,7 @@ class Layers(NamedTuple):
     max_pool: Callable[[], nn.Cell]  # 3 x 3, stride 2; its input comes out of a ReLU
     mean: Callable[[], nn.Cell]      # of all pixels -> (N, C), float32
     head_norm: Norm                  # for the vectors of a projection head, as images (N, C, 1, 1)
+    gradient_norm: Callable[[], nn.Cell] = GradientNorm
     precision: str = "float32"       # what they compute in, in words
     amp_level: str = "O0"            # what MindSpore's mixed precision has yet to do
 
@@ -78,7 +80,7 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
         return (norm_relu if relu else norm)(channels, gamma_init=gamma_init)
 
     precision = "float32" if amp_level == "O0" else f"mixed precision {amp_level}"
-    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, precision, amp_level)
+    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, GradientNorm, precision, amp_level)
 
 
 def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:
@@ -101,6 +103,7 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
                         amp_level)
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
     layers = Layers(*(partial(layer, kernels) for layer in (
-        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm, precision)
+        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm,
+                    partial(cells.GradientNorm, kernels), precision)
     # A cell with a ``bprop`` makes MindSpore copy every weight of the network twice per step.
     return layers if dtype == mstype.bfloat16 else layers._replace(fork=Fork)

@@ -27,6 +27,22 @@ def _momentum(momentum, share, rate, weight, velocity, gradient):
     return momentum(weight, velocity, rate, gradient, share)
 
 
+class GradientNorm(nn.Cell):
+    """A tuple of gradients -> their length as one vector, a scalar.
+
+    On Ascend they are joined first, for few kernels; elsewhere the sum of so many squares would lose digits.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.half_square_sum = ops.L2Loss()
+        self.joins = get_context("device_target") == "Ascend"
+
+    def construct(self, gradients):
+        parts = [ops.concat([gradient.reshape(-1) for gradient in gradients])] if self.joins else gradients
+        return ops.sqrt(2 * ops.stack([self.half_square_sum(part) for part in parts]).sum())
+
+
 class Optimizer(nn.Optimizer):
     """What the optimizers share: a learning rate for every update, weight decay, and the count of updates.
 

@@ -38,6 +38,8 @@ CURVES = (
           "Test images whose class their nearest training images tell: the first sign of good representations.", True),
     Curve("learning_rate", records.PRETRAIN, "Learning rate", "at the end of the epoch",
           "Warm-up, then decay."),
+    Curve("gradient_norm", records.PRETRAIN, "Gradient norm", "mean of the epoch",
+          "Length of the gradient of all weights: rising far, it announces that training diverges."),
     Curve("alignment", records.MONITOR, "Alignment", "mean squared distance",
           "Between the embeddings of two views of an image: 0 where they coincide, 2 by chance."),
     Curve("uniformity", records.MONITOR, "Uniformity", "log of the mean Gaussian potential",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from src.run.records import Record
 
-SCALARS = ("loss", "last_loss", "contrastive_accuracy", "train_accuracy", "learning_rate", "images_per_second",
-           "knn_accuracy", "alignment", "uniformity", "embedding_std", "effective_rank", "accuracy", "top5_accuracy",
-           "accuracy_mean", "accuracy_std")  # keys of records that are measurements
+SCALARS = ("loss", "last_loss", "contrastive_accuracy", "train_accuracy", "learning_rate", "gradient_norm",
+           "images_per_second", "knn_accuracy", "alignment", "uniformity", "embedding_std", "effective_rank",
+           "accuracy", "top5_accuracy", "accuracy_mean", "accuracy_std")  # keys of records that are measurements
 
 
 class Events:

@@ -1,4 +1,5 @@
 """What happens beside the training steps: log lines, progress, metrics and checkpoints."""
+import math
 import sys
 import time
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from src.common.errors import DivergedError
 from src.common.logs import log_epoch, logger
 from src.distributed.dry_run import is_dry_run
+from src.training.step import Totals
 
 BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
 LINE_INTERVAL = 30.0
@@ -26,9 +28,10 @@ def check_finite(totals: Tensor, epoch: int, steps: int) -> None:
 
     ``totals`` are the train step's; reading them waits for the device.
     """
-    loss, _, finite = totals.asnumpy()
-    if finite < steps and not is_dry_run():
-        raise DivergedError(f"the loss of epoch {epoch}, step {int(finite) + 1} is not finite (their sum is {loss}): "
+    found = Totals(*totals.asnumpy().tolist())
+    if found.finite < steps and not is_dry_run():
+        raise DivergedError(f"the loss of epoch {epoch}, step {int(found.finite) + 1} is not finite (their sum is "
+                            f"{found.loss}): "
                             "training has diverged; what is saved is from before; begin again with a lower "
                             "--learning_rate (or, in pretraining, a higher --temperature)")
 
@@ -105,11 +108,11 @@ class Progress(Callback):
 
 
 class EpochReport(Callback):
-    """The two log lines of an epoch, and its record in metrics.jsonl.
+    """The log lines of an epoch, the model zoo's two and one of its means, and its record in metrics.jsonl.
 
     Args:
         kind: of the record, and ``accuracy``: what it calls the train step's accuracy.
-        totals: loss, accuracy and finite steps, summed up by the train step.
+        totals: summed up by the train step.
         weights: of the network; an epoch that has spoiled them is the last, and is not saved.
         rates: learning rate of every step of the whole run.
         images_per_step: global batch.
@@ -139,11 +142,16 @@ class EpochReport(Callback):
         log_epoch(epoch, steps, loss, seconds)
         check_finite(self.totals, epoch, steps)
         check_weights(self.weights, epoch, steps)
-        mean_loss, accuracy = (float(total) / steps for total in self.totals.asnumpy()[:2])
-        self.write({"kind": self.kind, "epoch": epoch, "loss": mean_loss, self.accuracy: accuracy,
-                    "last_loss": float(loss), "learning_rate": float(self.rates[epoch * steps - 1]),
-                    "seconds": round(seconds, 3),
-                    "images_per_second": round(steps * self.images_per_step / seconds, 1)})
+        totals = Totals(*self.totals.asnumpy().tolist())
+        norm = totals.gradient_norm / totals.updates if totals.updates else None
+        norm = norm if norm is not None and math.isfinite(norm) else None  # JSON has no infinity
+        rate, speed = float(self.rates[epoch * steps - 1]), round(steps * self.images_per_step / seconds, 1)
+        logger.info("epoch %d: mean loss %.4f, %s %.2f %%, gradient norm %s, learning rate %.3g, %.0f images/s", epoch,
+                    totals.loss / steps, self.accuracy.replace("_", " "), 100 * totals.accuracy / steps,
+                    "not finite" if norm is None else f"{norm:.4g}", rate, speed)
+        self.write({"kind": self.kind, "epoch": epoch, "loss": totals.loss / steps,
+                    self.accuracy: totals.accuracy / steps, "last_loss": float(loss), "gradient_norm": norm,
+                    "learning_rate": rate, "seconds": round(seconds, 3), "images_per_second": speed})
 
 
 class SaveCheckpoint(Callback):

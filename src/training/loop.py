@@ -32,12 +32,13 @@ class Learner(NamedTuple):
 
 
 def learner_of(model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, rates: np.ndarray, amp_level: str = "O0",
-               world_size: int = 1) -> Learner:
-    """Return the learner of ``model``, which mixed precision changes in place."""
+               world_size: int = 1, gradient_norm: Optional[nn.Cell] = None) -> Learner:
+    """Return the learner of ``model``, which mixed precision changes in place; ``gradient_norm`` is the layers'."""
     if amp_level == "O0":
-        return Learner(model, optimizer, TrainStep(model, loss, optimizer, world_size), rates)
+        return Learner(model, optimizer, TrainStep(model, loss, optimizer, world_size, gradient_norm), rates)
     scaler = mixed_precision.loss_scaler()
-    step = ScaledTrainStep(mixed_precision.in_float16(model, amp_level), loss, optimizer, scaler, world_size)
+    step = ScaledTrainStep(mixed_precision.in_float16(model, amp_level), loss, optimizer, scaler, world_size,
+                           gradient_norm)
     return Learner(model, optimizer, step, rates, scaler)
 
 

@@ -1,28 +1,46 @@
 """One step of training."""
+from typing import NamedTuple, Optional
+
 import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
 from src.distributed.collectives import Mean, SumOfEach
-from src.layers.optimizers import Optimizer
+from src.layers.optimizers import GradientNorm, Optimizer
+
+
+class Totals(NamedTuple):
+    """What the steps of an epoch sum up to.
+
+    ``accuracy`` is the one that the loss tells; ``finite`` counts the steps before the first whose loss is not finite,
+    and ``updates`` those whose gradients were; ``gradient_norm`` is of these, the gradients' length as one vector.
+    """
+
+    loss: float
+    accuracy: float
+    finite: float
+    gradient_norm: float
+    updates: float
 
 
 class TrainStep(nn.Cell):
     """Views (N, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
     Or images (B, 3, side, side) and labels (B,): what follows the images goes to ``loss``, behind the network's
-    output. ``totals`` (3,) sums up on the device, from one ``begin_epoch`` to the next: loss, the accuracy that
-    ``loss`` tells, and one for every step before the first whose loss is not finite. On several devices
-    (``world_size``) the gradients are averaged, by all-reduces that are fused into a few where the back end can, and
-    loss and totals are those of the global batch on every rank.
+    output. ``totals`` sums up on the device, from one ``begin_epoch`` to the next, what ``Totals`` says. On several
+    devices (``world_size``) the gradients are averaged, by all-reduces that are fused into a few where the back end
+    can, and loss and totals are those of the global batch on every rank.
     """
 
-    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, world_size: int = 1):
+    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, world_size: int = 1,
+                 gradient_norm: Optional[nn.Cell] = None):
         super().__init__(auto_prefix=False)  # parameter names stay the model's own
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
-        self.totals = Parameter(Tensor(np.zeros(3, np.float32)), name="totals", requires_grad=False)
+        self.totals = Parameter(Tensor(np.zeros(len(Totals._fields), np.float32)), name="totals", requires_grad=False)
+        self.one = Tensor(np.ones(1, np.float32))
+        self.gradient_norm = gradient_norm or GradientNorm()
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
         self.share = 1 / world_size  # of a rank in the mean over all; a factor of the loss is one of its gradients
         self.average, self.sum_gradients = nn.Identity(), nn.Identity()
@@ -31,7 +49,7 @@ class TrainStep(nn.Cell):
 
     def begin_epoch(self) -> None:
         """Set the totals to zero."""
-        self.totals.set_data(Tensor(np.zeros(3, np.float32)))
+        self.totals.set_data(Tensor(np.zeros(len(Totals._fields), np.float32)))
 
     def forward(self, images, *labels):
         loss, accuracy = self.loss(self.model(images), *labels)
@@ -43,15 +61,17 @@ class TrainStep(nn.Cell):
 
     def construct(self, images, *labels):
         (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)
+        gradients = self.sum_gradients(gradients)
+        norm = self.gradient_norm(gradients).reshape(1)
         measured = self.average(ops.stack([loss, accuracy]))
-        loss = ops.depend(measured[0], self.optimizer(self.sum_gradients(gradients)))
-        return ops.depend(loss, self.add_up(measured))
+        loss = ops.depend(measured[0], self.optimizer(gradients))
+        return ops.depend(loss, self.add_up(measured, norm, self.one))
 
-    def add_up(self, measured):
-        """Add a step's loss and accuracy (2,) to the totals."""
+    def add_up(self, measured, norm, updates):
+        """Add a step's loss and accuracy (2,), the norm of its gradients (1,) and its updates (1,) to the totals."""
         # A sum that has taken up NaN or infinity keeps it, so no later step counts as finite.
         finite = ops.isfinite(self.totals[:1] + measured[:1]).astype(mstype.float32)
-        return ops.assign_add(self.totals, ops.concat([measured, finite]))
+        return ops.assign_add(self.totals, ops.concat([measured, finite, norm, updates]))
 
 
 class ScaledTrainStep(TrainStep):
@@ -65,8 +85,9 @@ class ScaledTrainStep(TrainStep):
     """
 
     def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, scaler: amp.LossScaler,
-                 world_size: int = 1):
-        super().__init__(model, loss, optimizer, world_size)
+                 world_size: int = 1, gradient_norm: Optional[nn.Cell] = None):
+        super().__init__(model, loss, optimizer, world_size, gradient_norm)
+        self.multiply = ops.MulNoNan()  # 0 whatever is multiplied by 0
         self.scaler = scaler
 
     def scaled(self, loss):
@@ -81,5 +102,6 @@ class ScaledTrainStep(TrainStep):
         finite = ops.equal(measured[2], 0)
         factor = self.share * finite.astype(mstype.float32) / self.scaler.scale_value
         loss = ops.depend(measured[0], self.optimizer(gradients, factor))
+        norm = self.multiply(self.gradient_norm(gradients).reshape(1), factor.reshape(1))
         loss = ops.depend(loss, self.scaler.adjust(finite))
-        return ops.depend(loss, self.add_up(measured[:2]))
+        return ops.depend(loss, self.add_up(measured[:2], norm, finite.astype(mstype.float32).reshape(1)))

@@ -48,6 +48,7 @@ class Kernels:
         self.add = self._kernel("add", _first, dtype)
         self.max_pool = self._max_pool()
         self.mean = self._mean()
+        self.gradient_norm = self._kernel("gradient_norm", lambda *_: (1,), FLOAT)
 
     def _kernel(self, name: str, shape: Callable[..., Any], dtype: Any,
                 bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
@@ -229,3 +230,14 @@ class ChannelsLast(nn.Cell):
 
     def construct(self, x):
         return self.move(ops.stop_gradient(x))
+
+
+class GradientNorm(nn.Cell):
+    """A tuple of gradients -> their length as one vector, a scalar, by all cores in one pass."""
+
+    def __init__(self, kernels: Kernels):
+        super().__init__()
+        self.norm = kernels.gradient_norm
+
+    def construct(self, gradients):
+        return self.norm(*gradients).reshape(())

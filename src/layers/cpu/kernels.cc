@@ -22,7 +22,11 @@ namespace {
 
 std::mutex one_at_a_time;  // of the operators: they share the threads and the memory for weights
 
+constexpr int64_t WORTH_SHARING = 16384;  // numbers that are read once: below it threads cost more than they save
+
 struct Call {
+  int count;  // of inputs and outputs
+  int *ranks;
   void **data;
   int64_t **shapes;
   const char **types;
@@ -50,8 +54,8 @@ int run(void (*body)(const Call &), const Call &call) {
 
 #define OPERATOR(name)                                                                                              \
   static void name##_of(const Call &call);                                                                         \
-  extern "C" int name(int, void **data, int *, int64_t **shapes, const char **types, void *, void *) {             \
-    return run(name##_of, Call{data, shapes, types});                                                              \
+  extern "C" int name(int count, void **data, int *ranks, int64_t **shapes, const char **types, void *, void *) {  \
+    return run(name##_of, Call{count, ranks, data, shapes, types});                                                \
   }                                                                                                                \
   static void name##_of(const Call &call)
 
@@ -64,6 +68,23 @@ void with_type(const Call &call, int image, const Body &body) {
     body(static_cast<bfloat16 *>(nullptr));
   else
     throw std::runtime_error(std::string("images of type ") + call.types[image]);
+}
+
+// The sum of the squares of `count` numbers from `first` on.
+double square_sum(const float *first, int64_t count) {
+  constexpr int LANES = 32, BLOCK = 8192;  // what the compiler adds up side by side; then in double precision
+  double sum = 0;
+  for (int64_t begin = 0; begin < count; begin += BLOCK) {
+    const int64_t end = std::min<int64_t>(begin + BLOCK, count);
+    float lanes[LANES] = {};
+    int64_t i = begin;
+    for (; i + LANES <= end; i += LANES)
+#pragma omp simd
+      for (int lane = 0; lane < LANES; ++lane) lanes[lane] += first[i + lane] * first[i + lane];
+    for (; i < end; ++i) sum += static_cast<double>(first[i]) * first[i];
+    for (float lane : lanes) sum += lane;
+  }
+  return sum;
 }
 
 #define TYPE std::remove_pointer_t<decltype(type)>
@@ -156,6 +177,25 @@ OPERATOR(convolution) { convolution_of(FORWARD, call, 0, 1, 2); }  // x, w -> y
 OPERATOR(convolution_to_input) { convolution_of(TO_INPUT, call, 3, 1, 0); }  // dy, w, x (its shape) -> dx
 
 OPERATOR(convolution_to_weights) { convolution_of(TO_WEIGHTS, call, 0, 3, 1); }  // x, dy, w (its shape) -> dw
+
+// tensors ... -> their length as one vector (1,)
+OPERATOR(gradient_norm) {
+  double sum = 0;
+  for (int input = 0; input + 1 < call.count; ++input) {
+    int64_t numbers = 1;
+    for (int axis = 0; axis < call.ranks[input]; ++axis) numbers *= call.shapes[input][axis];
+    if (numbers < WORTH_SHARING) {
+      sum += square_sum(call.floats(input), numbers);
+      continue;
+    }
+    std::vector<double> parts(pool->get_num_threads());
+    in_parts(numbers, [&](int64_t first, int64_t last, int thread) {
+      parts[thread] = square_sum(call.floats(input) + first, last - first);
+    });
+    for (double part : parts) sum += part;
+  }
+  call.floats(call.count - 1)[0] = static_cast<float>(std::sqrt(sum));
+}
 
 OPERATOR(batch_statistics) {  // x -> mean and biased variance (2, C)
   const int64_t channels = call.shapes[0][3];

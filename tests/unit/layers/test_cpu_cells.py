@@ -33,6 +33,16 @@ def distance(found, expected):
     return np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6)
 
 
+# --- the norm of the gradients ---
+
+@pytest.mark.parametrize("shapes", [
+    [(1,)], [(31,), (32,), (33,)], [(8191,), (8192,), (8193,)], [(16383,), (4, 4096), (3, 5461, 1, 1)],
+    [(64, 64, 3, 3), (64,), (10,), (512, 300), (7, 3, 3, 3)], [(n + 1,) for n in range(100)]])
+def test_the_norm_is_that_of_numpy(own, shapes):
+    found, expected = own(cpu_cells.gradient_norm, shapes, len(shapes)).result(300)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 # --- bfloat16 ---
 
 RNG = np.random.default_rng(0)

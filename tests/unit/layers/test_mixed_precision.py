@@ -24,7 +24,7 @@ from src.simclr_model import SimCLR, build_head
 from src.training import callbacks
 from src.training.callbacks import OverflowReport
 from src.training.loop import learner_of
-from src.training.step import ScaledTrainStep, TrainStep
+from src.training.step import ScaledTrainStep, Totals, TrainStep
 
 BATCH = 8
 NETWORK = Network("resnet18", 0.0625, projection_dimension=16, head_batch_norm=True)
@@ -156,6 +156,8 @@ def test_an_overflowed_step_is_none_of_the_schedule(name):
             count = int(optimizer.global_step.asnumpy()[0])
             assert optimizer.get_lr().asnumpy() == rates[count]  # what the next update takes
             found.append((count, *(float(parameter.asnumpy().sum()) for parameter in model.trainable_params())))
+        totals = Totals(*step.totals.asnumpy())
+        assert totals.updates == 3 and totals.gradient_norm == pytest.approx(3 * 2**0.5)  # of weight and bias
         return found
 
     plain, found = weights_after([flat] * 3), weights_after([steep, flat, steep, steep, flat, flat])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from src.common.errors import DivergedError
 from src.nt_xent import NTXent
@@ -14,7 +14,7 @@ from src.settings.network import Network
 from src.simclr_model import ProjectionHead, SimCLR
 from src.training import callbacks
 from src.training.callbacks import EpochReport, Progress, check_finite
-from src.training.step import TrainStep
+from src.training.step import Totals, TrainStep
 
 BATCH = 8
 
@@ -49,12 +49,35 @@ def test_steps_learn_a_batch_by_heart(trained):
 
 def test_totals_sum_up_until_the_epoch_ends(trained):
     (_, first_accuracy), losses, step = trained
-    total_loss, total_accuracy, finite = step.totals.asnumpy()
-    assert total_loss == pytest.approx(sum(losses), rel=1e-5)
-    assert first_accuracy <= total_accuracy <= len(losses)
-    assert finite == len(losses)
+    totals = Totals(*step.totals.asnumpy())
+    assert totals.loss == pytest.approx(sum(losses), rel=1e-5)
+    assert first_accuracy <= totals.accuracy <= len(losses)
+    assert totals.finite == totals.updates == len(losses)
     step.begin_epoch()
     assert not step.totals.asnumpy().any()
+
+
+def test_the_norm_is_that_of_all_gradients():
+    """Of two batches, in float64, with a projection head whose biases are vectors."""
+    encoder = build_encoder(Network("resnet18", 0.0625))
+    model = SimCLR(encoder, ProjectionHead(encoder.features, 16)).set_train()
+    batches = [Tensor(np.random.default_rng(seed).integers(0, 256, (2 * BATCH, 3, 32, 32), dtype=np.uint8))
+               for seed in (1, 2)]
+    loss = NTXent(0.5)
+    weights = list(model.trainable_params())
+
+    def forward(views):
+        return loss(model(views))[0]
+
+    gradient = ops.grad(forward, None, weights)
+    expected = [np.sqrt(sum((np.square(part.asnumpy(), dtype=np.float64)).sum() for part in gradient(batch)))
+                for batch in batches]
+    step = TrainStep(model, loss, build_optimizer("SGD", weights, np.zeros(2, np.float32), 1e-4)).set_train()
+    for batch in batches:
+        step(batch)
+    totals = Totals(*step.totals.asnumpy())
+    assert min(expected) > 0.1 and totals.updates == 2
+    assert totals.gradient_norm == pytest.approx(sum(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -72,10 +95,10 @@ def test_totals_remember_the_first_bad_step(bad):
     step = TrainStep(Constant(), Loss(), nn.SGD([weight], 0.0))
     for value in (1.0, 2.0, bad, 3.0, bad):
         step(Tensor(np.full((2, 2), value, np.float32)))
-    assert step.totals.asnumpy()[2] == 2
+    assert Totals(*step.totals.asnumpy()).finite == 2
     with pytest.raises(DivergedError, match="the loss of epoch 7, step 3 is not finite"):
         check_finite(step.totals, 7, 5)
-    check_finite(Tensor(np.array([9.0, 1.0, 5.0])), 7, 5)
+    check_finite(Tensor(np.array([9.0, 1.0, 5.0, 0.0, 0.0])), 7, 5)
 
 
 # --- beside the steps ---
@@ -100,7 +123,7 @@ def lines(caplog, monkeypatch):
 
 
 def finite_steps(count):
-    return Tensor(np.array([1.0, 1.0, count], np.float32))
+    return Tensor(np.array([1.0, 1.0, count, 1.0, count], np.float32))
 
 
 def run_epoch(progress, context):
@@ -151,7 +174,7 @@ def test_progress_notices_a_bad_loss_before_the_epoch_ends(lines, monkeypatch):
 
 def report(loss, totals, weight=1.0):
     records = []
-    sums = Parameter(Tensor(np.zeros(3, np.float32)), name="totals")
+    sums = Parameter(Tensor(np.zeros(5, np.float32)), name="totals")
     weights = [Parameter(Tensor(np.array([1.0, weight], np.float32)), name="encoder.weight")]
     epoch = EpochReport("pretrain", "contrastive_accuracy", sums, weights, np.linspace(1, 0, 20),
                         images_per_step=8, write=records.append)
@@ -163,17 +186,28 @@ def report(loss, totals, weight=1.0):
 
 
 def test_an_epoch_is_reported(lines):
-    (record,) = report(2.5, (12.0, 1.0, 4.0))
-    assert lines.records[0].getMessage() == "epoch: 2 step: 4, loss is 2.5"
+    (record,) = report(2.5, (12.0, 1.0, 4.0, 9.0, 3.0))
+    first, second, third = (line.getMessage() for line in lines.records)
+    assert first == "epoch: 2 step: 4, loss is 2.5"
+    assert second.startswith("epoch time: ")
+    assert third.startswith("epoch 2: mean loss 3.0000, contrastive accuracy 25.00 %, gradient norm 3, learning rate ")
+    assert record["gradient_norm"] == 3
     assert (record["epoch"], record["loss"], record["contrastive_accuracy"], record["last_loss"]) == (2, 3, 0.25, 2.5)
     assert record["learning_rate"] == pytest.approx(np.linspace(1, 0, 20)[7])
 
 
+@pytest.mark.parametrize("norm, updates", [(np.inf, 4.0), (np.nan, 4.0), (0.0, 0.0)])
+def test_a_norm_that_is_no_number_is_none(lines, norm, updates):
+    """JSON has neither infinity nor NaN; where every step overflowed there is none."""
+    (record,) = report(2.5, (12.0, 1.0, 4.0, norm, updates))
+    assert record["gradient_norm"] is None and "gradient norm not finite" in lines.records[2].getMessage()
+
+
 def test_a_diverged_run_stops():
     with pytest.raises(DivergedError, match=r"the loss of epoch 2, step 3 is not finite \(their sum is nan\): "):
-        report(np.nan, (np.nan, 0.0, 2.0))
+        report(np.nan, (np.nan, 0.0, 2.0, np.nan, 4.0))
 
 
 def test_weights_that_the_last_step_has_spoiled_are_not_saved():
     with pytest.raises(DivergedError, match="encoder.weight is not finite after epoch 2, step 4: training has "):
-        report(2.5, (12.0, 1.0, 4.0), weight=np.inf)
+        report(2.5, (12.0, 1.0, 4.0, 1.0, 4.0), weight=np.inf)
