@@ -49,6 +49,7 @@ def main() -> None:
             follow(run, settings.report, settings.tensorboard)
 
         count = len(subsets[settings.seed])
+        fine_tuning.describe(settings, source, count, test)
         about = fine_tuning.about(settings, source, fingerprints, training, count)
         layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
         protocol = fine_tuning.protocol_of(settings, count, len(images.classes), process.world_size, layers.precision)

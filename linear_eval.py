@@ -4,7 +4,7 @@
 """
 import sys
 
-from src.common.logs import logger, status_of
+from src.common.logs import status_of
 from src.settings.given import values_of
 from src.settings.parsing import parse
 from src.settings.scripts import EvalSettings
@@ -20,7 +20,6 @@ def main() -> None:
     from src.evaluation.features import Split, cached
     from src.evaluation.protocols import logistic_regression, nearest_neighbours
     from src.evaluation.results import Results
-    from src.run.checkpoint import after
     from src.run.layout import EVALUATION
     from src.run.opened import opened
     from src.tasks import evaluating, inputs, labelled
@@ -39,8 +38,7 @@ def main() -> None:
             run.begin(values_of(settings), EVALUATION)
             follow(run, settings.report, settings.tensorboard)
         run.broadcast(encoder.get_parameters())
-        logger.info("encoder: %s, width x %g, %d features, %s, from %s", settings.encoder, settings.width_multiplier,
-                    encoder.features, after(source.info["epoch"]), source.path)
+        evaluating.describe(settings, source, encoder.features, train_images, test_images)
 
         # Images -> representations h, each rank its share of them.
         def represent(images, split: str) -> Split:

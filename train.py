@@ -70,7 +70,7 @@ def main() -> None:
         run.broadcast(learner.state())
         with pretraining.saver(settings, network, learner, fingerprint, run) as save:  # beside the training
             pretraining.begin_files(start, settings, run, save)
-            show_views(run, settings.report, views)
+            show_views(run, settings.report or settings.tensorboard, views)
             first_epoch = start.epoch(settings)
             if first_epoch < settings.epoch_size:
                 callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)

@@ -35,6 +35,19 @@ def log_to_console(stream: Optional[TextIO] = None) -> None:
     logger.addHandler(MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
 
 
+def quieten() -> None:
+    """Let the console have warnings and errors alone from now on; a log file goes on having everything."""
+    for handler in logger.handlers:
+        if isinstance(handler, _Console):
+            handler.setLevel(logging.WARNING)
+
+
+def has_bar() -> bool:
+    """Return whether progress is shown as a bar: on a terminal that is not to be quiet."""
+    consoles = [handler for handler in logger.handlers if isinstance(handler, _Console)]
+    return sys.stdout.isatty() and not any(handler.level > logging.INFO for handler in consoles)
+
+
 def log_to_file(path: Path) -> None:
     """Send the log lines, those so far included, to ``path`` as well (appended)."""
     if path.exists() and os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno())):

@@ -71,8 +71,8 @@ class Cifar(NamedTuple):
             UserError: a file is truncated, empty, unreadable, or has a label that is no class.
         """
         if len(places) < self.train_files and places[0].match(self.patterns["train"]):
-            logger.warning("warning: %s has %d of %s's %d training files", places[0].parent, len(places), self.title,
-                           self.train_files)
+            logger.warning("warning: %s has %d of %s's %d training files; copy the others there, or go on with "
+                           "fewer images", places[0].parent, len(places), self.title, self.train_files)
         records = np.concatenate([self._read_records(file) for file in places])
         planes = records[:, self.label_bytes:].reshape(-1, 3, side, side)
         return Images(np.ascontiguousarray(channels_last(planes)), records[:, self.label_bytes - 1].astype(np.int32))

@@ -75,7 +75,8 @@ def _images_of(folder: Path) -> List[Path]:
                         "images in, or remove it")
     if len(images) < len(files):
         other = next(file for file, is_image in files if not is_image)
-        logger.warning("warning: %s has %d files that are no %s and are left out, such as %s", folder,
+        logger.warning("warning: %s has %d files that are no %s and are left out, such as %s; convert them if they are "
+                       "images", folder,
                        len(files) - len(images), ", ".join(SUFFIXES), other.name)
     return images
 

@@ -1,5 +1,6 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Tuple
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from src.common.errors import UserError
 from src.common.files import writing, written_whole
-from src.common.logs import logger
+from src.common.logs import has_bar, logger
 from src.data.images import PixelSource, batches, channels_first, fingerprint
 from src.distributed.collectives import share, together
 from src.distributed.process_group import Process
@@ -45,7 +46,7 @@ def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Proc
     features = np.empty((steps * world * batch_size if process.is_first else 0, encoder.features), np.float32)
     error: Optional[Exception] = None
     source = _fetched_ahead(batches(pixels, batch_size, mine))
-    for step in tqdm(range(steps), desc=title, unit="batch", leave=False, disable=None):
+    for step in tqdm(range(steps), desc=title, unit="batch", leave=False, file=sys.stdout, disable=not has_bar()):
         if not error:
             try:
                 batch = next(source)

@@ -106,6 +106,8 @@ class RunFlags(Flags):
     report: bool = flag(
         BOOLEAN, "write the run's page, report.html, into its folder while it goes on; report.py does it at any time",
         CIRCUMSTANCE, Group.RUN, True)
+    quiet: bool = flag(
+        BOOLEAN, "show warnings and errors alone; the run's log has everything", CIRCUMSTANCE, Group.RUN, False)
     tensorboard: bool = flag(
         BOOLEAN, "write the run's numbers as events for TensorBoard too; takes the package tensorboardX", CIRCUMSTANCE,
         Group.RUN, False)

@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Tuple
 from mindspore import Tensor
 
 from src.common.errors import UserError
+from src.common.logs import logger
 from src.data.images import Images
 from src.distributed.collectives import share
 from src.evaluation import classifier
@@ -85,6 +86,19 @@ def resolve(given: Given, ready: Optional[Checkpoint], train: Optional[Images], 
     if "lbfgs" in settings.protocols:
         hold_out(train.labels, settings.seed)
     return settings
+
+
+def describe(settings: EvalSettings, source: Checkpoint, features: int, train: Optional[Images], test: Images) -> None:
+    """Log what is about to be done; without training images a given classifier is tested."""
+    ways = {"sgd": f"a linear classifier ({settings.epoch_size} epochs of Adam)",
+            "lbfgs": "logistic regression by L-BFGS", "knn": "nearest neighbours"}
+    how = " and ".join(ways[protocol] for protocol in settings.protocols)
+    of_train = f"{how} on representations of {len(train.labels):,} images" if train else "a given classifier"
+    seeds = f", with {settings.repeat} seeds" if settings.repeat > 1 else ""
+    logger.info("about to evaluate an encoder on %s: %s, tested on %s images%s", settings.dataset_name, of_train,
+                f"{len(test.labels):,}", seeds)
+    logger.info("encoder: %s, width x %g, %d features, %s, from %s", settings.encoder, settings.width_multiplier,
+                features, checkpoint.after(source.info["epoch"]), source.path)
 
 
 def classify(settings: EvalSettings, seed: int, ready: Optional[Checkpoint], train: Optional[Split], test: Split,

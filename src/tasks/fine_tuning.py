@@ -84,6 +84,15 @@ def draw_labels(settings: FinetuneSettings, train: Images, world_size: int) -> D
     return subsets
 
 
+def describe(settings: FinetuneSettings, source: Checkpoint, labelled_images: int, test: Images) -> None:
+    """Log what is about to be done."""
+    begin = "random weights, as a reference" if settings.initial_weights == "random" else str(source.path)
+    seeds = f", with {settings.repeat} seeds" if settings.repeat > 1 else ""
+    logger.info("about to train encoder and classifier with labels, from %s: %d epochs with %s labelled images of %s, "
+                "tested on %s images%s", begin, settings.epoch_size, f"{labelled_images:,}", settings.dataset_name,
+                f"{len(test.labels):,}", seeds)
+
+
 class Training(NamedTuple):
     """A training of one or several seeds: its name in the records, and the accuracies of the seeds that are done."""
 

@@ -16,6 +16,7 @@ from src.evaluation.features import Split
 from src.evaluation.shown import sample_of
 from src.run import sample
 from src.run.opened import Run
+from src.run.records import Record, Sink
 
 
 def follow(run: Run, report: bool, tensorboard: bool) -> None:
@@ -27,7 +28,7 @@ def follow(run: Run, report: bool, tensorboard: bool) -> None:
         run.records.also(Keeper(run.layout.path))
     if tensorboard:
         from src.report.events import Events
-        run.records.also(Events(run.layout.events))
+        run.records.also(_harmless(Events(run.layout), "events for TensorBoard"))
 
 
 def draw_views(path: Path, views: Views) -> None:
@@ -36,9 +37,9 @@ def draw_views(path: Path, views: Views) -> None:
         sheet(views).save(place, "PNG", optimize=True)
 
 
-def show_views(run: Run, report: bool, views: Views) -> None:
-    """Keep the sheet of views for the page, on rank 0."""
-    if report and run.process.is_first and not is_dry_run():
+def show_views(run: Run, wanted: bool, views: Views) -> None:
+    """Keep the sheet of views for the page and for TensorBoard, on rank 0."""
+    if wanted and run.process.is_first and not is_dry_run():
         with _tried("views of some images"):
             draw_views(run.layout.views, views)
 
@@ -57,7 +58,26 @@ def finish(run: Run, report: bool) -> None:
         from src.report.page import try_to_write
         failed = try_to_write(run.layout.path, compute=True)
         if failed:
-            logger.warning("warning: the run's page could not be written (%s)", failed)
+            logger.warning("warning: the run's page could not be written (%s); `python report.py %s` tells more",
+                           failed, run.layout.path)
+
+
+def _harmless(sink: Sink, what: str) -> Sink:
+    """Return a sink that does nothing more after its first failure, which is a warning."""
+    failed = False
+
+    def write(record: Record) -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            sink(record)
+        except Exception as error:
+            failed = True
+            logger.warning("warning: no more %s are written (%s); the run goes on, and metrics.jsonl has everything",
+                           what, reason_of(error))
+
+    return write
 
 
 @contextmanager
@@ -65,4 +85,5 @@ def _tried(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.warning("warning: %s could not be kept for the run's page (%s)", what, reason_of(error))
+        logger.warning("warning: %s could not be kept for the run's page (%s), which goes without; look at the space "
+                       "and the permissions of the run's folder", what, reason_of(error))

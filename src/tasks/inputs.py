@@ -34,7 +34,8 @@ def fit_workers(given: Given) -> Given:
         if "num_parallel_workers" in given.chosen:
             raise UserError(f"--num_parallel_workers: got {wanted}, takes at most the {cores} cores of this machine")
         logger.warning("warning: %d input threads instead of %d, on %d cores: the augmentations are others than on a "
-                       "larger machine", cores, wanted, cores)
+                       "larger machine; to have the same there, give it --num_parallel_workers %d", cores, wanted,
+                       cores, cores)
     return given.fill(num_parallel_workers=min(wanted, cores))
 
 

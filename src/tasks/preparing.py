@@ -2,6 +2,7 @@
 import importlib.util
 
 from src.common.errors import UserError
+from src.common.logs import quieten
 from src.distributed import environment
 from src.distributed.process_group import Process
 from src.layers.cpu import library
@@ -18,6 +19,8 @@ def prepare(given: Given) -> Process:
     """
     if not issubclass(given.settings_type, RunFlags):
         return environment.prepare(given["device_target"], given["device_id"])
+    if given["quiet"]:
+        quieten()
     if given["tensorboard"] and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("--tensorboard: the package tensorboardX is not installed here; pip install tensorboardX, or "
                         "leave the flag out")

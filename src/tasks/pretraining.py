@@ -197,7 +197,7 @@ def callbacks(settings: TrainSettings, learner: Learner, model: SimCLR, views: V
     compared = global_batch if settings.cross_device_negatives else settings.batch_size
     healthy = Healthy(trivial_loss(compared, settings.views), settings.temperature,
                       settings.projection_dimension, tuple(likely_causes(settings)))
-    describe(settings, learner, model, len(views), process.world_size, healthy)
+    describe(settings, learner, model, len(images.pixels), len(views), process.world_size, healthy)
     probe = build_probe(views, images, load_test(settings, run)) if settings.eval_every else None
     found = [EpochReport(records.PRETRAIN, "contrastive_accuracy", totals, model.get_parameters(), learner.rates,
                          global_batch, run.records.add),
@@ -211,7 +211,7 @@ def callbacks(settings: TrainSettings, learner: Learner, model: SimCLR, views: V
 
 def load_test(settings: TrainSettings, run: Run) -> Optional[Images]:
     """Return the test images for the monitor; training goes on without them, so None where a rank has none."""
-    test, problem = None, "they are not the same on every rank"
+    test, problem = None, "they are not the same on every rank: give every machine the same"
     try:
         test = dataset.load(settings.dataset_name, settings.train_dataset_path, "test", download=settings.download,
                             side=settings.image_size)
@@ -222,7 +222,8 @@ def load_test(settings: TrainSettings, run: Run) -> Optional[Images]:
     # Every rank has its say, also one without images: the others wait for it.
     if sum_over_ranks(equal, run.process)[0] == run.process.world_size:
         return test
-    logger.warning("warning: no kNN accuracy during the run, for want of test images (%s)", problem)
+    logger.warning("warning: no kNN accuracy during the run, for want of test images (%s); training does without, and "
+                   "linear_eval.py measures it afterwards", problem)
     return None
 
 
@@ -237,10 +238,14 @@ def likely_causes(settings: TrainSettings) -> List[str]:
     return [*causes, "the training images are damaged or all alike"]
 
 
-def describe(settings: TrainSettings, learner: Learner, model: SimCLR, steps_per_epoch: int, world_size: int,
-             healthy: Healthy) -> None:
-    """Log what is about to be trained."""
+def describe(settings: TrainSettings, learner: Learner, model: SimCLR, count: int, steps_per_epoch: int,
+             world_size: int, healthy: Healthy) -> None:
+    """Log what is about to be done, with ``count`` images, and what is trained."""
     trained = sum(parameter.size for parameter in model.trainable_params())
+    measured = f", kNN accuracy and spread after every {settings.eval_every}" if settings.eval_every else ""
+    logger.info("about to pretrain %s on %s images of %s, without labels, to epoch %d; a checkpoint after every %d%s",
+                settings.encoder, f"{count:,}", settings.dataset_name, settings.epoch_size,
+                settings.save_checkpoint_epochs, measured)
     logger.info("%s, width x %g, %s stem: %d features, projected to %d; %s parameters to train", settings.encoder,
                 settings.width_multiplier, settings.stem, model.encoder.features, settings.projection_dimension,
                 f"{trained:,}")

@@ -10,10 +10,11 @@ from mindspore.train import Callback
 from tqdm import tqdm
 
 from src.common.errors import DivergedError
-from src.common.logs import log_epoch, logger
+from src.common.logs import has_bar, log_epoch, logger
 from src.distributed.dry_run import is_dry_run
 from src.training.step import Totals
 
+FORETOLD_AFTER = 10.0  # seconds of steps: then their speed tells the end
 BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
 LINE_INTERVAL = 30.0
 
@@ -48,9 +49,9 @@ def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
 
 
 class Progress(Callback):
-    """Loss, images per second and time left: a bar on a terminal, now and then a line in a file.
+    """Loss, images per second and time left: a bar on a terminal, now and then a line in a file. And, once, the end.
 
-    With data sinking the host sees nothing of an epoch until it is over, so there is nothing to show.
+    With data sinking the host sees nothing of an epoch until it is over, so there is nothing to show before.
 
     Where it looks at the loss anyway, it raises DivergedError as soon as that is not finite any more.
 
@@ -65,10 +66,11 @@ class Progress(Callback):
         self.totals = totals
         self.epochs = epochs
         self.images_per_step = images_per_step
-        self.on_terminal = sys.stdout.isatty()
+        self.on_terminal = has_bar()
         self.bar: Optional[tqdm] = None
         self.started = self.shown = 0.0
         self.start_step = self.epoch_start_step = 0
+        self.foretold = False
 
     def on_train_epoch_begin(self, run_context):
         parameters = run_context.original_args()
@@ -85,13 +87,17 @@ class Progress(Callback):
         if not self.start_step:  # the first step compiles the graph and says nothing about the speed
             self.started, self.start_step = now, step
             return
-        if parameters.dataset_sink_mode or now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
+        if parameters.dataset_sink_mode:
             return
-        self.shown = now
         in_epoch = step - self.epoch_start_step
-        check_finite(self.totals, parameters.cur_epoch_num, in_epoch)
         per_step = (now - self.started) / (step - self.start_step)
         left = (self.epochs - parameters.cur_epoch_num + 1) * parameters.batch_num - in_epoch
+        if not self.foretold and now - self.started >= FORETOLD_AFTER:
+            self.foretell(left * per_step)
+        if now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
+            return
+        self.shown = now
+        check_finite(self.totals, parameters.cur_epoch_num, in_epoch)
         text = (f"loss {last_loss(parameters):.3f}, {self.images_per_step / per_step:.0f} images/s, "
                 f"{tqdm.format_interval(left * per_step)} left")
         if self.bar is not None:
@@ -102,9 +108,25 @@ class Progress(Callback):
                         parameters.batch_num, text)
 
     def on_train_epoch_end(self, run_context):
+        parameters = run_context.original_args()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+        if parameters.dataset_sink_mode and not self.foretold:
+            left = self.epochs - parameters.cur_epoch_num
+            self.foretell(left * (time.perf_counter() - self.shown))  # at most: the first epoch has compiled too
+
+    def foretell(self, seconds: float) -> None:
+        """Say when the training ends, if that is in so many seconds."""
+        self.foretold = True
+        if seconds < FORETOLD_AFTER:
+            return
+        now = time.time()
+        end = time.localtime(now + seconds)
+        same_day = time.strftime("%x", end) == time.strftime("%x", time.localtime(now))
+        logger.info("at this speed the training ends at about %s, in %s; measurements and checkpoints come on top",
+                    time.strftime("%H:%M" if same_day else "%a %d %b %H:%M", end),
+                    tqdm.format_interval(seconds))
 
 
 class EpochReport(Callback):

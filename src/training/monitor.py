@@ -125,8 +125,9 @@ class Monitor(Callback):
             log_measured(epoch, measured, self.healthy.dimension, seconds)
         if found and not self.warned:
             self.warned = True
-            logger.warning("warning: collapse after epoch %d: %s; likely causes: %s; the run goes on", epoch,
-                           " and ".join(found), ", ".join(self.healthy.causes))
+            logger.warning("warning: collapse after epoch %d: %s; likely causes: %s; the run goes on, and if it does "
+                           "not recover, begin another without one of them", epoch, " and ".join(found),
+                           ", ".join(self.healthy.causes))
 
     def measure(self) -> Dict[str, Any]:
         """Return the measures of now, on rank 0; the other ranks help, and get none."""

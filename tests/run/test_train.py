@@ -1,4 +1,5 @@
 """train.py: what a run leaves, how it goes on, what it refuses."""
+import errno
 import os
 import re
 import resource
@@ -82,7 +83,28 @@ def test_events_for_tensorboard(finished, tmp_path):
     pytest.importorskip("tensorboardX")
     train(finished, tmp_path / "run", "--epoch_size", 1, "--tensorboard")
     (file,) = (tmp_path / "run" / "tensorboard").iterdir()
-    assert b"pretrain/loss" in file.read_bytes() and b"monitor/alignment" in file.read_bytes()
+    for name in (b"pretrain/loss", b"pretrain/gradient_norm", b"monitor/alignment", b"views"):
+        assert name in file.read_bytes()
+
+
+def test_events_that_cannot_be_written_end_no_training(finished, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+
+    def full(self, record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.report.events.Events.__call__", full)
+    out = done(train(finished, tmp_path / "run", "--epoch_size", 2, "--tensorboard"))
+    assert out.count("warning: no more events for TensorBoard are written (No space left on device); the run ") == 1
+    assert len(of_kind(records.PRETRAIN, tmp_path / "run")) == 2
+
+
+def test_quiet_leaves_everything_to_the_log(finished, tmp_path):
+    result = train(finished, tmp_path / "run", "--epoch_size", 1, "--quiet")
+    (warning,) = done(result).splitlines()
+    assert warning.startswith("warning: data has 1 of CIFAR-10's 5 training files; copy the others there")
+    log = (tmp_path / "run" / "log").read_text()
+    assert "about to pretrain resnet18 on " in log and "epoch: 1 step: 6, loss is " in log and "\ndone, 1 epochs" in log
 
 
 def test_tensorboard_without_its_package(finished, tmp_path, monkeypatch):

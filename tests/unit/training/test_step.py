@@ -142,10 +142,38 @@ def clock(monkeypatch, seconds_per_look):
 def test_progress_in_a_file(lines, monkeypatch):
     clock(monkeypatch, 20)
     run_epoch(Progress(finite_steps(99), epochs=4, images_per_step=100), Context(steps=6, epoch=3))
-    assert [record.getMessage() for record in lines.records] == [
+    assert [record.getMessage() for record in lines.records if "ends at" not in record.getMessage()] == [
         "progress: epoch 3/4, step 2/6, loss 3.500, 5 images/s, 03:20 left",
         "progress: epoch 3/4, step 4/6, loss 3.500, 5 images/s, 02:40 left",
         "progress: epoch 3/4, step 6/6, loss 3.500, 5 images/s, 02:00 left"]
+
+
+def test_the_end_is_foretold_once(lines, monkeypatch):
+    """After ten seconds of steps: 4 s each, and 5 of the 9 steps of this epoch and 9 of the next one are left."""
+    clock(monkeypatch, 4)
+    monkeypatch.setattr(callbacks.time, "time", lambda: 1e9)
+    run_epoch(Progress(finite_steps(99), epochs=2, images_per_step=100), Context(steps=9, epoch=1))
+    (line,) = (record.getMessage() for record in lines.records if "ends at" in record.getMessage())
+    end = callbacks.time.strftime("%H:%M", callbacks.time.localtime(1e9 + 4 * (5 + 9)))
+    assert line == (f"at this speed the training ends at about {end}, in 00:56; measurements and checkpoints come on "
+                    "top")
+
+
+def test_with_data_sinking_the_first_epoch_tells_the_end(lines, monkeypatch):
+    clock(monkeypatch, 100)
+    progress, context = Progress(finite_steps(99), epochs=4, images_per_step=100), Context(steps=3, sinking=True)
+    run_epoch(progress, context)
+    (line,) = (record.getMessage() for record in lines.records)
+    assert ", in 20:00; " in line  # three epochs of 400 s, a look at the clock in every step
+    context.parameters.cur_epoch_num = 2
+    run_epoch(progress, context)
+    assert len(lines.records) == 1
+
+
+def test_a_short_training_ends_before_one_has_read_when(lines, monkeypatch):
+    clock(monkeypatch, 4)
+    run_epoch(Progress(finite_steps(99), epochs=1, images_per_step=100), Context(steps=5, epoch=1))
+    assert not [record for record in lines.records if "ends at" in record.getMessage()]
 
 
 def test_progress_on_a_terminal(lines, monkeypatch, capsys):
@@ -163,7 +191,7 @@ def test_no_progress_with_data_sinking(lines, monkeypatch, capsys):
     monkeypatch.setattr(callbacks.sys.stdout, "isatty", lambda: True, raising=False)
     run_epoch(Progress(finite_steps(99), epochs=2, images_per_step=100), Context(steps=3, sinking=True))
     assert capsys.readouterr().out == ""
-    assert lines.records == []
+    assert not [record for record in lines.records if "progress" in record.getMessage()]
 
 
 def test_progress_notices_a_bad_loss_before_the_epoch_ends(lines, monkeypatch):
