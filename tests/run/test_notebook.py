@@ -1,0 +1,35 @@
+"""The notebook runs from its first cell to its last, and what it shows is what it says."""
+import re
+
+import nbformat
+from helpers import ROOT
+from nbclient import NotebookClient
+
+NOTEBOOK = ROOT / "docs" / "first_steps.ipynb"
+
+
+def shown(notebook):
+    """Return the text and the number of pictures that the cells have left, after looking for errors."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    text = "".join(output.get("text", "") for output in outputs)
+    return text, sum("image/png" in output.get("data", {}) or "image/jpeg" in output.get("data", {})
+                     for output in outputs)
+
+
+def check(notebook):
+    text, pictures = shown(notebook)
+    share = {name: float(value) for name, value in re.findall(r"^((?:kNN|linear), \w+): (\d+\.\d)%$", text, re.M)}
+    assert pictures == 3
+    assert share["kNN, untrained"] < 40 and share["kNN, trained"] > share["kNN, untrained"] + 20
+    assert share["linear, untrained"] < 50 and share["linear, trained"] > 75
+
+
+def test_it_runs_and_the_network_learns():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    check(notebook)
+
+
+def test_what_is_kept_in_it_is_whole():
+    check(nbformat.read(NOTEBOOK, 4))
