@@ -24,8 +24,12 @@ def main() -> None:
     name, folder = sys.argv[1:]
     for split in ("pretrain", "train", "test") if dataset.DATA_SETS[name].has_unlabelled else ("train", "test"):
         pixels, labels, classes = dataset.load(name, folder, split)
+        if split == "pretrain" and (labels >= 0).all():
+            continue  # they are those of train
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
-        if len(classes) <= FEW_CLASSES:
+        if not classes:
+            logger.info("  %d images", len(labels))
+        elif len(classes) <= FEW_CLASSES:
             logger.info("  %s", ", ".join(f"{count} {title}" for count, title in zip(counts, classes)))
         else:
             logger.info("  %d classes of %d to %d images", len(classes), counts.min(), counts.max())
@@ -33,6 +37,10 @@ def main() -> None:
             for _ in batches(pixels, BLOCK):
                 pass
             logger.info("  all files can be decoded")
+        if split == "pretrain" and (labels < 0).all():
+            logger.info("  no labels, which train.py does without; linear_eval.py and finetune.py take a folder of "
+                        "images for every class")
+            break
 
 
 if __name__ == "__main__":

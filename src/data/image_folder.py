@@ -1,6 +1,7 @@
 """A folder of images per class: finding the files and looking whether they are whole.
 
     DIR/train/<class>/*.jpg    DIR/test/<class>/*.jpg    (or val; .jpg, .jpeg and .png, in folders below too)
+    DIR/*.jpg                                            for pretraining alone, which takes no labels
 
 Images may have any size, and are too many for the memory as a rule. So they stay files (``ImageFiles``).
 """
@@ -28,43 +29,62 @@ READERS = 16  # threads that look into the files at the start: they wait for the
 
 
 class ImageFolder:
-    """Folders of images: a ``Format``. The places of a split are the folders of its classes, by name."""
+    """Folders of images: a ``Format``. The places of a split are the folders of its classes, by name.
 
-    expected = "train/<class>/*.jpg and test/<class>/*.jpg (or val; .jpg, .jpeg or .png)"
+    Where there are none, those of ``pretrain`` are all images of the folder, which then have no labels.
+    """
+
+    expected = "train/<class>/*.jpg and test/<class>/*.jpg (or val; .jpg, .jpeg or .png; train.py takes any images)"
     names = "folders"
 
     def find(self, folder: Path, split: str) -> List[Path]:
         """Return the classes' folders; the split's, such as train, lies in ``folder`` or is ``folder`` itself."""
-        places = [folder / name for name in SPLITS[split]] + [folder] * (folder.name in SPLITS[split])
-        return next(filter(None, map(_folders, places)), [])
+        of_classes = SPLITS["train" if split == "pretrain" else split]
+        places = [folder / name for name in of_classes] + [folder] * (folder.name in of_classes)
+        found = next(filter(None, map(_folders, places)), [])
+        return _unlabelled(folder) if split == "pretrain" and not found else found
 
     def why_nothing(self, folder: Path, split: str) -> str:
-        names = " or ".join(f"{name}/<class>" for name in SPLITS[split])
+        names = " or ".join(f"{name}/<class>" for name in SPLITS["train" if split == "pretrain" else split])
+        if split == "pretrain":
+            return f"no images, and no folders {names}, in {folder}"
         return f"no folders {names} in {folder}"
 
     def class_names(self, places: List[Path]) -> Tuple[str, ...]:
-        return tuple(folder.name for folder in places)
+        return tuple(place.name for place in places if place.is_dir())
 
     def read(self, places: List[Path], side: int) -> Images:
-        """List the images of the classes' folders; look at the ends of every file.
+        """List the images of the classes' folders, or ``places`` if they are images; look at the ends of every file.
 
         The classes take turns so that the first N images are not all of one class.
 
         Raises:
             UserError: a class has no images, or a file is no whole JPEG or PNG image.
         """
+        if places[0].is_file():
+            return Images(_looked_at(places, side), np.full(len(places), -1, np.int32))
         of_classes = [_images_of(folder) for folder in places]
         rows = sorted((position, label, file) for label, images in enumerate(of_classes)
                       for position, file in enumerate(images))
-        images = [file for _, _, file in rows]
-        with ThreadPoolExecutor(READERS) as pool:
-            sizes = list(pool.map(_size_of_image, images))
-        return Images(ImageFiles(images, sizes, side), np.array([label for _, label, _ in rows], np.int32),
-                      self.class_names(places))
+        return Images(_looked_at([file for _, _, file in rows], side),
+                      np.array([label for _, label, _ in rows], np.int32), self.class_names(places))
 
 
 def _folders(place: Path) -> List[Path]:
     return sorted(path for path in place.glob("*") if path.is_dir() and not path.name.startswith("."))
+
+
+def _unlabelled(folder: Path) -> List[Path]:
+    """Return all images in ``folder``, or in its train where there is one, but none of its test images."""
+    root = next((folder / name for name in SPLITS["train"] if (folder / name).is_dir()), folder)
+    tests = [folder / name for name in SPLITS["test"]]
+    return sorted(file for file, is_image in images_in(root)
+                  if is_image and not any(test in file.parents for test in tests))
+
+
+def _looked_at(images: List[Path], side: int) -> ImageFiles:
+    with ThreadPoolExecutor(READERS) as pool:
+        return ImageFiles(images, list(pool.map(_size_of_image, images)), side)
 
 
 def _images_of(folder: Path) -> List[Path]:
@@ -100,4 +120,4 @@ def _size_of_image(file: Path) -> int:
 
 
 IMAGE_FOLDER = DataSet(ImageFolder(), (), 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),  # ImageNet's figures
-                       resizable=True)
+                       resizable=True, has_unlabelled=True)

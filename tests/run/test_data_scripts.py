@@ -41,9 +41,27 @@ def photos(tmp_path_factory):
 def test_a_run_on_a_folder_of_images(photos):
     settings = settings_in(photos / "run" / "config.yaml")
     assert (settings["image_size"], settings["jitter_strength"], settings["blur_probability"]) == (40, 1.0, 0.5)
-    assert "imagefolder, train: 12 images" in (photos / "train.out").read_text()
+    assert "imagefolder, pretrain: 12 images" in (photos / "train.out").read_text()
     stem = load(str(photos / "run"), "simclr", "test").parameters["encoder.conv1.weight"]
     assert stem.shape[2:] == (7, 7)
+
+
+def test_images_without_labels_are_enough_for_pretraining(photos, tmp_path):
+    """And the features of the encoder can be had; what takes labels says so."""
+    (tmp_path / "data").mkdir()
+    for file in (photos / "data" / "train").rglob("*.*"):
+        (tmp_path / "data" / f"{file.parent.name}-{file.name}").write_bytes(file.read_bytes())
+    out = done(call_script("train.py", *FOLDER, "--train_output_path", "run", cwd=tmp_path))
+    assert "imagefolder, pretrain: 12 images from data (ant-0.jpg, " in out
+    assert "monitor, epoch 1: kNN not measured" in out
+    (record,) = of_kind(records.MONITOR, tmp_path / "run")
+    assert record["knn_accuracy"] is None and record["effective_rank"] > 0
+    refused(call_script(*EVALUATE, "--train_dataset_path", "data", cwd=tmp_path), "no folders train/<class> in data")
+    done(call_script("predict.py", "run", "data", "--features", "features.npz", cwd=tmp_path))
+    with np.load(tmp_path / "features.npz") as table:
+        assert table["features"].shape == (12, 32)
+    out = done(call_script("scripts/check_data.py", "imagefolder", "data", cwd=tmp_path))
+    assert "12 images\n" in out and "no labels, which train.py does without" in out
 
 
 def test_what_a_training_is_going_to_see_is_drawn_before(photos, tmp_path):

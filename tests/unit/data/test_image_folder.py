@@ -46,6 +46,32 @@ def load(folder, split="train", **options):
     return dataset.load("imagefolder", str(folder), split, side=SIDE, **options)
 
 
+@pytest.mark.parametrize("layout", ["flat", "below", "in train", "train itself"])
+def test_pretraining_takes_images_without_labels(folder, tmp_path, layout):
+    """However they lie, all of them but the test images."""
+    plain = tmp_path / "plain"
+    place = {"flat": plain, "below": plain / "holidays" / "2020"}.get(layout, plain / "train")
+    place.mkdir(parents=True)
+    for number, file in enumerate(sorted((folder / "train").rglob("*.*"))):
+        (place / f"{number}{file.suffix}").write_bytes(file.read_bytes())
+    (plain / "val" / "cat").mkdir(parents=True)
+    (plain / "val" / "cat" / "x.jpg").write_bytes((folder / "val" / "cat" / "1.jpg").read_bytes())
+    images = load(plain / "train" if layout == "train itself" else plain, "pretrain")
+    assert [file.parent for file in images.pixels.files] == [place] * 6
+    assert images.labels.tolist() == [-1] * 6 and images.classes == ()
+    with pytest.raises(UserError, match="no folders train/<class> in"):
+        load(plain, "train")
+
+
+def test_pretraining_takes_the_classes_where_there_are_some(folder):
+    assert load(folder, "pretrain").labels.tolist() == load(folder).labels.tolist()
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(UserError, match=f"no images, and no folders train/<class>, in {tmp_path}; give the folder "):
+        load(tmp_path, "pretrain")
+
+
 def test_classes_take_turns(folder):
     images = load(folder)
     assert images.classes == ("cat", "dog", "emu")
