@@ -7,7 +7,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import List
+from typing import Dict
 
 from src.common.errors import SomeFailedError, UserError
 from src.common.logs import log_to_console, logger, status_of
@@ -45,36 +45,43 @@ def main() -> None:
     from src.tasks import answers, predicting
 
     images = predicting.images_of(options.images)
+    bank = predicting.images_of([options.neighbours], "--neighbours") if options.neighbours else []
+    answers.check_place(options.features, "features")
+    answers.check_place(options.picture, "picture")
     if predicting.needs_mindspore(options.model):
         from src.distributed import environment
         environment.prepare(options.device_target, 0)
     model = predicting.opened(options.model, options.classifier)
-    classes = model.signature.classes
-    if not classes and not options.features and not options.neighbours:
+    classes, width = model.signature.classes, model.signature.features
+    if not classes and not options.features and not bank:
         raise UserError(f"MODEL: {options.model} is an encoder without a classifier; add --features or --neighbours, "
                         "or evaluate it first (linear_eval.py)")
-    failed: List[UserError] = []
+    failed: Dict[str, UserError] = {}  # by what is said: an image may be asked for and a neighbour
 
     def fails(error: UserError) -> None:
-        logger.warning("%s", error)
-        failed.append(error)
+        if str(error) not in failed:
+            logger.warning("%s", error)
+        failed[str(error)] = error
 
     if options.features:
-        shape = answers.write_features(options.features, predicting.answers(model, images, fails))
+        shape = answers.write_features(options.features, predicting.answers(model, images, fails), len(images), width)
         logger.info("%s: of %d images %d features each", options.features, *shape)
     else:
         neighbours = None
-        if options.neighbours:
-            bank = predicting.images_of([options.neighbours])
-            neighbours = answers.Neighbours(predicting.answers(model, bank, fails))
+        if bank:
+            neighbours = answers.Neighbours(predicting.answers(model, bank, fails), len(bank), width)
         widths = max(len(str(image.file)) for image in images), max(map(len, classes or [""]))
-        shown = []
+        shown, any_answer = [], False
         for answer in predicting.answers(model, images, fails):
+            any_answer = True
             words = answers.told(answer, model.signature, neighbours)
             sys.stdout.write(answers.as_json(answer, words) if options.json else
                              answers.as_text(answer, words, *widths))
-            shown += [(answer, words)] * (len(shown) < answers.ROWS)
-        if options.picture and shown:
+            if options.picture and len(shown) < answers.ROWS:
+                shown.append((answer, words))
+        if not any_answer:
+            raise UserError(answers.NONE)
+        if options.picture:
             answers.write_picture(options.picture, shown, model.signature)
             logger.info("%s: a picture of %d images", options.picture, len(shown))
     if failed:

@@ -38,6 +38,7 @@ def main() -> None:
             images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
                                   num_samples=settings.num_samples, download=settings.download,
                                   side=settings.image_size)
+            inputs.check_apart(images, run.layout.path)
             inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)
         fingerprint = pretraining.check_same_images(images, start, run)
 

@@ -22,7 +22,8 @@ def main() -> None:
     if len(sys.argv) != 3 or sys.argv[1] not in dataset.DATA_SETS:
         raise UserError(f"usage: python scripts/check_data.py {{{','.join(dataset.DATA_SETS)}}} FOLDER")
     name, folder = sys.argv[1:]
-    for split in ("pretrain", "train", "test") if dataset.DATA_SETS[name].has_unlabelled else ("train", "test"):
+    splits = ["pretrain"] * dataset.DATA_SETS[name].has_unlabelled + ["train", "test"]
+    for split in splits:
         pixels, labels, classes = dataset.load(name, folder, split)
         if split == "pretrain" and (labels >= 0).all():
             continue  # they are those of train
@@ -40,7 +41,9 @@ def main() -> None:
         if split == "pretrain" and (labels < 0).all():
             logger.info("  no labels, which train.py does without; linear_eval.py and finetune.py take a folder of "
                         "images for every class")
-            break
+            splits.remove("train")
+            if not dataset.DATA_SETS[name].format.find(Path(folder), "test"):
+                splits.remove("test")
 
 
 if __name__ == "__main__":

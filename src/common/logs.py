@@ -7,9 +7,16 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, Callable, Optional, TextIO
 
-from src.common.errors import UserError
+from src.common.errors import UserError, printable
 
 logger = logging.getLogger("simclr")
+
+
+class _Printable(logging.Formatter):
+    """Messages with names from anywhere, each a line that a terminal and a file in UTF-8 can take."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _Console(logging.StreamHandler):
@@ -31,7 +38,9 @@ def log_to_console(stream: Optional[TextIO] = None) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.addHandler(_Console(stream or sys.stdout))
+    console = _Console(stream or sys.stdout)
+    console.setFormatter(_Printable())
+    logger.addHandler(console)
     logger.addHandler(MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
 
 
@@ -51,8 +60,11 @@ def has_bar() -> bool:
 def log_to_file(path: Path) -> None:
     """Send the log lines, those so far included, to ``path`` as well (appended)."""
     if path.exists() and os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno())):
-        return  # a launcher has sent standard output there already
+        for handler in logger.handlers:
+            handler.setLevel(logging.INFO)  # a launcher has sent standard output there already: it is the log
+        return
     file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(_Printable())
     for handler in list(logger.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
@@ -75,8 +87,9 @@ def status_of(main: Callable[[], None]) -> int:
     log_to_console()
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
-        sys.stderr.write(f"{script}: {error}\n")
+        sys.stderr.write(f"{script}: {printable(str(error))}\n")
         return error.status
     except ModuleNotFoundError as error:
         if (error.name or "src").startswith("src"):

@@ -5,18 +5,22 @@ whatever a camera, a scanner or a drawing program writes is understood. The pixe
 """
 import os
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import List, NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from src.common.errors import UserError
 from src.common.files import reading, reason_of
+from src.common.logs import logger
 
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_PIXELS = 100_000_000  # of an image: 300 MB when it is decoded
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the EXIF tag, and what sets an image upright
+UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}
 PAPER = "white"  # behind what is transparent
 
 
@@ -35,18 +39,25 @@ def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
             image = Image.open(stream, formats=FORMATS)
         except Image.DecompressionBombError:
             raise _too_large(file) from None
-        except (OSError, SyntaxError, ValueError):
+        except Exception:  # of damaged files Pillow raises all kinds
             raise UserError(f"{file}: is no JPEG or PNG image; convert it, or leave it out") from None
         if image.width * image.height > MOST_PIXELS:
             raise _too_large(file)
         try:
             image.load()
-            turned = image.getexif().get(ORIENTATION, 1) != 1
-            upright = in_colour(ImageOps.exif_transpose(image) if turned else image)
-        except (OSError, SyntaxError, ValueError, IndexError, TypeError) as error:
+            turn = UPRIGHT.get(_orientation(image))
+            upright = in_colour(image if turn is None else image.transpose(turn))
+        except Exception as error:
             raise UserError(f"{file}: cannot be decoded ({reason_of(error)}); the file is truncated or damaged, so "
                             "copy it again or leave it out") from None
     return np.asarray(_middle(upright, shorter_edge, side))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # the picture is whole, whatever else is in the file
+        return 1
 
 
 def _too_large(file: Path) -> UserError:
@@ -79,19 +90,30 @@ def _middle(image: Image.Image, shorter_edge: int, side: int) -> Image.Image:
                            Image.Resampling.BILINEAR)
 
 
-def images_in(folder: Path) -> Iterator[Tuple[Path, bool]]:
-    """Yield the files in ``folder`` and below it, in order, and whether their names are those of images.
+def images_below(folder: Path) -> List[Path]:
+    """Return the images in ``folder`` and below it, by their names, in order; others are left out with a warning.
 
-    Links are followed, but into no folder twice; names that begin with a dot are left out.
+    Links are followed, but into no folder twice. Names that begin with a dot are left out without a word.
+
+    Raises:
+        UserError: a folder cannot be read.
     """
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        about = os.stat(place)
-        if (about.st_dev, about.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(place, name), name.lower().endswith(SUFFIXES)
+    seen, images, others = set(), [], []
+    with reading(folder):
+        for place, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
+            about = os.stat(place)
+            if (about.st_dev, about.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(name for name in names if not name.startswith(".")):
+                (images if name.lower().endswith(SUFFIXES) else others).append(Path(place, name))
+    if images and others:
+        logger.warning("warning: %s has %d files that are no %s and are left out, such as %s; convert them if they are "
+                       "images", folder, len(others), ", ".join(SUFFIXES), others[0].name)
+    return images
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error

@@ -48,6 +48,11 @@ class Format(Protocol):
 KEPT = 0.875  # of the shorter edge, in the middle: what an image of any size is evaluated on, as usual
 
 
+def shorter_edge_for(side: int) -> int:
+    """Return what the shorter edge of an image is brought to before its middle of ``side`` pixels is cut out."""
+    return round(side / KEPT)
+
+
 class DataSet(NamedTuple):
     """What the project knows of a data set.
 
@@ -73,8 +78,8 @@ class DataSet(NamedTuple):
     has_unlabelled: bool = False
 
     def shorter_edge(self, side: int) -> int:
-        """Return what the shorter edge of an image is brought to before its middle of ``side`` pixels is cut out."""
-        return round(side / KEPT) if self.resizable else side
+        """Return the same for an image that is to look like those of this data set, which may all have that side."""
+        return shorter_edge_for(side) if self.resizable else side
 
 
 def read_bytes(file: Path) -> np.ndarray:

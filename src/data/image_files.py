@@ -2,12 +2,12 @@
 import os
 from itertools import islice
 from pathlib import Path
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from src.common.errors import UserError
-from src.data.formats import KEPT, read_bytes
+from src.data.formats import read_bytes, shorter_edge_for
 from src.data.images import batches, identity
 from src.data.rows import Rows
 
@@ -19,10 +19,16 @@ class ImageFiles:
     ``views.Views``, which begins with their bytes (``encoded``).
     """
 
-    def __init__(self, files: Sequence[Path], sizes: Sequence[int], side: int):
+    def __init__(self, files: Sequence[Path], sizes: Sequence[int], side: int, root: Optional[Path] = None):
         self.files = files
         self.sizes = sizes
         self.side = side
+        self.root = root  # of images without classes, which are known by their paths from there
+
+    @property
+    def names(self) -> List[str]:
+        """What the files are known by: class and name, or the path from their root."""
+        return ["/".join(file.relative_to(self.root).parts if self.root else file.parts[-2:]) for file in self.files]
 
     @property
     def shape(self) -> Tuple[int, ...]:
@@ -33,7 +39,7 @@ class ImageFiles:
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return ImageFiles(self.files[index], self.sizes[index], self.side)
+            return ImageFiles(self.files[index], self.sizes[index], self.side, self.root)
         images = np.empty((np.size(index), *self.shape[1:]), np.uint8)
         for place, image in enumerate(self.decoded(np.atleast_1d(index))):
             images[place] = image
@@ -65,7 +71,7 @@ class ImageFiles:
     def _decode(self, source: Rows, workers: int) -> Iterator[np.ndarray]:
         import mindspore.dataset as ds  # here, so that the data sets can be read where there is no MindSpore
         from mindspore.dataset import vision
-        whole = [vision.Decode(), vision.Resize(round(self.side / KEPT)), vision.CenterCrop(self.side)]
+        whole = [vision.Decode(), vision.Resize(shorter_edge_for(self.side)), vision.CenterCrop(self.side)]
         images = ds.GeneratorDataset(source, ["image"], shuffle=False, num_parallel_workers=1)
         images = images.map(whole, ["image"], num_parallel_workers=workers)
         return (image for (image,) in images.create_tuple_iterator(num_epochs=1, output_numpy=True))
@@ -101,5 +107,5 @@ def _(pixels: ImageFiles, batch_size: int, rows: Optional[np.ndarray] = None) ->
 @identity.register
 def _(pixels: ImageFiles) -> Iterator[bytes]:
     """Side, names and sizes of the files, not their contents: to read them takes as long as an epoch of training."""
-    names = (f"{'/'.join(file.parts[-2:])} {size}" for file, size in zip(pixels.files, pixels.sizes))
-    yield "\n".join([f"side {pixels.side}", *names]).encode()
+    names = (f"{name} {size}" for name, size in zip(pixels.names, pixels.sizes))
+    yield "\n".join([f"side {pixels.side}", *names]).encode(errors="surrogateescape")

@@ -8,7 +8,7 @@ Images may have any size, and are too many for the memory as a rule. So they sta
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from PIL import Image
 from src.common.errors import UserError
 from src.common.files import reading
 from src.common.logs import logger
-from src.data.any_image import SUFFIXES, images_in
+from src.data.any_image import SUFFIXES, images_below
 from src.data.formats import DataSet
 from src.data.image_files import ImageFiles, damaged
 from src.data.images import Images
@@ -51,7 +51,7 @@ class ImageFolder:
         return f"no folders {names} in {folder}"
 
     def class_names(self, places: List[Path]) -> Tuple[str, ...]:
-        return tuple(place.name for place in places if place.is_dir())
+        return tuple(place.name for place in places) if places[0].is_dir() else ()
 
     def read(self, places: List[Path], side: int) -> Images:
         """List the images of the classes' folders, or ``places`` if they are images; look at the ends of every file.
@@ -61,9 +61,14 @@ class ImageFolder:
         Raises:
             UserError: a class has no images, or a file is no whole JPEG or PNG image.
         """
-        if places[0].is_file():
-            return Images(_looked_at(places, side), np.full(len(places), -1, np.int32))
+        if not places[0].is_dir():
+            root = Path(os.path.commonpath([file.parent for file in places]))
+            return Images(_looked_at(places, side, root), np.full(len(places), -1, np.int32))
         of_classes = [_images_of(folder) for folder in places]
+        beside = [file for file in places[0].parent.glob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+        if beside:
+            logger.warning("warning: %d images lie in no class in %s and are left out, such as %s; put them into the "
+                           "folder of a class", len(beside), places[0].parent, beside[0].name)
         rows = sorted((position, label, file) for label, images in enumerate(of_classes)
                       for position, file in enumerate(images))
         return Images(_looked_at([file for _, _, file in rows], side),
@@ -75,29 +80,24 @@ def _folders(place: Path) -> List[Path]:
 
 
 def _unlabelled(folder: Path) -> List[Path]:
-    """Return all images in ``folder``, or in its train where there is one, but none of its test images."""
+    """Return all images in ``folder``, or in its train where there is one, but those in a folder of test images."""
+    tests = set(SPLITS["test"])
+    if folder.resolve().name in tests:
+        return []
     root = next((folder / name for name in SPLITS["train"] if (folder / name).is_dir()), folder)
-    tests = [folder / name for name in SPLITS["test"]]
-    return sorted(file for file, is_image in images_in(root)
-                  if is_image and not any(test in file.parents for test in tests))
+    return sorted(file for file in images_below(root) if not tests.intersection(file.relative_to(root).parts[:-1]))
 
 
-def _looked_at(images: List[Path], side: int) -> ImageFiles:
+def _looked_at(images: List[Path], side: int, root: Optional[Path] = None) -> ImageFiles:
     with ThreadPoolExecutor(READERS) as pool:
-        return ImageFiles(images, list(pool.map(_size_of_image, images)), side)
+        return ImageFiles(images, list(pool.map(_size_of_image, images)), side, root)
 
 
 def _images_of(folder: Path) -> List[Path]:
-    files = sorted(images_in(folder))
-    images = [file for file, is_image in files if is_image]
+    images = sorted(images_below(folder))
     if not images:
         raise UserError(f"{folder}: has no {', '.join(SUFFIXES)} files, and every folder there is a class; put its "
                         "images in, or remove it")
-    if len(images) < len(files):
-        other = next(file for file, is_image in files if not is_image)
-        logger.warning("warning: %s has %d files that are no %s and are left out, such as %s; convert them if they are "
-                       "images", folder,
-                       len(files) - len(images), ", ".join(SUFFIXES), other.name)
     return images
 
 

@@ -113,7 +113,8 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
     runs = told_apart(runs)
-    drawn, shown = curves.draw(runs), _shown(runs)
+    untrained = _untrained(runs)
+    drawn, shown = curves.draw(runs), [run for run in (*runs, *untrained) if run.sample]
     classes = list(dict.fromkeys(name for run in shown for name in run.sample.classes))
     classes = classes if len(classes) <= MOST_CLASSES else []  # too many to be told apart
     galleries = [_gallery(run, number, classes, compute) for number, run in enumerate(shown)]
@@ -124,6 +125,7 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
         runs=[{"number": number, "story": run, "encoder": encoder_of(run), **curves.style_of(number)}
               for number, run in enumerate(runs)],
         sheets=[(run.name, base64.b64encode(run.views).decode()) for run in runs if run.views],
+        before={result.protocol_id: result.mean for run in untrained for result in run.results},
         protocols=PROTOCOLS, most_classes=MOST_CLASSES, differing=_differing(runs),
         settings=[_settings(run) for run in runs], curves=drawn, galleries=galleries,
         looks=[(name, tsne.look_of(number)) for number, name in enumerate(classes)],
@@ -132,15 +134,9 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
                                                                              .js_raw))
 
 
-def _shown(runs: Sequence[Story]) -> List[Story]:
-    """Return the runs that have a sample; for a single one, that of its untrained encoder too, if it is known.
-
-    That is an evaluation in the folder ``untrained`` of the run.
-    """
-    with_untrained = list(runs)
-    if len(runs) == 1 and is_run(runs[0].path / UNTRAINED):
-        with_untrained.append(read(runs[0].path / UNTRAINED))
-    return [run for run in with_untrained if run.sample]
+def _untrained(runs: Sequence[Story]) -> List[Story]:
+    """Return what is known of the untrained encoder of a single run: an evaluation in its folder ``untrained``."""
+    return [read(run.path / UNTRAINED) for run in runs if len(runs) == 1 and is_run(run.path / UNTRAINED)]
 
 
 def _gallery(run: Story, number: int, classes: Sequence[str], compute: bool) -> Gallery:

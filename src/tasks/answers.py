@@ -1,6 +1,7 @@
 """What predict.py makes of a model's answers: lines of a table or of JSON, a file of features, a picture."""
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -18,6 +19,7 @@ TOP = 3      # classes that are told
 NEAREST = 5  # images that are told
 TILE, GAP, TEXT = 96, 8, 12  # pixels, on a picture: an image, what is between two, letters
 ROWS = 50    # of a picture
+NONE = "IMAGE: none of the images can be read; name others"
 
 
 class Told(NamedTuple):
@@ -31,22 +33,23 @@ class Neighbours:
     """The images of a folder with their features, to find those that lie next to others.
 
     Args:
-        answers: of a model, for the images of the folder.
+        answers: of a model, for the images of the folder, at ``most`` so many, with features of that ``width``.
     """
 
-    def __init__(self, answers: Iterable[Answer]):
-        kept = [(answer.found, answer.features) for answer in answers]  # without the pixels
-        if not kept:
+    def __init__(self, answers: Iterable[Answer], most: int, width: int):
+        self.images, rows = _collected(answers, most, width)
+        if not self.images:
             raise UserError("--neighbours: none of the images there can be read; name another folder")
-        self.images = [found for found, _ in kept]
         self.places = [found.file.resolve() for found in self.images]
-        self.rows = unit_rows(np.stack([features for _, features in kept]))
+        self.rows = unit_rows(rows)
 
     def of(self, answer: Answer) -> List[Tuple[Found, float]]:
         """Return the nearest, by the cosine of the features; the image itself does not count."""
         cosines = self.rows @ unit_rows(answer.features[None])[0]
         own = answer.found.file.resolve()
-        nearest = (number for number in np.argsort(-cosines, kind="stable")[:NEAREST + 1] if self.places[number] != own)
+        count = min(NEAREST + 1, len(cosines))
+        likely = np.argpartition(-cosines, count - 1)[:count]
+        nearest = (number for number in likely[np.argsort(-cosines[likely])] if self.places[number] != own)
         return [(self.images[number], float(cosines[number])) for number in nearest][:NEAREST]
 
 
@@ -79,8 +82,27 @@ def as_json(answer: Answer, words: Told) -> str:
     return json.dumps(found) + "\n"
 
 
-def write_features(path: Path, answers: Iterable[Answer]) -> Tuple[int, ...]:
+def _collected(answers: Iterable[Answer], most: int, width: int) -> Tuple[List[Found], np.ndarray]:
+    """Return the images and their features (images, width), without the pixels, in memory once."""
+    images, rows = [], np.empty((most, width), np.float32)
+    for answer in answers:
+        rows[len(images)] = answer.features
+        images.append(answer.found)
+    return images, rows[:len(images)]
+
+
+def check_place(path: Optional[Path], flag: str) -> None:
+    """Raise UserError where a file cannot be written, before it is worked for."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise UserError(f"--{flag}: cannot write to {path}; name a file in a folder that is there and can be written")
+
+
+def write_features(path: Path, answers: Iterable[Answer], most: int, width: int) -> Tuple[int, ...]:
     """Write the features with file names, and with labels where folders are classes, as .npz or .csv, whole.
+
+    Args:
+        path: of the file.
+        answers: of a model, at ``most`` so many, with features of that ``width``.
 
     Returns:
         their shape, (images, features).
@@ -88,11 +110,10 @@ def write_features(path: Path, answers: Iterable[Answer]) -> Tuple[int, ...]:
     Raises:
         UserError: the file cannot be written, or there is nothing to write.
     """
-    kept = [(answer.found, answer.features) for answer in answers]  # without the pixels
-    if not kept:
-        raise UserError("IMAGE: none of the images can be read, so no features are written; name others")
-    files, labels = [str(found.file) for found, _ in kept], [found.label for found, _ in kept]
-    features = np.stack([features for _, features in kept])
+    images, features = _collected(answers, most, width)
+    if not images:
+        raise UserError(NONE)
+    files, labels = [str(image.file) for image in images], [image.label for image in images]
     with writing("features", path, "a file that can be written"), written_whole(path) as temporary:
         if path.suffix == ".npz":
             with temporary.open("wb") as stream:

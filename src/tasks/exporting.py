@@ -3,7 +3,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Iterator, Tuple
 
@@ -76,13 +76,14 @@ def _companions(target: Path, file_format: str) -> Tuple[Path, ...]:
 
 def _is_ours(target: Path, file_format: str) -> bool:
     try:
-        if file_format == "ONNX":
-            predicting.read_onnx_signature(target)
-        else:
+        if file_format != "ONNX":
             signature.read_beside(target)
-    except UserError:
+            return True
+        import onnx
+        metadata = onnx.load(str(target), load_external_data=False).metadata_props
+        return any(Signature.of(entry.value, str(target)) for entry in metadata if entry.key == signature.KEY)
+    except Exception:  # whatever is wrong with it, it is none of ours
         return False
-    return True
 
 
 def random_images(about: Signature) -> np.ndarray:
@@ -119,16 +120,17 @@ def _write_onnx(path: Path, model: Deployed, images: Tensor, about: Signature) -
 
 
 def put(file: Path, target: Path, file_format: str) -> None:
-    """Copy a written file to its place, whole or not at all, after what lies beside it.
+    """Copy a written file, and what lies beside it, to their places, whole or not at all.
 
     Raises:
         UserError: that cannot be written.
     """
     with writing("file_name", target, "a place that can be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        for source, place in zip((*_companions(file, file_format), file), (*_companions(target, file_format), target)):
-            with written_whole(place) as temporary:
-                shutil.copyfile(source, temporary)
+        with ExitStack() as places:  # all get their names at the end, one after the other
+            for source, place in zip((file, *_companions(file, file_format)),
+                                     (target, *_companions(target, file_format))):
+                shutil.copyfile(source, places.enter_context(written_whole(place)))
 
 
 def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> None:
@@ -152,6 +154,9 @@ def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> 
     images = random_images(about)
     live = predicting.outputs_of(model, images)
     found = predicting.opened(str(file), None).run(images)
+    if [output.shape for output in found] != [output.shape for output in live]:
+        raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs, but "
+                           f"{[output.shape for output in found]}")
     difference = max(float(np.abs(of_file - of_model).max()) for of_file, of_model in zip(found, live))
     logger.info("largest difference to the live model on random images: %.3g", difference)
     for of_file, of_model in zip(found, live):

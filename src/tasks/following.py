@@ -4,7 +4,7 @@ Nothing of it may end a training or an evaluation: what fails is a warning.
 """
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 from src.common.files import reason_of, written_whole
 from src.common.logs import logger
@@ -28,7 +28,7 @@ def follow(run: Run, report: bool, tensorboard: bool) -> None:
         run.records.also(Keeper(run.layout.path))
     if tensorboard:
         from src.report.events import Events
-        run.records.also(_harmless(Events(run.layout), "events for TensorBoard"))
+        run.records.also(_harmless(lambda: Events(run.layout), "events for TensorBoard"))
 
 
 def draw_views(path: Path, views: Views) -> None:
@@ -62,15 +62,16 @@ def finish(run: Run, report: bool) -> None:
                            failed, run.layout.path)
 
 
-def _harmless(sink: Sink, what: str) -> Sink:
-    """Return a sink that does nothing more after its first failure, which is a warning."""
-    failed = False
+def _harmless(make: Callable[[], Sink], what: str) -> Sink:
+    """Return a sink that is made for the first record, and does nothing more after its first failure, a warning."""
+    sink, failed = None, False
 
     def write(record: Record) -> None:
-        nonlocal failed
+        nonlocal sink, failed
         if failed:
             return
         try:
+            sink = sink or make()
             sink(record)
         except Exception as error:
             failed = True

@@ -1,11 +1,12 @@
 """The images that a script trains on or evaluates with: staged, enough, and the same on every rank."""
 import os
+from pathlib import Path
 from typing import Optional, Tuple
 
 from src import dataset
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.data.images import PixelSource, fingerprint
+from src.data.images import Images, PixelSource, fingerprint
 from src.distributed.collectives import share
 from src.run import staging
 from src.run.opened import Run
@@ -37,6 +38,14 @@ def fit_workers(given: Given) -> Given:
                        "larger machine; to have the same there, give it --num_parallel_workers %d", cores, wanted,
                        cores, cores)
     return given.fill(num_parallel_workers=min(wanted, cores))
+
+
+def check_apart(images: Images, run_folder: Path) -> None:
+    """Raise UserError where a run would leave its own pictures among images that are all that a folder has."""
+    root = getattr(images.pixels, "root", None)
+    if root and root.resolve() in (run_folder.resolve(), *run_folder.resolve().parents):
+        raise UserError(f"--train_output_path: {run_folder} lies in {root}, all of whose images are trained on, and "
+                        "would add its own pictures to them; name a folder outside")
 
 
 def check_batch(count: int, batch_size: int, world_size: int, what: str = "images") -> None:

@@ -1,5 +1,7 @@
 """Opening a model of any form, and giving it images; for an ONNX file without MindSpore, which takes long to import."""
 import os
+import shutil
+import tempfile
 import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from src.common.errors import UserError, printable
-from src.common.files import reason_of
+from src.common.files import reading, reason_of
 from src.common.logs import logger
-from src.data.any_image import SUFFIXES, images_in, read_image
+from src.data.any_image import SUFFIXES, images_below, read_image
 from src.run import signature
 from src.run.layout import FineTuned, Layout
 from src.run.signature import FLOAT32, UINT8, Signature
@@ -65,7 +67,9 @@ def opened(model: str, classifier: Optional[str]) -> Model:
         UserError: there is no such file, or it is damaged or something else.
     """
     path = Path(model)
-    if not path.exists():
+    with reading(f"MODEL: {model}"):
+        is_there = path.exists()
+    if not is_there:
         raise UserError(f"MODEL: {model} is not there; name an ONNX or MINDIR file of export.py, a checkpoint, or the "
                         "folder of a run")
     exported = {ONNX: _onnx, MINDIR: _mindir}.get(path.suffix)
@@ -84,15 +88,6 @@ def _onnx(path: Path) -> Model:
         raise UserError(f"MODEL: {path} takes images {printable(str(images.shape))}, and says otherwise; "
                         f"{signature.AGAIN}")
     return Model(about, lambda batch: tuple(session.run(None, {images.name: batch})))
-
-
-def read_onnx_signature(path: Path) -> Signature:
-    """Return what an ONNX file says of itself.
-
-    Raises:
-        UserError: it is no such file, or says nothing.
-    """
-    return _signature_in(_session(path), path)
 
 
 def _session(path: Path) -> Any:
@@ -122,8 +117,10 @@ def _mindir(path: Path) -> Model:
     about = signature.read_beside(path)
     import mindspore as ms
     try:
-        cell = ms.nn.GraphCell(ms.load(str(path)))
-    except (RuntimeError, ValueError, TypeError) as error:
+        with tempfile.TemporaryDirectory(prefix="simclr-predict-") as folder:
+            # MindSpore refuses paths with spaces and most other characters, so it reads from a plain one.
+            cell = ms.nn.GraphCell(ms.load(shutil.copyfile(path, f"{folder}/model{MINDIR}")))
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
         raise UserError(f"MODEL: {path} is no MINDIR file that MindSpore can run ({reason_of(error)}); "
                         f"{signature.AGAIN}") from None
     return Model(about, lambda batch: outputs_of(cell, batch))
@@ -132,8 +129,14 @@ def _mindir(path: Path) -> Model:
 def _of_checkpoint(path: Path, classifier: Optional[str]) -> Model:
     from src.tasks import encoders
     from src.tasks.deployed import deployed
-    linear = classifier or _classifier_beside(path)
-    cell, about = deployed(encoders.load(str(path), "MODEL"), linear, "classifier", UINT8, BATCH)
+    source, found = encoders.load(str(path), "MODEL"), classifier or _classifier_beside(path)
+    try:
+        cell, about = deployed(source, found, "classifier", UINT8, BATCH)
+    except UserError as error:
+        if classifier or not found:
+            raise
+        logger.warning("warning: the classifier in the same run is left out: %s", error)
+        cell, about = deployed(source, None, "classifier", UINT8, BATCH)
     return Model(about, lambda batch: outputs_of(cell, batch))
 
 
@@ -151,29 +154,29 @@ def outputs_of(cell: Any, images: np.ndarray) -> Tuple[np.ndarray, ...]:
     return tuple(output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
-def images_of(arguments: Sequence[str]) -> List[Found]:
+def images_of(arguments: Sequence[str], source: str = "IMAGE") -> List[Found]:
     """Return the images that are named: files as they are, and those of folders, by name.
 
+    Args:
+        arguments: files and folders.
+        source: what gave them, for error messages.
+
     Raises:
-        UserError: one is not there, or a folder has none.
+        UserError: one is not there or cannot be read, or a folder has none.
     """
     found: List[Found] = []
     for argument in arguments:
         path = Path(argument)
-        if not path.is_dir():
-            if not path.exists():
-                raise UserError(f"IMAGE: {argument} is not there; name an image, or a folder with images in it")
+        with reading(f"{source}: {argument}"):
+            is_folder, is_there = path.is_dir(), path.exists()
+        if not is_there:
+            raise UserError(f"{source}: {argument} is not there; name an image, or a folder with images in it")
+        if not is_folder:
             found.append(Found(path))
             continue
-        files = list(images_in(path))
-        images = [file for file, is_image in files if is_image]
+        images = images_below(path)
         if not images:
-            raise UserError(f"IMAGE: {argument} has no {', '.join(SUFFIXES)} files; name a folder that has some")
-        if len(images) < len(files):
-            other = next(file for file, is_image in files if not is_image)
-            logger.warning("warning: %s has %d files that are no %s and are left out, such as %s; convert them if they "
-                           "are images", printable(argument), len(files) - len(images), ", ".join(SUFFIXES),
-                           printable(other.name))
+            raise UserError(f"{source}: {argument} has no {', '.join(SUFFIXES)} files; name a folder that has some")
         found += [Found(file, *file.relative_to(path).parts[:-1][:1]) for file in images]
     return found
 

@@ -60,6 +60,8 @@ def test_images_without_labels_are_enough_for_pretraining(photos, tmp_path):
     done(call_script("predict.py", "run", "data", "--features", "features.npz", cwd=tmp_path))
     with np.load(tmp_path / "features.npz") as table:
         assert table["features"].shape == (12, 32)
+    refused(call_script("train.py", *FOLDER, "--train_output_path", "data/run", cwd=tmp_path),
+            "--train_output_path: data/run lies in data, all of whose images are trained on")
     out = done(call_script("scripts/check_data.py", "imagefolder", "data", cwd=tmp_path))
     assert "12 images\n" in out and "no labels, which train.py does without" in out
 

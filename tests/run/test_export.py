@@ -1,5 +1,7 @@
 """export.py: the files give what the live model gives, and nothing is written that does not fit."""
+import importlib.util
 import re
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -9,6 +11,7 @@ from helpers import TEST_LABELS, call_script, done, of_kind, refused, start_scri
 
 from src.data.shapes import draw
 from src.run import records
+from src.tasks import predicting
 
 IMAGES = np.ascontiguousarray(draw(37, 9).pixels.transpose(0, 3, 1, 2))  # the test images
 ENCODER = ("export.py", "--ckpt_simclr_encoder", "run/checkpoint/latest", "--batch_size", "37")
@@ -66,6 +69,24 @@ def test_exported_encoder_gives_the_features(finished, tmp_path, trace):
     trace.check(tmp_path)
     features = ms.nn.GraphCell(ms.load(str(tmp_path / "encoder.mindir")))(ms.Tensor(IMAGES)).asnumpy()
     same_features(features, finished / "run")
+
+
+def test_its_own_onnx_file_is_known_without_onnxruntime(finished, tmp_path, monkeypatch):
+    command = (*ENCODER, "--file_format", "ONNX", "--file_name", tmp_path / "encoder")
+    done(call_script(*command, cwd=finished))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else found(name))
+    assert "not checked against the live model; pip install onnxruntime" in done(call_script(*command, cwd=finished))
+
+
+def test_a_file_that_gives_less_than_the_model_is_not_written(finished, tmp_path, monkeypatch):
+    outputs_of = predicting.outputs_of
+    monkeypatch.setattr(predicting, "outputs_of", lambda cell, images: outputs_of(cell, images)[
+        :1 if isinstance(cell, ms.nn.GraphCell) else None])
+    with pytest.raises(RuntimeError, match="does not give the live model's outputs, but"):
+        call_script(*CLASSIFIER, "--file_name", tmp_path / "x", cwd=finished)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("file_format, suffix", [("MINDIR", ".mindir"), ("ONNX", ".onnx")])

@@ -1,6 +1,7 @@
 """predict.py: every form of a model gives the answers of the evaluation, for whatever images people have."""
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -171,11 +172,55 @@ def test_what_is_no_image_is_named_and_the_others_are_done(models, images, tmp_p
     assert lines[-1].startswith("predict.py: 3 images could not be read") and "Traceback" not in result.stderr
 
 
-def test_whoever_closes_the_output_has_enough(models, images):
-    often = " ".join([str(images)] * 50)
-    command = f"{sys.executable} predict.py {models / 'classifier.onnx'} {often} --json | head -1"
-    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert len(result.stdout.splitlines()) == 1 and result.stderr == ""
+@pytest.mark.parametrize("more", [(), ("--features", "features.npz")])
+def test_where_none_is_an_image_nothing_is_done(models, tmp_path, more):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    result = call_script("predict.py", models / "classifier.onnx", "a.png", *more, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == ("a.png: is no JPEG or PNG image; convert it, or leave it out\n"
+                             "predict.py: IMAGE: none of the images can be read; name others\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("times, reader, lines", [(50, "head -1", 1), (1, "true", 0)])
+def test_whoever_closes_the_output_has_enough(models, images, times, reader, lines):
+    command = (f"{sys.executable} predict.py {models / 'classifier.onnx'} {' '.join([str(images)] * times)} --json; "
+               "echo $? >&2")
+    result = subprocess.run(f"({command}) | {reader}", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert len(result.stdout.splitlines()) == lines and result.stderr in ("141\n", "0\n")
+
+
+def test_names_from_anywhere_are_printed_as_lines(models, images, tmp_path):
+    for name in (b"bad\x1b[2J\n.png", b"caf\xe9.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"no image")
+    Image.fromarray(PIXELS[0]).save(tmp_path / os.fsdecode(b"g\xf6od\x07.png"))
+    result = start_script("predict.py", models / "classifier.onnx", tmp_path, cwd=ROOT)
+    assert result.returncode == 1 and len(result.stdout.splitlines()) == 1 and "g\\udcf6od\\x07.png  " in result.stdout
+    assert len(result.stderr.splitlines()) == 3 and "bad\\x1b[2J\\n.png: is no JPEG" in result.stderr
+    assert all(character.isprintable() for line in result.stderr.splitlines() for character in line)
+
+
+def test_a_classifier_of_another_epoch_is_left_out_where_nobody_asked_for_it(finished, images, tmp_path):
+    """Features and neighbours need none."""
+    earlier = "run/checkpoint/checkpoint_simclr-1.ckpt"
+    result = call_script("predict.py", earlier, images / "cat", "--features", tmp_path / "f.npz", cwd=finished)
+    assert done(result) == ""
+    assert "warning: the classifier in the same run is left out: --classifier: " in result.stderr
+    with np.load(tmp_path / "f.npz") as table:
+        assert table["features"].shape[1] == 32
+    result = call_script("predict.py", earlier, images / "cat", cwd=finished)
+    assert result.returncode == 2 and result.stderr.count("\n") == 2
+    assert "predict.py: MODEL: run/checkpoint/checkpoint_simclr-1.ckpt is an encoder without a class" in result.stderr
+    refused(call_script("predict.py", earlier, images / "cat", "--classifier", "run/linear_classifier", cwd=finished),
+            "--classifier: .* was trained on another encoder")
+
+
+def test_a_mindir_file_in_a_folder_of_any_name(models, images, tmp_path):
+    folder = tmp_path / "mödels + more"
+    folder.mkdir()
+    for name in ("classifier.mindir", "classifier.mindir.json"):
+        (folder / name).write_bytes((models / name).read_bytes())
+    assert len(done(call_script("predict.py", folder / "classifier.mindir", images, cwd=ROOT)).splitlines()) == 37
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +274,9 @@ def test_models_that_are_not_what_they_should_be(strange, images, model, message
     (("{models}/classifier.onnx", "{images}", "--top", "5"), "unrecognized arguments: --top"),
     (("data", "{images}"), "MODEL: no checkpoint at data"),
     (("run/config.yaml", "{images}"), "MODEL: run/config.yaml is not a checkpoint"),
-    (("run/checkpoint/checkpoint_simclr-1.ckpt", "{images}"), "--classifier: .* was trained on another encoder"),
+    (("{models}/classifier.onnx", "{images}", "--neighbours", "nowhere"), "--neighbours: nowhere is not there"),
+    (("{models}/classifier.onnx", "{images}", "--picture", "nowhere/f.png"), "--picture: cannot write to nowhere"),
+    (("{models}/classifier.onnx", "{images}/" + "x" * 300), "IMAGE: .*: cannot be read .File name too long."),
 ])
 def test_bad_arguments(finished, models, images, arguments, message):
     before = sorted(finished.rglob("*"))

@@ -99,6 +99,14 @@ def test_events_that_cannot_be_written_end_no_training(finished, tmp_path, monke
     assert len(of_kind(records.PRETRAIN, tmp_path / "run")) == 2
 
 
+def test_a_place_for_events_that_is_a_file_ends_no_training(finished, tmp_path):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").touch()
+    out = done(train(finished, tmp_path / "run", "--epoch_size", 1, "--tensorboard"))
+    assert "warning: no more events for TensorBoard are written (File exists); the run goes on" in out
+
+
 def test_quiet_leaves_everything_to_the_log(finished, tmp_path):
     result = train(finished, tmp_path / "run", "--epoch_size", 1, "--quiet")
     (warning,) = done(result).splitlines()

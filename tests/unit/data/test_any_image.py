@@ -1,5 +1,6 @@
 """Images of any kind are read as MindSpore reads the plain ones, and what is no image is named."""
 import io
+import os
 import struct
 import zlib
 
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from src.common.errors import UserError
 from src.data import any_image
-from src.data.any_image import images_in, read_image
+from src.data.any_image import images_below, read_image
 from src.data.image_folder import IMAGE_FOLDER
 
 SIDE = 32
@@ -50,14 +51,18 @@ def test_an_image_of_the_right_side_is_taken_as_it_is(tmp_path):
     assert np.array_equal(read_image(saved(tmp_path, Image.fromarray(pixels)), SIDE, SIDE), pixels)
 
 
-@pytest.mark.parametrize("orientation, turned", [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90),
-                                                 (8, Image.Transpose.ROTATE_270), (2, Image.Transpose.FLIP_LEFT_RIGHT)])
+@pytest.mark.parametrize("orientation, turned", [(2, Image.Transpose.FLIP_LEFT_RIGHT), (3, Image.Transpose.ROTATE_180),
+                                                 (4, Image.Transpose.FLIP_TOP_BOTTOM), (5, Image.Transpose.TRANSPOSE),
+                                                 (6, Image.Transpose.ROTATE_90), (7, Image.Transpose.TRANSVERSE),
+                                                 (8, Image.Transpose.ROTATE_270), (9, Image.Transpose.ROTATE_90)])
 def test_an_image_is_set_upright(tmp_path, orientation, turned):
     upright = Image.fromarray(smooth(SIDE, SIDE))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    file = saved(tmp_path, upright.transpose(turned), exif=exif)
+    image = upright if orientation == 9 else upright.transpose(turned)  # there is no 9
+    file = saved(tmp_path, image, exif=exif)
     assert np.array_equal(read_image(file, SIDE, SIDE), np.asarray(upright))
+    assert np.array_equal(read_image(file, SIDE, SIDE), np.asarray(ImageOps.exif_transpose(Image.open(file))))
 
 
 def test_grey_of_16_bits_keeps_its_range(tmp_path):
@@ -76,11 +81,28 @@ def test_what_is_transparent_is_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK", "YCbCr"])
-def test_every_mode_looks_the_same(tmp_path, mode):
+@pytest.mark.parametrize("brightness", [0, 90, 255])
+def test_every_mode_looks_the_same(tmp_path, mode, brightness):
     """One grey: whatever the file has, it is grey of that brightness."""
-    image = Image.new("RGB", (SIDE, SIDE), (255, 255, 255)).convert(mode)
+    brightness = 255 * (brightness > 127) if mode == "1" else brightness
+    image = Image.new("RGB", (SIDE, SIDE), (brightness,) * 3)
+    image = image.quantize() if mode == "P" else image.convert(mode)
     file = saved(tmp_path, image, format="JPEG" if mode in ("CMYK", "YCbCr") else "PNG")
-    assert np.abs(read_image(file, SIDE, SIDE).astype(int) - 255).max() <= 2
+    assert np.abs(read_image(file, SIDE, SIDE).astype(int) - brightness).max() <= 2
+
+
+def with_exif(kind, exif):
+    stream = io.BytesIO()
+    Image.fromarray(smooth(SIDE, SIDE)).save(stream, kind, exif=exif, **({"dpi": (72, 72)} if kind == "JPEG" else {}))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind, exif", [("JPEG", b"Exif\0\0II*\0"), ("PNG", b"II*\0"),
+                                        ("JPEG", b"Exif\0\0" + b"\xff" * 40)])
+def test_damaged_exif_is_no_part_of_the_picture(tmp_path, kind, exif):
+    file = tmp_path / "image.png"
+    file.write_bytes(with_exif(kind, exif))
+    assert np.abs(read_image(file, SIDE, SIDE).astype(int) - smooth(SIDE, SIDE)).mean() < 20  # by JPEG
 
 
 def test_a_long_thin_image_takes_no_memory(tmp_path):
@@ -128,7 +150,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damage_is_an_error_in_one_line_or_an_image(tmp_path_factory, data):
-    content = bytearray(whole_png())
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    content = bytearray(data.draw(st.sampled_from([whole_png(), with_exif("JPEG", exif), with_exif("PNG", exif)])))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     file = tmp_path_factory.mktemp("damaged") / "image.png"
@@ -139,13 +163,29 @@ def test_damage_is_an_error_in_one_line_or_an_image(tmp_path_factory, data):
         assert str(file) in str(error) and "\n" not in str(error)
 
 
-def test_folders_are_searched_in_order_and_links_in_circles_end(tmp_path):
+def test_folders_are_searched_in_order_and_links_in_circles_end(tmp_path, caplog, monkeypatch):
     for name in ("b/x.PNG", "a/y.jpeg", "a/deep/z.jpg", ".hidden/x.png", "a/.x.png", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "a" / "deep" / "circle").symlink_to(tmp_path)
-    found = [(str(file.relative_to(tmp_path)), is_image) for file, is_image in images_in(tmp_path)]
-    assert found == [("a/notes.txt", False), ("a/y.jpeg", True), ("a/deep/z.jpg", True), ("b/x.PNG", True)]
+    monkeypatch.setattr(any_image.logger, "propagate", True)
+    found = [str(file.relative_to(tmp_path)) for file in images_below(tmp_path)]
+    assert found == ["a/y.jpeg", "a/deep/z.jpg", "b/x.PNG"]
+    (warning,) = caplog.messages
+    assert "has 1 files that are no .jpg, .jpeg, .png and are left out, such as notes.txt; convert them" in warning
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "private").mkdir(mode=0)
+    with pytest.raises(UserError, match="cannot be read .Permission denied."):
+        images_below(tmp_path)
+
+
+def test_a_folder_that_vanishes_is_named(tmp_path, monkeypatch):
+    """As one that may not be read: what os.walk would pass over."""
+    with pytest.raises(UserError, match=f"{tmp_path}/none: cannot be read"):
+        images_below(tmp_path / "none")
 
 
 def test_the_limit_lets_the_largest_cameras_through():

@@ -63,6 +63,38 @@ def test_pretraining_takes_images_without_labels(folder, tmp_path, layout):
         load(plain, "train")
 
 
+@pytest.mark.parametrize("given", ["parent", "val itself"])
+def test_test_images_never_get_into_pretraining(folder, tmp_path, given):
+    """Whatever folder is given, by mistake or not."""
+    (tmp_path / "own.png").write_bytes((folder / "train" / "cat" / "b.png").read_bytes())
+    if given == "val itself":
+        with pytest.raises(UserError, match="no images, and no folders train/<class>, in "):
+            load(folder / "val", "pretrain")
+    else:
+        found = load(tmp_path, "pretrain").pixels.files
+        assert sorted({file.parent.name for file in found}) == sorted({"cat", "deeper", "dog", "emu", tmp_path.name})
+        assert len(found) == 7 and not any("val" in file.parts for file in found)
+
+
+def test_images_without_classes_are_known_wherever_their_folder_lies(folder, tmp_path):
+    """And by names that are no UTF-8, as old archives have them."""
+    first = tmp_path / "first"
+    first.mkdir()
+    for number, name in enumerate((b"caf\xe9.jpg", b"b.jpg")):
+        (first / os.fsdecode(name)).write_bytes((folder / "train" / "cat" / "a.jpg").read_bytes() + bytes(number))
+    known = fingerprint(load(first, "pretrain").pixels)
+    first.rename(tmp_path / "second")
+    assert fingerprint(load(tmp_path / "second", "pretrain").pixels) == known
+    assert fingerprint(load(tmp_path / "second", "pretrain", num_samples=1).pixels) != known
+
+
+def test_images_beside_the_classes_are_left_out_with_a_warning(folder, caplog, monkeypatch):
+    monkeypatch.setattr(dataset.logger, "propagate", True)
+    (folder / "train" / "loose.png").write_bytes((folder / "train" / "cat" / "b.png").read_bytes())
+    assert len(load(folder, "pretrain").pixels) == 6
+    assert any("1 images lie in no class in" in message and "loose.png" in message for message in caplog.messages)
+
+
 def test_pretraining_takes_the_classes_where_there_are_some(folder):
     assert load(folder, "pretrain").labels.tolist() == load(folder).labels.tolist()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from report_runs import make, pretrained, sampled
+from report_runs import evaluated, make, pretrained, sampled
 
 from src.report import page, runs, tsne
 from src.report.pictures import Sheet
@@ -125,9 +125,12 @@ def test_the_sheet_of_views_is_a_part_of_the_page(tmp_path):
 
 
 def test_the_untrained_encoder_is_shown_beside(tmp_path):
-    run = make(tmp_path / "run", pretrained(2))
+    run = make(tmp_path / "run", [*pretrained(2), evaluated(0.75), evaluated(0.7, "knn")])
     sampled(run)
-    sampled(make(run / "untrained", script="eval_"))
+    assert "of the untrained encoder" not in page.render([runs.read(run)])
+    sampled(make(run / "untrained", [evaluated(0.375)], script="eval_"))
     text = page.render([runs.read(run)])
+    rows = re.findall(r"<strong>(.*?)</strong></td>\s*<td class=\"number\">(.*?)</td>", text)
+    assert "of the untrained encoder" in text and rows == [("75.00 %", "37.50 %"), ("70.00 %", "")]
     assert 'id="map-0"' in text and 'id="map-1"' in text
     assert 'id="map-1"' not in page.render([runs.read(run), runs.read(make(tmp_path / "other", pretrained(1)))])
