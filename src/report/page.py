@@ -86,7 +86,7 @@ class Keeper:
     """A sink of records that writes the page of the run in ``folder`` anew after what is worth it.
 
     That is a measurement of the monitor, and every result; and an epoch, as long as the pages take less than a
-    hundredth of the time. That a page cannot be written is a warning, once: it must not end a training.
+    two-hundredth of the time. That a page cannot be written is a warning, once: it must not end a training.
     """
 
     def __init__(self, folder: Path):
@@ -104,7 +104,7 @@ class Keeper:
                            "tells more", failed, self.folder)
         self.failed = self.failed or failed
         end = time.perf_counter()
-        self.next = end + 100 * (end - begin)
+        self.next = end + 200 * (end - begin)
 
 
 def render(runs: Sequence[Story], compute: bool = True) -> str:
