@@ -242,10 +242,13 @@ def describe(settings: TrainSettings, learner: Learner, model: SimCLR, count: in
              world_size: int, healthy: Healthy) -> None:
     """Log what is about to be done, with ``count`` images, and what is trained."""
     trained = sum(parameter.size for parameter in model.trainable_params())
-    measured = f", kNN accuracy and spread after every {settings.eval_every}" if settings.eval_every else ""
-    logger.info("about to pretrain %s on %s images of %s, without labels, to epoch %d; a checkpoint after every %d%s",
+    def every(epochs: int) -> str:
+        return "every epoch" if epochs == 1 else f"every {epochs} epochs and the last"
+
+    measured = f", kNN accuracy and spread after {every(settings.eval_every)}" if settings.eval_every else ""
+    logger.info("about to pretrain %s on %s images of %s, without labels, up to epoch %d; a checkpoint after %s%s",
                 settings.encoder, f"{count:,}", settings.dataset_name, settings.epoch_size,
-                settings.save_checkpoint_epochs, measured)
+                every(settings.save_checkpoint_epochs), measured)
     logger.info("%s, width x %g, %s stem: %d features, projected to %d; %s parameters to train", settings.encoder,
                 settings.width_multiplier, settings.stem, model.encoder.features, settings.projection_dimension,
                 f"{trained:,}")
