@@ -76,7 +76,7 @@ def write(runs: Sequence[Story], path: Path, compute: bool = True) -> None:
 def try_to_write(folder: Path, compute: bool) -> Optional[str]:
     """Write the page of the run in ``folder`` there; return what was wrong, in one line, if it could not be done."""
     try:
-        write([read(folder)], Layout(folder).report, compute)
+        write([read(folder, quiet=True)], Layout(folder).report, compute)
     except Exception as error:  # whatever it is: the run is worth more
         return reason_of(error)
     return None

@@ -111,8 +111,8 @@ def is_run(folder: Path) -> bool:
     return any(Layout(folder).config(script).is_file() for script in SCRIPTS) or Layout(folder).records.is_file()
 
 
-def read(folder: Path, pictures: bool = True) -> Story:
-    """Read the run in ``folder``, with the pictures that it has kept or without.
+def read(folder: Path, pictures: bool = True, quiet: bool = False) -> Story:
+    """Read the run in ``folder``, with the pictures that it has kept or without; ``quiet`` as for ``records.read``.
 
     Raises:
         UserError: there is none, or its files cannot be read.
@@ -125,7 +125,7 @@ def read(folder: Path, pictures: bool = True) -> Story:
         raise UserError(f"{folder}: holds the files of a dry run, which mean nothing; name the folder of a real one")
     configs = {script: _config(layout.config(prefix)) for prefix, script in SCRIPTS.items()
                if layout.config(prefix).is_file()}
-    return Story(folder, folder.resolve().name, configs, _records(layout.records),
+    return Story(folder, folder.resolve().name, configs, _records(layout.records, quiet),
                  *(_pictures(layout) if pictures else ()))
 
 
@@ -141,17 +141,11 @@ def _config(file: Path) -> Dict[str, Any]:
     return config
 
 
-def _records(file: Path) -> List[Record]:
+def _records(file: Path, quiet: bool) -> List[Record]:
     if not file.is_file():
         return []
-    try:
-        with reading(file):
-            found = records.read(file)
-        if not all(isinstance(record, dict) and "kind" in record for record in found):
-            raise ValueError("no object with a kind")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: has a line that is no record ({reason_of(error)}); mend it or take it out") from None
-    return found
+    with reading(file):
+        return records.read(file, quiet)
 
 
 def _pictures(layout: Layout) -> Tuple[Optional[Sample], Optional[bytes]]:

@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
@@ -10,7 +11,8 @@ import mindspore as ms
 from mindspore import Parameter
 
 from src.common.errors import UserError, option
-from src.common.files import reason_of, written_whole
+from src.common.files import reading, reason_of, written_whole
+from src.common.logs import logger
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
@@ -21,6 +23,8 @@ from src.settings.network import Network
 ENCODER, CLASSIFIER = "simclr", "linear_classifier"  # what a checkpoint holds
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
+_SUM, _SUM_BYTES = b"crc_num", 10  # what MindSpore writes at the end of a file: this, and its CRC-32 in so many bytes
+_BLOCK = 2**20  # bytes that are read at a time
 
 
 class Checkpoint(NamedTuple):
@@ -42,7 +46,7 @@ def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> N
     told = {**info, "mindspore": ms.__version__, **({"dry_run": True} if is_dry_run() else {})}
     with written_whole(path, suffix=".ckpt") as temporary:  # MindSpore insists on the suffix
         try:
-            ms.save_checkpoint(entries, str(temporary),
+            ms.save_checkpoint(entries, str(temporary), crc_check=True,
                                append_dict={_INFO: json.dumps(told, default=dataclasses.asdict)})
         finally:
             temporary.with_suffix(".tmp").unlink(missing_ok=True)  # which it writes first, and leaves after an error
@@ -69,8 +73,14 @@ def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info
 def remove_epochs(series: Series) -> None:
     """Remove the checkpoints of an earlier run, `latest` first."""
     series.latest.unlink(missing_ok=True)
+    remove_after(series, 0)
+
+
+def remove_after(series: Series, epoch: int) -> None:
+    """Remove the checkpoints of later epochs."""
     for file in series.files():
-        file.unlink()
+        if series.epoch_of(file) > epoch:
+            file.unlink()
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -93,6 +103,8 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
     file = checkpoint_in(Path(path)).resolve()
     if not file.is_file():
         raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
+    with reading(f"{option(flag)}: {path}"):
+        check_sum(file, f"{option(flag)}: {path}")  # before MindSpore, which damaged files may crash
     try:
         parameters = ms.load_checkpoint(str(file))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -109,6 +121,56 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
     if info["holds"] != holds:
         raise UserError(f"{option(flag)}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
     return Checkpoint(file, parameters, info)
+
+
+def check_sum(file: Path, source: str) -> None:
+    """Compare the checksum that MindSpore has written behind all bytes of a checkpoint; without one there is a warning.
+
+    Raises:
+        UserError: it does not fit: the file is damaged.
+    """
+    with file.open("rb") as stream:
+        left = max(0, stream.seek(0, os.SEEK_END) - len(_SUM) - _SUM_BYTES)
+        stream.seek(left)
+        end = stream.read()
+        if not end.startswith(_SUM):
+            logger.warning("warning: %s has no checksum, as those of earlier versions, so damage would not be noticed; "
+                           "the checkpoints that are made from it have one", source)
+            return
+        stream.seek(0)
+        found = 0
+        while left:
+            block = stream.read(min(left, _BLOCK))
+            found, left = zlib.crc32(block, found), left - len(block)
+    if found != int.from_bytes(end[len(_SUM):], "big"):
+        raise UserError(f"{source} is damaged: its bytes do not have the checksum that was written with them; copy it "
+                        "again, or take an earlier one")
+
+
+def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
+    """Return the checkpoint that `latest` points at or, where that is not whole, the newest one that is; a warning
+    tells of it. None where the series has no files at all.
+
+    Raises:
+        UserError: none of them is whole.
+    """
+    linked = Path(os.path.realpath(series.latest))
+    others = [file for file in (series.of_epoch(0), *series.files()) if file.is_file() and file.resolve() != linked]
+    candidates = [linked] * linked.is_file() + others[::-1]
+    problem = "" if linked.is_file() else f"{series.latest} points at no checkpoint"
+    for file in candidates:
+        try:
+            found = load(str(file), holds, flag)
+        except UserError as error:
+            problem = problem or str(error)
+            continue
+        if problem:
+            logger.warning("warning: %s; the run goes on from the newest whole checkpoint, %s", problem, file)
+        return found
+    if not candidates:
+        return None
+    raise UserError(f"{option(flag)}: none of the {len(candidates)} checkpoints in {series.folder} is whole "
+                    f"({problem}); begin another run")
 
 
 def shared(found: Optional[Checkpoint], process: Process) -> Optional[Checkpoint]:

@@ -22,11 +22,14 @@ class Series(NamedTuple):
         """Return the file of an epoch, whether it is there or not."""
         return self.folder / f"{self.prefix}-{epoch}.ckpt"
 
+    def epoch_of(self, file: Path) -> int:
+        """Return the epoch of a file, 0 where it is none of the series from epoch 1 on."""
+        match = re.fullmatch(re.escape(self.prefix) + r"-([1-9]\d*)\.ckpt", file.name)
+        return int(match[1]) if match else 0
+
     def files(self) -> List[Path]:
         """Return the files that are there from epoch 1 on, by epoch (9 before 10)."""
-        matches = [(re.fullmatch(re.escape(self.prefix) + r"-([1-9]\d*)\.ckpt", file.name), file)
-                   for file in self.folder.glob("*")]
-        return [file for _, file in sorted((int(match[1]), file) for match, file in matches if match)]
+        return sorted(filter(self.epoch_of, self.folder.glob("*")), key=self.epoch_of)
 
 
 class FineTuned(NamedTuple):

@@ -4,10 +4,12 @@ A record is a JSON object with its ``kind``. Those of evaluations have the ``pro
 by which they can be compared, ``protocol_id``.
 """
 import json
+import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Tuple
 
 from src.common.files import write_text
+from src.common.logs import logger
 
 # Kinds.
 PRETRAIN = "pretrain"                    # an epoch of train.py
@@ -30,6 +32,11 @@ SUPERVISED = "supervised"
 _PROSE = {"linear classifier": LINEAR_SGD, "multinomial logistic regression": LINEAR_LBFGS, "weighted kNN": KNN,
           "fine-tuning": FINE_TUNED, "supervised training": SUPERVISED}
 
+# What a record must have, by its kind, to be taken for one; all else is looked for where it is used.
+_NEEDED = {**dict.fromkeys((PRETRAIN, MONITOR, CLASSIFIER_EPOCH, FINETUNE), {"epoch": int}),
+           **dict.fromkeys((LINEAR_EVAL, KNN_EVAL, FINETUNE_EVAL), {"protocol": str, "seed": int, "accuracy": float}),
+           REPEATED_EVAL: {"protocol": str}}
+
 Record = Dict[str, Any]
 Sink = Callable[[Record], None]
 
@@ -50,25 +57,73 @@ class Records:
 
 
 def appended_to(path: Path) -> Sink:
-    """Return a sink that appends a line of JSON to ``path``."""
+    """Return a sink that appends a line of JSON to ``path``, and ends a line before that was cut short."""
     def append(record: Record) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
 
     return append
 
 
-def read(path: Path) -> List[Record]:
-    """Return the records of a file, without a line that a killed process left unfinished."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [_up_to_date(json.loads(line)) for line in lines[:-1] if line]
+def read(path: Path, quiet: bool = False) -> List[Record]:
+    """Return the records of a file.
+
+    What is none, such as a line that a killed process left unfinished or zeros after a loss of power, is left out. A
+    warning says so, once, unless the call is to be ``quiet``.
+    """
+    found, damaged = _parsed(path)
+    if damaged and not quiet:
+        logger.warning("warning: %s: left out is what is no record, in %d lines, the first of them line %d; the others "
+                       "are taken", path, len(damaged), damaged[0])
+    return [_up_to_date(record) for record in found]
 
 
 def keep(path: Path, wanted: Callable[[Record], bool]) -> None:
-    """Drop the records that are not ``wanted``, and a last line that was cut short."""
+    """Drop the records that are not ``wanted``, and what is no record."""
     if path.exists():
         kept = [json.dumps(record) + "\n" for record in read(path) if wanted(record)]
         write_text(path, "".join(kept))
+
+
+def _parsed(path: Path) -> Tuple[List[Record], List[int]]:
+    """Return what are records, and the numbers of the lines, from 1, that have something else in them."""
+    found: List[Record] = []
+    damaged = []
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), 1):
+        try:
+            for value in _objects(line):
+                _check(value)
+                found.append(value)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged.append(number)
+    return found, damaged
+
+
+def _objects(line: str) -> Iterator[Any]:
+    """Yield the values of JSON in a line: one as a rule, and more where an end of a line was lost."""
+    decoder = json.JSONDecoder(parse_constant=_no_number)
+    line = line.strip()
+    while line:
+        value, end = decoder.raw_decode(line)
+        yield value
+        line = line[end:].lstrip()
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and the like, which are no JSON
+
+
+def _check(value: Any) -> None:
+    """Raise ValueError, KeyError or TypeError where a value is no record."""
+    if not isinstance(value["kind"], str):
+        raise TypeError("kind")
+    for name, needed in _NEEDED.get(value["kind"], {}).items():
+        if not isinstance(value[name], (int, float) if needed is float else needed) or isinstance(value[name], bool):
+            raise TypeError(name)
 
 
 def _up_to_date(record: Record) -> Record:

@@ -1,5 +1,4 @@
 """What train.py does beside the method: how a run begins, which settings follow from that, and what watches it."""
-import os
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -80,8 +79,8 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
         elif staging.holds_run(given["train_url"]):
             raise UserError(f"--train_url: {given['train_url']} already holds a run; go on with it with --resume True, "
                             "or name another place")
-    if given["resume"] and os.path.lexists(series.latest):
-        found = checkpoint.load(str(series.folder), checkpoint.ENCODER, "resume")
+    found = checkpoint.newest_whole(series, checkpoint.ENCODER, "resume") if given["resume"] else None
+    if found:
         if "converted_from" in found.info:
             raise UserError(f"--resume: {found.path} was converted from {found.info['converted_from']} and is no run; "
                             "begin one with its weights: --pre_trained_path, and another --train_output_path")
@@ -177,6 +176,7 @@ def begin_files(start: Start, settings: TrainSettings, run: Run, save: Saver) ->
     if start.resumed:
         logger.info("resumed after epoch %d of %d from %s", epoch, settings.epoch_size, start.resumed.path)
         if run.process.is_first:
+            checkpoint.remove_after(run.layout.checkpoints, epoch)  # what is damaged, or has no `latest`
             records.keep(run.layout.records, lambda record: record["kind"] not in (
                 records.PRETRAIN, records.MONITOR) or record["epoch"] <= epoch)
         return

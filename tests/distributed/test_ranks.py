@@ -181,7 +181,7 @@ def test_a_killed_run_resumes_to_the_same_weights(work, resumed):
 def test_nobody_waits_for_a_rank_without_test_images(work, resumed):
     """Every rank trains on, without kNN; the rest of the monitor is as it was."""
     warning = "warning: no kNN accuracy during the run, for want of test images"
-    assert f"{warning} (they are not the same on every rank)" in log(work, "killed", 0)
+    assert f"{warning} (they are not the same on every rank: give every machine the same)" in log(work, "killed", 0)
     assert f"{warning} (--train_dataset_path: no test files" in log(work, "killed", 1)
     (found,), (expected,) = (of_kind("monitor", work / name) for name in ("killed", "run"))
     assert found["knn_accuracy"] is None

@@ -38,7 +38,7 @@ def test_the_card_is_of_these_files():
 
 def test_both_are_exported_together(exported):
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32), np.uint8)
-    assert np.allclose(exported(Tensor(images)).asnumpy().sum(1), 1, atol=1e-5)
+    assert np.allclose(exported(Tensor(images))[0].asnumpy().sum(1), 1, atol=1e-5)
 
 
 def test_they_are_as_good_as_the_card_says(exported, cifar10_dir, tmp_path):
@@ -46,7 +46,7 @@ def test_they_are_as_good_as_the_card_says(exported, cifar10_dir, tmp_path):
     said = float(re.search(r"\*\*([\d.]+) %\*\* of the 10,000 test images", CARD)[1]) / 100
     test = dataset.load("cifar10", cifar10_dir, "test")
     count = len(test.labels) // 100 * 100
-    found = np.concatenate([exported(Tensor(images)).asnumpy().argmax(1)
+    found = np.concatenate([exported(Tensor(images))[0].asnumpy().argmax(1)
                             for images in np.split(channels_first(test.pixels[:count]), count // 100)])
     accuracy = (found == test.labels[:count]).mean()
     assert abs(accuracy - said) < 4 * (said * (1 - said) / count) ** 0.5

@@ -289,6 +289,27 @@ def test_a_run_that_was_killed_while_it_saved_resumes_to_the_same_weights_and_re
     assert not list((run / "checkpoint").glob(".*"))
 
 
+@pytest.mark.parametrize("damage", ["a flipped bit", "no link", "empty"])
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(finished, copied, damage):
+    """And ends with the same weights and records; the damaged file is gone."""
+    run = copied / "run"
+    newest = run / "checkpoint" / "checkpoint_simclr-3.ckpt"
+    before = records.read(run / "metrics.jsonl")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "no link":
+        (run / "checkpoint" / "latest").unlink()
+        newest.unlink()
+    else:
+        newest.write_bytes(content if damage == "a flipped bit" else b"")
+    out = done(train(copied, "run", "--resume"))
+    assert "the run goes on from the newest whole checkpoint, run/checkpoint/checkpoint_simclr-2.ckpt" in out
+    assert "resumed after epoch 2 of 3" in out
+    equal(values(finished / "run"), values(run))
+    epochs = [record["epoch"] for record in records.read(run / "metrics.jsonl") if record["kind"] == "pretrain"]
+    assert epochs == [1, 2, 3] and len(records.read(run / "metrics.jsonl")) == len(before)
+
+
 def test_a_finished_run_resumes_to_nothing(copied):
     run = copied / "run"
     before = (run / "checkpoint" / "checkpoint_simclr-3.ckpt").read_bytes()

@@ -132,7 +132,7 @@ def test_it_is_exported(work, edited):
     assert "class probabilities" in out
     images = draw(20, 9)
     model = ms.nn.GraphCell(ms.load(str(work / "simclr.mindir")))
-    chosen = model(Tensor(np.ascontiguousarray(images.pixels.transpose(0, 3, 1, 2)))).asnumpy().argmax(1)
+    chosen = model(Tensor(np.ascontiguousarray(images.pixels.transpose(0, 3, 1, 2))))[0].asnumpy().argmax(1)
     confusion = np.zeros((10, 10), int)
     np.add.at(confusion, (images.labels, chosen), 1)
     assert confusion.tolist() == then(records.LINEAR_EVAL)[0]["confusion"]

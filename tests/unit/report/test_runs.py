@@ -77,7 +77,6 @@ def test_no_run(tmp_path, read):
 @pytest.mark.parametrize("file, text, message", [
     *(("config.yaml", text, "config.yaml: .*take it away")
       for text in (b"settings: [", b"text", b"settings: 3", b"\xff")),
-    *(("metrics.jsonl", text, "metrics.jsonl: .*no record") for text in (b"{\n", b"[1]\n", b"\xff\n", b"3\n")),
     *(("sample.npz", text, "sample.npz: is damaged") for text in (b"", b"text", b"PK\x03\x04", b"\x93NUMPY"))])
 def test_damaged_files(tmp_path, file, text, message):
     (make(tmp_path / "bad") / file).write_bytes(text)

@@ -112,3 +112,105 @@ def test_other_files_are_refused(tmp_path):
     from mindspore import save_checkpoint
     save_checkpoint(nn.Dense(2, 2), str(tmp_path / "foreign.ckpt"))
     assert "was not written by this project" in message(tmp_path / "foreign.ckpt")
+
+
+# --- damage ---
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """Return what is logged."""
+    monkeypatch.setattr(checkpoint.logger, "propagate", True)
+    return caplog
+
+
+def flipped(file, bit):
+    """Flip a bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path, said):
+    """150 of them, wherever they are, and nothing of the file reaches MindSpore."""
+    file = tmp_path / "net.ckpt"
+    checkpoint.save(file, parameters((40, 30), (50,)), INFO)
+    whole = file.read_bytes()
+    assert checkpoint.load(str(file), "simclr", "flag") and not said.messages
+    for bit in np.random.default_rng(0).choice(8 * (len(whole) - 17), 150, replace=False):
+        flipped(file, int(bit))
+        with pytest.raises(UserError, match="^--flag: .*net.ckpt is damaged: its bytes do not have the checksum"):
+            checkpoint.load(str(file), "simclr", "flag")
+        file.write_bytes(whole)
+    for bit in range(8 * (len(whole) - 17), 8 * len(whole)):  # of the checksum itself, and of what announces it
+        flipped(file, bit)
+        try:
+            checkpoint.load(str(file), "simclr", "flag")
+        except UserError:
+            said.clear()
+        else:
+            assert "has no checksum" in said.messages.pop()
+            said.clear()
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 16, 17, 100, -18, -1])
+def test_a_file_that_was_cut_is_no_checkpoint(tmp_path, kept):
+    file = tmp_path / "net.ckpt"
+    checkpoint.save(file, parameters((40, 30), (50,)), INFO)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(UserError, match="^--flag: .*net.ckpt"):
+        found = checkpoint.load(str(file), "simclr", "flag")
+        checkpoint.load_into(parameters((40, 30), (50,)), found.parameters, f"--flag: {file}")
+
+
+def test_a_file_of_an_earlier_version_has_no_checksum(tmp_path, said, monkeypatch):
+    file, save = tmp_path / "net.ckpt", ms.save_checkpoint
+    monkeypatch.setattr(checkpoint.ms, "save_checkpoint",
+                        lambda *arguments, crc_check, **more: save(*arguments, **more))
+    checkpoint.save(file, parameters((3,)), INFO)
+    assert checkpoint.load(str(file), "simclr", "flag").info["note"] == "naïve"
+    (warning,) = said.messages
+    assert f"--flag: {file} has no checksum, as those of earlier versions" in warning
+
+
+@pytest.fixture
+def series(tmp_path):
+    found = Layout(tmp_path).checkpoints
+    for epoch in range(4):
+        checkpoint.save_epoch(found, epoch, parameters((30,)), INFO, keep=5)
+    return found
+
+
+def newest(series):
+    return checkpoint.newest_whole(series, "simclr", "resume").info["epoch"]
+
+
+def test_the_newest_whole_one_is_found(series, said):
+    assert newest(series) == 3 and not said.messages
+    flipped(series.of_epoch(3), 99)
+    assert newest(series) == 2
+    assert "checkpoint_simclr-3.ckpt is damaged" in said.messages[0] and said.messages[0].endswith(
+        f"the run goes on from the newest whole checkpoint, {series.of_epoch(2)}")
+    series.of_epoch(2).write_bytes(b"")
+    assert newest(series) == 1
+    for epoch in (0, 1):
+        series.of_epoch(epoch).write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="--resume: none of the 4 checkpoints in .* is whole .*3.ckpt is damaged"):
+        newest(series)
+
+
+@pytest.mark.parametrize("link", [None, "nowhere", "latest", ""])
+def test_without_latest_the_newest_counts(series, said, link):
+    series.latest.unlink()
+    if link == "":
+        series.latest.mkdir()
+    elif link:
+        series.latest.symlink_to(link)
+    assert newest(series) == 3
+    assert f"{series.latest} points at no checkpoint; the run goes on from" in said.messages[0]
+
+
+def test_what_is_newer_than_the_one_taken_goes(series):
+    checkpoint.remove_after(series, 1)
+    assert [file.name for file in series.files()] == ["checkpoint_simclr-1.ckpt"]
+    assert series.of_epoch(0).exists()

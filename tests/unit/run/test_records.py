@@ -9,6 +9,8 @@ from src.run import records
 from src.run.layout import Layout, Series, checkpoint_in
 from src.run.records import Records, appended_to
 
+EVALUATED = {"kind": "linear_eval", "protocol": "x", "seed": 0, "accuracy": 0.5}
+
 
 def test_every_sink_gets_every_record(tmp_path):
     kept, file = [], tmp_path / "metrics.jsonl"
@@ -25,7 +27,7 @@ def test_every_sink_gets_every_record(tmp_path):
 @given(st.lists(st.integers(1, 9), max_size=20), st.integers(1, 9), st.text(alphabet='{"kind:', max_size=5))
 def test_only_what_is_wanted_is_kept(tmp_path_factory, epochs, last, cut_short):
     file = tmp_path_factory.mktemp("run") / "metrics.jsonl"
-    lines = [{"kind": "pretrain", "epoch": epoch} for epoch in epochs] + [{"kind": "linear_eval", "protocol": "x"}]
+    lines = [{"kind": "pretrain", "epoch": epoch} for epoch in epochs] + [EVALUATED]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + cut_short)
     records.keep(file, lambda record: record["kind"] != "pretrain" or record["epoch"] <= last)
     left = [json.loads(line) for line in file.read_text().splitlines()]
@@ -47,9 +49,55 @@ def test_without_records_there_is_nothing_to_keep(tmp_path):
     ("supervised training from random weights, all 50000 labels", records.SUPERVISED)])
 def test_records_of_earlier_versions_get_an_identifier(tmp_path, protocol, expected):
     file = tmp_path / "metrics.jsonl"
-    file.write_text(json.dumps({"kind": "linear_eval", "protocol": protocol}) + "\n")
+    file.write_text(json.dumps({**EVALUATED, "protocol": protocol}) + "\n")
     (record,) = records.read(file)
-    assert record == {"kind": "linear_eval", "protocol": protocol, "protocol_id": expected}
+    assert record == {**EVALUATED, "protocol": protocol, "protocol_id": expected}
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(records.logger, "propagate", True)
+    return caplog
+
+
+DAMAGED = {"cut": b'{"kind": "pretrain", "ep', "zeros": bytes(100), "no JSON": b"text", "no object": b"[1]",
+           "no kind": b'{"epoch": 1}', "no epoch": b'{"kind": "pretrain"}',
+           "a word for the epoch": b'{"kind": "monitor", "epoch": "one"}',
+           "no accuracy": b'{"kind": "linear_eval", "protocol": "x", "seed": 0}',
+           "not UTF-8": b"\xff\xfe", "NaN": b'{"kind": "pretrain", "epoch": 1, "loss": NaN}', "deep": b"[" * 100_000}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+@pytest.mark.parametrize("place", ["first", "between", "last"])
+def test_what_is_no_record_is_left_out_and_named_once(tmp_path, warnings, what, place):
+    file = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"kind": "pretrain", "epoch": epoch}).encode() for epoch in (1, 2)]
+    number = {"first": 0, "between": 1, "last": 2}[place]
+    lines.insert(number, DAMAGED[what])
+    file.write_bytes(b"\n".join(lines) + b"\n" * (place != "last"))
+    assert [record["epoch"] for record in records.read(file, quiet=True)] == [1, 2] and not warnings.messages
+    assert [record["epoch"] for record in records.read(file)] == [1, 2]
+    (warning,) = warnings.messages
+    assert f"metrics.jsonl: left out is what is no record, in 1 lines, the first of them line {number + 1};" in warning
+    appended_to(file)({"kind": "pretrain", "epoch": 3})  # not at the end of what was cut
+    assert [record["epoch"] for record in records.read(file)] == [1, 2, 3]
+    records.keep(file, lambda record: True)
+    warnings.clear()
+    assert [record["epoch"] for record in records.read(file)] == [1, 2, 3] and not warnings.messages
+
+
+def test_two_records_on_a_line_are_two(tmp_path, warnings):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"kind": "pretrain", "epoch": 1}{"kind": "pretrain", "epoch": 2} \n')
+    assert [record["epoch"] for record in records.read(file)] == [1, 2] and not warnings.messages
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("run") / "metrics.jsonl"
+    file.write_bytes(content)
+    for record in records.read(file, quiet=True):
+        assert isinstance(record["kind"], str)
 
 
 def test_checkpoints_are_in_the_order_of_their_epochs(tmp_path):
