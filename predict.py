@@ -7,7 +7,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Set
 
 from src.common.errors import SomeFailedError, UserError
 from src.common.logs import log_to_console, logger, status_of
@@ -56,12 +56,12 @@ def main() -> None:
     if not classes and not options.features and not bank:
         raise UserError(f"MODEL: {options.model} is an encoder without a classifier; add --features or --neighbours, "
                         "or evaluate it first (linear_eval.py)")
-    failed: Dict[str, UserError] = {}  # by what is said: an image may be asked for and a neighbour
+    failed: Set[str] = set()  # what is said: an image may be asked for and a neighbour
 
     def fails(error: UserError) -> None:
         if str(error) not in failed:
             logger.warning("%s", error)
-        failed[str(error)] = error
+        failed.add(str(error))
 
     if options.features:
         shape = answers.write_features(options.features, predicting.answers(model, images, fails), len(images), width)

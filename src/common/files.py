@@ -9,6 +9,8 @@ from typing import Iterator, Union
 
 from src.common.errors import UserError
 
+BLOCK = 2**20  # bytes that are read at a time
+
 
 @contextmanager
 def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
@@ -38,6 +40,15 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     with open(Path(tempfile.gettempdir()) / f"simclr-{os.getuid()}-{name}.lock", "w", encoding="utf-8") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)  # not flock, which the children of a killed process would go on holding
         yield
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file: what was made from it, or lies beside it, can say so."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from src.data.formats import DataSet
 from src.data.image_files import ImageFiles, damaged
 from src.data.images import Images
 
-SPLITS = {"train": ("train",), "test": ("test", "val")}
+SPLITS = {"pretrain": ("train",), "train": ("train",), "test": ("test", "val")}
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG files, whatever their names say
 ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 LONGEST_START, LONGEST_END = 8, 8
@@ -39,13 +39,12 @@ class ImageFolder:
 
     def find(self, folder: Path, split: str) -> List[Path]:
         """Return the classes' folders; the split's, such as train, lies in ``folder`` or is ``folder`` itself."""
-        of_classes = SPLITS["train" if split == "pretrain" else split]
-        places = [folder / name for name in of_classes] + [folder] * (folder.name in of_classes)
+        places = [folder / name for name in SPLITS[split]] + [folder] * (folder.name in SPLITS[split])
         found = next(filter(None, map(_folders, places)), [])
         return _unlabelled(folder) if split == "pretrain" and not found else found
 
     def why_nothing(self, folder: Path, split: str) -> str:
-        names = " or ".join(f"{name}/<class>" for name in SPLITS["train" if split == "pretrain" else split])
+        names = " or ".join(f"{name}/<class>" for name in SPLITS[split])
         if split == "pretrain":
             return f"no images, and no folders {names}, in {folder}"
         return f"no folders {names} in {folder}"

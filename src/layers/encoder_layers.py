@@ -28,7 +28,7 @@ class Layers(NamedTuple):
     max_pool: Callable[[], nn.Cell]  # 3 x 3, stride 2; its input comes out of a ReLU
     mean: Callable[[], nn.Cell]      # of all pixels -> (N, C), float32
     head_norm: Norm                  # for the vectors of a projection head, as images (N, C, 1, 1)
-    gradient_norm: Callable[[], nn.Cell] = GradientNorm
+    gradient_norm: Callable[[], nn.Cell]  # a tuple of gradients -> their length as one vector
     precision: str = "float32"       # what they compute in, in words
     amp_level: str = "O0"            # what MindSpore's mixed precision has yet to do
 

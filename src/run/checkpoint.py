@@ -1,6 +1,5 @@
 """Checkpoints: MindSpore files that also say what they are, written whole and loaded strictly."""
 import dataclasses
-import hashlib
 import json
 import os
 import zlib
@@ -11,7 +10,7 @@ import mindspore as ms
 from mindspore import Parameter
 
 from src.common.errors import UserError, option
-from src.common.files import reading, reason_of, written_whole
+from src.common.files import BLOCK, reading, reason_of, written_whole
 from src.common.logs import logger
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
@@ -24,7 +23,6 @@ ENCODER, CLASSIFIER = "simclr", "linear_classifier"  # what a checkpoint holds
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
 _SUM, _SUM_BYTES = b"crc_num", 10  # what MindSpore writes at the end of a file: this, and its CRC-32 in so many bytes
-_BLOCK = 2**20  # bytes that are read at a time
 
 
 class Checkpoint(NamedTuple):
@@ -104,7 +102,7 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
     if not file.is_file():
         raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
     with reading(f"{option(flag)}: {path}"):
-        check_sum(file, f"{option(flag)}: {path}")  # before MindSpore, which damaged files may crash
+        has_sum = check_sum(file, f"{option(flag)}: {path}")  # before MindSpore, which damaged files may crash
     try:
         parameters = ms.load_checkpoint(str(file))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -120,11 +118,14 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
                         "real run")
     if info["holds"] != holds:
         raise UserError(f"{option(flag)}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
+    if not has_sum:
+        logger.warning("warning: %s: %s has no checksum, as those of earlier versions, so damage would not be noticed; "
+                       "the checkpoints that are made from it have one", option(flag), path)
     return Checkpoint(file, parameters, info)
 
 
-def check_sum(file: Path, source: str) -> None:
-    """Compare the checksum that MindSpore has written behind all bytes of a checkpoint; without one there is a warning.
+def check_sum(file: Path, source: str) -> bool:
+    """Compare the checksum that MindSpore has written behind all bytes of a checkpoint; return whether there is one.
 
     Raises:
         UserError: it does not fit: the file is damaged.
@@ -134,17 +135,16 @@ def check_sum(file: Path, source: str) -> None:
         stream.seek(left)
         end = stream.read()
         if not end.startswith(_SUM):
-            logger.warning("warning: %s has no checksum, as those of earlier versions, so damage would not be noticed; "
-                           "the checkpoints that are made from it have one", source)
-            return
+            return False
         stream.seek(0)
         found = 0
         while left:
-            block = stream.read(min(left, _BLOCK))
+            block = stream.read(min(left, BLOCK))
             found, left = zlib.crc32(block, found), left - len(block)
     if found != int.from_bytes(end[len(_SUM):], "big"):
         raise UserError(f"{source} is damaged: its bytes do not have the checksum that was written with them; copy it "
                         "again, or take an earlier one")
+    return True
 
 
 def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
@@ -217,11 +217,6 @@ def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], so
 def after(epoch: Optional[int]) -> str:
     """Say how long weights were trained, which those of PyTorch may not tell."""
     return "after an unknown number of epochs" if epoch is None else f"after epoch {epoch}"
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint file: what was made from it can say so."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def part(parameters: Dict[str, Parameter], prefix: str) -> Dict[str, Parameter]:

@@ -1,12 +1,13 @@
 """What travels with an exported model, so that who has it needs nothing else: what it takes, and what it gives."""
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional, Tuple
 
+import numpy as np
+
 from src.common.errors import UserError
-from src.common.files import reading, reason_of, write_text
+from src.common.files import reading, reason_of, sha256_of, write_text
 
 KEY = "simclr"          # of an ONNX file's metadata, which holds it as JSON
 UINT8, FLOAT32 = "uint8", "float32"  # red, green, blue: 0 to 255, or 0 to 1
@@ -39,6 +40,10 @@ class Signature:
     def text(self) -> str:
         """Return it as JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    def taken(self, pixels: np.ndarray) -> np.ndarray:
+        """Return pixels, uint8, as the model takes them."""
+        return pixels if self.dtype == UINT8 else pixels.astype(np.float32) / 255
 
     @classmethod
     def of(cls, text: str, source: str) -> "Signature":
@@ -81,7 +86,7 @@ def beside(model: Path) -> Path:
 
 def write_beside(model: Path, signature: Signature) -> None:
     """Write the signature of the file ``model`` beside it, with the file's digest."""
-    write_text(beside(model), json.dumps({"sha256": _digest(model), **json.loads(signature.text())}, indent=2,
+    write_text(beside(model), json.dumps({"sha256": sha256_of(model), **json.loads(signature.text())}, indent=2,
                                          ensure_ascii=False) + "\n")
 
 
@@ -99,15 +104,7 @@ def read_beside(model: Path) -> Signature:
         text = file.read_text(encoding="utf-8", errors="replace")
     found = Signature.of(text, str(model))
     with reading(model):
-        if json.loads(text).get("sha256") != _digest(model):
+        if json.loads(text).get("sha256") != sha256_of(model):
             raise UserError(f"{model}: {file.name} beside it is another file's, or one of the two is damaged; copy "
                             f"both, or {AGAIN}")
     return found
-
-
-def _digest(model: Path) -> str:
-    digest = hashlib.sha256()
-    with model.open("rb") as stream:
-        for block in iter(lambda: stream.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -3,10 +3,10 @@ from typing import Optional, Tuple
 
 from mindspore import nn, ops
 
+from src.common.files import sha256_of
 from src.dataset import DATA_SETS
 from src.evaluation import classifier
 from src.resnet import ResNet, build_encoder
-from src.run import checkpoint
 from src.run.checkpoint import Checkpoint
 from src.run.signature import FLOAT32, Signature
 from src.simclr_model import LinearClassifier
@@ -54,7 +54,7 @@ def deployed(source: Checkpoint, linear_checkpoint: Optional[str], flag: str, dt
     encoders.load_weights(encoder, source)
     linear, classes, name = None, None, source.info["settings"]["dataset_name"]
     if linear_checkpoint:
-        found = classifier.load(linear_checkpoint, flag, source, checkpoint.digest(source.path))
+        found = classifier.load(linear_checkpoint, flag, source, sha256_of(source.path))
         linear, classes, name = classifier.build(found), tuple(found.info["classes"]), found.info["dataset_name"]
     side = source.network.image_size
     return Deployed(encoder, linear, dtype).set_train(False), Signature(

@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Tuple
 from mindspore import Tensor
 
 from src.common.errors import UserError
+from src.common.files import sha256_of
 from src.common.logs import logger
 from src.data.images import Images
 from src.distributed.collectives import share
@@ -40,7 +41,7 @@ def find_start(given: Given, run: Run) -> Tuple[Checkpoint, str, Optional[Checkp
         UserError: there are none, they do not belong together, or the folder has another encoder's classifier.
     """
     source = run.read(lambda: labelled.read_encoder(given, run))
-    digest = share(checkpoint.digest(source.path) if run.process.is_first else "", run.process)
+    digest = share(sha256_of(source.path) if run.process.is_first else "", run.process)
 
     def find_classifier() -> Optional[Checkpoint]:
         if given["pre_classifier_checkpoint_path"]:

@@ -16,7 +16,7 @@ from src.common.files import writing, written_whole
 from src.common.logs import logger
 from src.distributed.dry_run import is_dry_run
 from src.run import signature
-from src.run.signature import UINT8, Signature
+from src.run.signature import Signature
 from src.settings.given import Given
 from src.tasks import encoders, predicting
 from src.tasks.deployed import Deployed, deployed
@@ -88,8 +88,8 @@ def _is_ours(target: Path, file_format: str) -> bool:
 
 def random_images(about: Signature) -> np.ndarray:
     """Return images to trace and to check the model with, (batch_size, 3, side, side), as it takes them."""
-    images = np.random.default_rng(0).integers(0, 256, (about.batch_size, 3, about.side, about.side), dtype=np.uint8)
-    return images if about.dtype == UINT8 else images.astype(np.float32) / 255
+    shape = about.batch_size, 3, about.side, about.side
+    return about.taken(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
 @contextmanager
@@ -157,9 +157,8 @@ def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> 
     if [output.shape for output in found] != [output.shape for output in live]:
         raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs, but "
                            f"{[output.shape for output in found]}")
-    difference = max(float(np.abs(of_file - of_model).max()) for of_file, of_model in zip(found, live))
-    logger.info("largest difference to the live model on random images: %.3g", difference)
-    for of_file, of_model in zip(found, live):
-        if not np.abs(of_file - of_model).max() <= TOLERANCE * np.abs(of_model).max():
-            raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs: "
-                               f"they differ by up to {difference:.3g}")
+    differences = [float(np.abs(of_file - of_model).max()) for of_file, of_model in zip(found, live)]
+    logger.info("largest difference to the live model on random images: %.3g", max(differences))
+    if not all(difference <= TOLERANCE * np.abs(output).max() for difference, output in zip(differences, live)):
+        raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs: "
+                           f"they differ by up to {max(differences):.3g}")

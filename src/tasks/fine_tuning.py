@@ -15,7 +15,7 @@ from mindspore import dtype as mstype
 from mindspore.train import Callback
 
 from src.common.errors import UserError
-from src.common.files import write_text, writing
+from src.common.files import sha256_of, write_text, writing
 from src.common.logs import logger
 from src.data.few_labels import balanced_subset
 from src.data.images import Images
@@ -113,7 +113,7 @@ def begin_or_resume(settings: FinetuneSettings, source: Checkpoint, fingerprints
     with run.together():
         if run.process.is_first:
             wanted = {**values_of(settings, Role.LEARNING), **fingerprints,
-                      "encoder_digest": checkpoint.digest(source.path),
+                      "encoder_digest": sha256_of(source.path),
                       "global_batch": settings.batch_size * run.process.world_size}
             training = _begin_or_resume(settings, wanted, run)
     name, done = share([training.name, list(training.done.items())], run.process)
@@ -221,7 +221,7 @@ def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint,
         "settings": {"dataset_name": source.info["settings"]["dataset_name"]}, "fine_tuned_from": source.path.name})
     own = {parameter.name: parameter for parameter in model.classifier.get_parameters()}
     info = classifier.info_of(settings.class_num, model.encoder.features, settings.dataset_name, test.classes,
-                              checkpoint.digest(place.encoder), settings.epoch_size)
+                              sha256_of(place.encoder), settings.epoch_size)
     checkpoint.save(place.classifier, checkpoint.part(own, "classifier.").values(),
                     {**info, "epoch": settings.epoch_size})
     logger.info("written: %s and %s", place.encoder, place.classifier)

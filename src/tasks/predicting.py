@@ -7,18 +7,19 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
 
-from src.common.errors import UserError, printable
+from src.common.errors import UserError
 from src.common.files import reading, reason_of
 from src.common.logs import logger
 from src.data.any_image import SUFFIXES, images_below, read_image
+from src.data.images import channels_first
 from src.run import signature
 from src.run.layout import FineTuned, Layout
-from src.run.signature import FLOAT32, UINT8, Signature
+from src.run.signature import UINT8, Signature
 
 BATCH = 64   # images in a call of a checkpoint's network
 AHEAD = 128  # images that are read before their turn comes
@@ -85,7 +86,7 @@ def _onnx(path: Path) -> Model:
     about = _signature_in(session, path)
     (images,) = session.get_inputs()
     if images.shape != [about.batch_size, 3, about.side, about.side]:
-        raise UserError(f"MODEL: {path} takes images {printable(str(images.shape))}, and says otherwise; "
+        raise UserError(f"MODEL: {path} takes images {images.shape}, and says otherwise; "
                         f"{signature.AGAIN}")
     return Model(about, lambda batch: tuple(session.run(None, {images.name: batch})))
 
@@ -101,7 +102,7 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has a dozen kinds, which share no class
-        raise UserError(f"MODEL: {path} is no ONNX file that onnxruntime can run ({printable(reason_of(error))}); "
+        raise UserError(f"MODEL: {path} is no ONNX file that onnxruntime can run ({reason_of(error)}); "
                         f"{signature.AGAIN}") from None
 
 
@@ -204,7 +205,8 @@ def answers(model: Model, images: Iterable[Found], fails: Callable[[UserError], 
 def _read_ahead(images: Iterable[Found], about: Signature) -> "Iterator[Tuple[Found, Future[np.ndarray]]]":
     """Yield images in order while all cores read those that come next."""
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # read_image has a limit of its own
-    rest, waiting = iter(images), deque()  # type: Iterator[Found], Deque[Tuple[Found, Future[np.ndarray]]]
+    rest = iter(images)
+    waiting: Deque[Tuple[Found, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         def begin(count: int) -> None:
             for found in islice(rest, count):
@@ -218,10 +220,9 @@ def _read_ahead(images: Iterable[Found], about: Signature) -> "Iterator[Tuple[Fo
 
 def _answered(model: Model, batch: List[Tuple[Found, np.ndarray]]) -> Iterator[Answer]:
     about = model.signature
-    pixels = np.stack([image for _, image in batch])
     images = np.zeros((about.batch_size, 3, about.side, about.side), np.uint8)
-    images[:len(batch)] = pixels.transpose(0, 3, 1, 2)
-    *first, features = model.run(images.astype(np.float32) / 255 if about.dtype == FLOAT32 else images)
+    images[:len(batch)] = channels_first(np.stack([image for _, image in batch]))
+    *first, features = model.run(about.taken(images))
     expected = (about.batch_size, about.features)
     if features.shape != expected or len(first) != (about.classes is not None) or any(
             output.ndim != 2 or output.shape[1] < len(about.classes) for output in first):

@@ -24,17 +24,18 @@ def last_loss(parameters: Any) -> np.float32:
     return parameters.net_outputs.asnumpy().astype(np.float32).reshape(-1)[0]
 
 
-def check_finite(totals: Tensor, epoch: int, steps: int) -> None:
-    """Raise DivergedError where one of the epoch's ``steps`` so far had a loss that is NaN or infinite.
+def check_finite(totals: Tensor, epoch: int, steps: int) -> Totals:
+    """Return the train step's ``totals``, after reading them, which waits for the device.
 
-    ``totals`` are the train step's; reading them waits for the device.
+    Raises:
+        DivergedError: one of the epoch's ``steps`` so far had a loss that is NaN or infinite.
     """
     found = Totals(*totals.asnumpy().tolist())
     if found.finite < steps and not is_dry_run():
         raise DivergedError(f"the loss of epoch {epoch}, step {int(found.finite) + 1} is not finite (their sum is "
-                            f"{found.loss}): "
-                            "training has diverged; what is saved is from before; begin again with a lower "
-                            "--learning_rate (or, in pretraining, a higher --temperature)")
+                            f"{found.loss}): training has diverged; what is saved is from before; begin again with a "
+                            "lower --learning_rate (or, in pretraining, a higher --temperature)")
+    return found
 
 
 def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
@@ -162,9 +163,8 @@ class EpochReport(Callback):
         seconds = time.perf_counter() - self.begun
         epoch = parameters.cur_epoch_num
         log_epoch(epoch, steps, loss, seconds)
-        check_finite(self.totals, epoch, steps)
+        totals = check_finite(self.totals, epoch, steps)
         check_weights(self.weights, epoch, steps)
-        totals = Totals(*self.totals.asnumpy().tolist())
         norm = totals.gradient_norm / totals.updates if totals.updates else None
         norm = norm if norm is not None and math.isfinite(norm) else None  # JSON has no infinity
         rate, speed = float(self.rates[epoch * steps - 1]), round(steps * self.images_per_step / seconds, 1)
