@@ -18,19 +18,23 @@ log_of() { # RANK, or scheduler, or msrun
     esac
 }
 
-# Fails with a line that says why the scheduler could not listen at ADDRESS PORT.
-CAN_LISTEN='
+# Fails with a line that says why the scheduler could not listen at ADDRESS PORT of machine 0, or not be found there.
+CAN_MEET='
 import errno, socket, sys
-address, port = sys.argv[1:]
+address, port, node = sys.argv[1:]
 try:
     family, kind, _, _, place = socket.getaddrinfo(address, int(port), type=socket.SOCK_STREAM)[0]
+    if node != "0":
+        sys.exit()
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(place)
-except OSError as error:
-    if error.errno == errno.EADDRINUSE:
+except (OSError, UnicodeError) as error:  # the latter where it cannot be a name
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
         sys.exit(f"MASTER_PORT: got {port}, which another process uses; wait for its end, or take a free port")
-    sys.exit(f"MASTER_ADDR: got {address} ({error.strerror}), takes an address of this machine, since NODE_RANK is 0")
+    reason = getattr(error, "strerror", "no name")
+    sys.exit(f"MASTER_ADDR: got {address} ({reason}), takes an address of the machine with NODE_RANK 0; here "
+             f"NODE_RANK is {node}")
 '
 
 [ $# -ge 3 ] || usage
@@ -55,7 +59,7 @@ case $nodes.$address in
     *.localhost | *.127.* | *.::1) fail "MASTER_ADDR: got $address, takes an address that all $nodes machines reach" ;;
 esac
 python=$(chosen_python) || exit 2
-[ "$node" -ne 0 ] || reason=$("$python" -c "$CAN_LISTEN" "$address" "$port" 2>&1) || fail "$reason"
+reason=$("$python" -c "$CAN_MEET" "$address" "$port" "$node" 2>&1) || fail "$reason"
 
 for log in train_msrun/*.log; do
     [ ! -e "$log" ] || new_log "$log"

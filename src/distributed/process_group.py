@@ -6,12 +6,14 @@ Ascend and GPU).
 What they say is checked before anything is joined: a process that waits for others who never come would hang.
 """
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from src.common.errors import UserError
 from src.common.files import reason_of
 from src.distributed import rank_table
+from src.settings.types import shown
 
 WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
 
@@ -52,11 +54,14 @@ def check_start(device_target: str, promised_devices: Optional[int]) -> None:
         UserError: they contradict each other, or this process was started alone.
     """
     table_file = os.environ.get("RANK_TABLE_FILE")
-    name = next((name for name in WORLD_SIZE_VARIABLES if os.environ.get(name, "").isdigit()), None)
+    name = next((name for name in WORLD_SIZE_VARIABLES if os.environ.get(name)), None)
     if name is None:
         raise UserError("--run_distribute: got True, but nothing says how many processes there are (no "
                         f"{' or '.join(WORLD_SIZE_VARIABLES)}); start them with run_distribution_train_ascend.sh or "
                         "run_distribution_train_msrun.sh of scripts/")
+    if not re.fullmatch("[1-9][0-9]{0,4}", os.environ[name]):
+        raise UserError(f"{name}: got {shown(os.environ[name])}, takes the number of processes, 1 to 99999, which the "
+                        "launchers of scripts/ set")
     started = int(os.environ[name])
     if table_file:
         _check_table(table_file, started, name)
@@ -77,7 +82,7 @@ def _check_table(file: str, started: int, name: str) -> None:
     if "MS_ROLE" in os.environ:
         return  # msrun numbers the ranks itself
     rank, device = os.environ.get("RANK_ID", ""), os.environ.get("DEVICE_ID", "")
-    if not rank.isdigit() or int(rank) >= table.size:
+    if rank not in map(str, range(table.size)):
         raise UserError(f"RANK_ID: got {rank or 'nothing'}, takes a rank of {file}, 0 to {table.size - 1}")
     expected = table.devices[int(rank)].device_id
     if device != str(expected):
@@ -93,7 +98,7 @@ def join(device_target: str) -> Process:
     """
     import mindspore
     from mindspore import communication
-    if "RANK_TABLE_FILE" in os.environ and "MS_ROLE" not in os.environ:
+    if os.environ.get("RANK_TABLE_FILE") and "MS_ROLE" not in os.environ:
         mindspore.set_device(device_target, int(os.environ["DEVICE_ID"]))
         where = f"the device_ip addresses of {os.environ['RANK_TABLE_FILE']} (hccn_tool -i 0 -ping -g address ...)"
     else:

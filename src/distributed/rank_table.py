@@ -4,10 +4,18 @@ import json
 import re
 import socket
 from pathlib import Path
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from src.common.errors import UserError
-from src.common.files import reading, write_text
+from src.common.files import write_text
+from src.settings import text_file
+from src.settings.types import shown
+
+_REMEDY = "take a rank table, or make one with scripts/rank_table.py"
+_NUMBER = re.compile("[0-9]{1,5}")
+_NAME = re.compile(r"[\w.:%-]{1,255}", re.ASCII)  # host names and addresses
+_LONGEST_INTEGER = 20  # digits; Python refuses thousands of them, in words of its own
+_SHOWN_SERVERS = 8
 
 
 class Device(NamedTuple):
@@ -49,13 +57,29 @@ def read(path: str, flag: str) -> RankTable:
         UserError: the file cannot be read or is no valid table; ``flag`` is what named it.
     """
     where = f"{flag}: {path}"
+    text = text_file.read(path, where, _REMEDY)
     try:
-        with reading(where, "name a rank table, or make one with scripts/rank_table.py"):
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text
-        raise UserError(f"{where}: not JSON ({error}); take a rank table, or make one with "
-                        "scripts/rank_table.py") from None
+        document = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); {_REMEDY}") from None
     return _parse(document, where)
+
+
+def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a name stands twice in the object of {shown(pairs[0][0])}")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
 
 
 def make(server_id: str, devices: Iterable[Tuple[Any, str]], where: str = "rank table") -> RankTable:
@@ -90,11 +114,13 @@ def server_of(table: RankTable, server_id: Optional[str] = None) -> Server:
     Raises:
         UserError: there is no such server, or more than one.
     """
-    names = ", ".join(server.server_id for server in table.servers)
+    names = ", ".join(server.server_id for server in table.servers[:_SHOWN_SERVERS])
+    names += ", ..." * (len(table.servers) > _SHOWN_SERVERS)
     if server_id:
         found = [server for server in table.servers if server.server_id == server_id]
         if not found:
-            raise UserError(f"SERVER_ID: got {server_id!r}, but the rank table has {names}; set it to one of these")
+            raise UserError(f"SERVER_ID: got {shown(server_id)}, but the rank table has {names}; set it to one of "
+                            "these")
         return found[0]
     if len(table.servers) == 1:
         return table.servers[0]
@@ -132,7 +158,7 @@ def _parse(document: Any, where: str) -> RankTable:
         got = _field(document, name, (str, int, float), where)
         if str(got) != wanted:
             meaning = f"{wanted!r}" if name != "server_count" else f"the number of servers listed, {wanted}"
-            raise UserError(f"{where}: {name}: got {got!r}, takes {meaning}; make the table anew or mend it")
+            raise UserError(f"{where}: {name}: got {shown(got)}, takes {meaning}; make the table anew or mend it")
     table = RankTable(tuple(_server(entry, f"{where}: server {index}") for index, entry in enumerate(entries)))
     _check_unique("server_id", [server.server_id for server in table.servers], where)
     for server in table.servers:
@@ -149,8 +175,8 @@ def _parse(document: Any, where: str) -> RankTable:
 
 def _server(entry: Any, where: str) -> Server:
     server_id = _field(entry, "server_id", str, where)
-    if server_id.split() != [server_id]:
-        raise UserError(f"{where}: server_id: got {server_id!r}, takes the machine's address or host name")
+    if not _NAME.fullmatch(server_id):
+        raise UserError(f"{where}: server_id: got {shown(server_id)}, takes the machine's address or host name")
     where = f"{where} ({server_id})"
     entries = _field(entry, "device", list, where)
     if not entries:
@@ -162,10 +188,12 @@ def _server(entry: Any, where: str) -> Server:
 def _device(entry: Any, where: str) -> Device:
     address = _field(entry, "device_ip", str, where)
     try:
+        if not _NAME.fullmatch(address):  # an IPv6 address may end with anything, as its zone
+            raise ValueError(address)
         ipaddress.ip_address(address)
     except ValueError:
-        raise UserError(f"{where}: device_ip: got {address!r}, takes the address of the device's network port, such as "
-                        "192.168.100.101; /etc/hccn.conf has it") from None
+        raise UserError(f"{where}: device_ip: got {shown(address)}, takes the address of the device's network port, "
+                        "such as 192.168.100.101; /etc/hccn.conf has it") from None
     return Device(_number(entry, "device_id", where), address, _number(entry, "rank_id", where))
 
 
@@ -175,18 +203,20 @@ def _field(entry: Any, name: str, types: Any, where: str) -> Any:
         raise UserError(f"{where}: {name}: missing; make the table anew or mend it")
     if not isinstance(value, types) or isinstance(value, bool):
         takes = {list: "a list", str: "a string"}.get(types, "a string or a number")
-        raise UserError(f"{where}: {name}: got {value!r}, takes {takes}")
+        raise UserError(f"{where}: {name}: got {shown(value)}, takes {takes}")
     return value
 
 
 def _number(entry: Any, name: str, where: str) -> int:
     value = _field(entry, name, (str, int), where)
-    if not re.fullmatch("[0-9]{1,9}", str(value)):
-        raise UserError(f"{where}: {name}: got {value!r}, takes an integer of at least 0")
+    if not _NUMBER.fullmatch(str(value)):
+        raise UserError(f"{where}: {name}: got {shown(value)}, takes an integer from 0 to 99999")
     return int(value)
 
 
 def _check_unique(name: str, values: list, where: str) -> None:
-    for position, value in enumerate(values):
-        if value in values[:position]:
+    seen = set()
+    for value in values:
+        if value in seen:
             raise UserError(f"{where}: {name}: {value} stands there twice; give each its own")
+        seen.add(value)

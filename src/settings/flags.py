@@ -10,6 +10,7 @@ from src.settings.types import BOOLEAN, PATH, URL, choice, integer, number
 
 NETWORK, LEARNING, CIRCUMSTANCE = Role
 LARGEST_SEED = 2**32 - 1
+MOST_DEVICES = 99_999  # as in a rank table
 A_CHECKPOINT = ("checkpoint of train.py, convert.py or finetune.py, a run's checkpoint folder or its `latest`, or a "
                 ".safetensors file of convert.py")
 
@@ -37,16 +38,17 @@ class Flags:
     device_target: Optional[str] = flag(
         choice("Ascend", "GPU", "CPU"), "where to run; by default Ascend where one is present, else CPU", CIRCUMSTANCE,
         Group.DEVICE, usual=True)
-    device_id: int = flag(integer(0), "which of the machine's devices", CIRCUMSTANCE, Group.DEVICE, 0)
+    device_id: int = flag(
+        integer(0, MOST_DEVICES), "which of the machine's devices", CIRCUMSTANCE, Group.DEVICE, 0)
     dataset_name: str = flag(
         choice(*DATA_SETS), "data set; `imagefolder` is a folder of images per class, `shapes` is generated and needs "
         "no files", LEARNING, Group.DATA, usual=True)
     image_size: int = flag(
-        integer(8), "side in pixels that the images of `imagefolder` are resized to; by default 224", NETWORK,
+        integer(8, 4096), "side in pixels that the images of `imagefolder` are resized to; by default 224", NETWORK,
         Group.DATA)
     encoder: str = flag(choice(*ENCODERS), "base encoder", NETWORK, Group.NETWORK, usual=True)
     width_multiplier: float = flag(
-        number(0, 16, above=True), "factor on every width of the encoder; 0.25 is laptop-sized", NETWORK,
+        number(1 / 64, 16), "factor on every width of the encoder; 0.25 is laptop-sized", NETWORK,
         Group.NETWORK, usual=True)
     stem: str = flag(
         choice(*STEMS), "first layers of the encoder; cifar: 3x3; strided: 3x3 with stride 2, for a quarter of the "
@@ -76,8 +78,8 @@ class RunFlags(Flags):
         BOOLEAN, "this process is one of several, one per device; the launchers set it", CIRCUMSTANCE, Group.DEVICE,
         False)
     device_num: Optional[int] = flag(
-        integer(1), "devices of the whole run, checked against what was started; by default any number", CIRCUMSTANCE,
-        Group.DEVICE)
+        integer(1, MOST_DEVICES), "devices of the whole run, checked against what was started; by default any number",
+        CIRCUMSTANCE, Group.DEVICE)
     run_cloudbrain: bool = flag(
         BOOLEAN, "take the data from data_url and put the run into train_url", CIRCUMSTANCE, Group.CLOUD, False)
     data_url: Optional[str] = flag(
@@ -94,7 +96,7 @@ class RunFlags(Flags):
         integer(1), "train on the first N training images only; by default on all", LEARNING, Group.DATA)
     train_output_path: str = flag(PATH, "folder of the run", CIRCUMSTANCE, Group.RUN, "./outputs", usual=True)
     batch_size: int = flag(integer(2), "images per step and device", LEARNING, Group.LEARNING, 128, usual=True)
-    epoch_size: int = flag(integer(1), "number of epochs", LEARNING, Group.LEARNING, 100, usual=True)
+    epoch_size: int = flag(integer(1, 100_000), "number of epochs", LEARNING, Group.LEARNING, 100, usual=True)
     seed: int = flag(
         integer(0, LARGEST_SEED), "seed of weights, order and augmentation", LEARNING, Group.LEARNING, 0, usual=True)
     jit_level: Optional[str] = flag(
@@ -145,7 +147,7 @@ class TrainingFlags(RunFlags):
     """What trains an encoder."""
 
     weight_decay: float = flag(
-        number(0), "L2 penalty on weights, not on biases and batch norm; the paper's LARS has 1e-6", LEARNING,
+        number(0, 1), "L2 penalty on weights, not on biases and batch norm; the paper's LARS has 1e-6", LEARNING,
         Group.LEARNING, 3e-4)
     amp_level: str = flag(
         choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 but for loss and batch norm; O3 float16 but "
@@ -171,10 +173,18 @@ class EncoderFlags(RunFlags):
     eval_dataset_path: Optional[str] = flag(
         PATH, "folder with the test files, or its parent; by default train_dataset_path", CIRCUMSTANCE, Group.DATA)
     class_num: int = flag(
-        integer(2), "number of classes; by default those of the data set, and more are allowed", LEARNING, Group.DATA)
+        integer(2, 100_000), "number of classes; by default those of the data set, and more are allowed", LEARNING,
+        Group.DATA)
     repeat: int = flag(
-        integer(1), "evaluate with N seeds, seed, seed + 1, ..., and give mean and deviation", CIRCUMSTANCE,
+        integer(1, 1000), "evaluate with N seeds, seed, seed + 1, ..., and give mean and deviation", CIRCUMSTANCE,
         Group.EVALUATION, 1)
+
+    @staticmethod
+    def check(given: Given) -> None:
+        RunFlags.check(given)
+        if given["seed"] + given["repeat"] - 1 > LARGEST_SEED:
+            raise UserError(f"--repeat: got {given['repeat']} with --seed {given['seed']}, takes seeds of at most "
+                            f"{LARGEST_SEED}")
 
 
 def require(given: Given, name: str, takes: str, example: str) -> None:

@@ -5,15 +5,18 @@ A value comes from the command line, else from the recipe (``--config FILE``), e
 import argparse
 import dataclasses
 import difflib
-from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 import yaml
 
 from src.common.errors import UserError
-from src.common.files import reading
+from src.settings import text_file
 from src.settings.given import Given, Group, flags_of
-from src.settings.types import BOOLEAN
+from src.settings.types import BOOLEAN, shown
+
+_LONGEST_SHOWN = 60  # characters of an unknown flag
+_OPEN = ("", "~", "null", "Null", "NULL")  # what YAML calls null: the flag is left out
+_AROUND = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,29 +26,26 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help shows what it takes")
 
 
-def _convert(field: dataclasses.Field, value: Any, where: str) -> Any:
+def _convert(field: dataclasses.Field, text: Optional[str], where: str) -> Any:
     takes = field.metadata["takes"]
-    text = "" if value is None else str(value)
     try:
-        return takes.convert(text)
-    except (ValueError, KeyError, OverflowError):
-        got = repr(text) if text else "no value"
+        return takes.convert(text or "")
+    except (ValueError, KeyError):
+        got = shown(text) if text else "no value"
         raise UserError(f"{where}{field.name}: got {got}, takes {takes.expects}") from None
 
 
 def _unknown(name: str, settings_type: type, prefix: str, where: str) -> UserError:
-    reason = settings_type.why_not(name)
-    if reason:
-        return UserError(f"{prefix}{name}: {where}; {reason}")
     near = difflib.get_close_matches(name, [field.name for field in flags_of(settings_type)], n=1)
     hint = f"did you mean {prefix}{near[0]}? " if near else ""
-    return UserError(f"{prefix}{name}: {where}; {hint}--help lists all flags")
+    remedy = settings_type.why_not(name) or f"{hint}--help lists all flags"
+    in_short = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}..."
+    return UserError(f"{prefix}{in_short}: {where}; {remedy}")
 
 
 def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(usage="%(prog)s [--flag value ...]", description=description, allow_abbrev=False,
-                                     argument_default=argparse.SUPPRESS,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(usage="%(prog)s [--flag value ...]", description=description, allow_abbrev=False,
+                    argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     groups = {group: parser.add_argument_group(group.value) for group in Group}
     for field in flags_of(settings_type):
         about, is_boolean = field.metadata, field.metadata["takes"] is BOOLEAN
@@ -63,25 +63,54 @@ def _command_line(settings_type: type, argv: Optional[List[str]], description: s
         name, _, value = rest[0].lstrip("-").partition("=")
         value = value or next((text for text in rest[1:2] if not text.startswith("-")), "")
         if not rest[0].startswith("--"):
-            raise UserError(f"{rest[0]}: got a value without a flag; flags are written --name value")
-        raise _unknown(name, settings_type, "--", "unknown flag" + (f" (got {value!r})" if value else ""))
+            raise UserError(f"{shown(rest[0])}: got a value without a flag; flags are written --name value, or "
+                            "--name=value where it begins with -")
+        raise _unknown(name, settings_type, "--", "unknown flag" + (f" (got {shown(value)})" if value else ""))
     return {name: _convert(fields[name], value, "--") for name, value in vars(known).items()}
 
 
 def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
     """Return the checked values of a YAML recipe. A key that is no flag of the script is an error."""
+    source, remedy = f"--config: {path}", "write lines such as `batch_size: 128`"
     fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
+    texts: Dict[str, Optional[str]] = {}
     try:
-        with reading(f"--config: {path}", "name a YAML file of flags"):
-            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(recipe, dict):
-        raise UserError(f"--config: {path} holds no flags; write lines such as `batch_size: 128`")
-    for name in recipe:
-        if name not in fields:
-            raise _unknown(str(name), settings_type, "", f"unknown flag in {path}")
-    return {name: _convert(fields[name], value, f"{path}: ") for name, value in recipe.items() if value is not None}
+        for name, value in _entries(text_file.read(path, source, "name a YAML file of flags")):
+            if _oddity(name):
+                raise UserError(f"{source}, line {name.start_mark.line + 1}: got {_oddity(name)}, takes flags with "
+                                f"their values; {remedy}")
+            if name.value not in fields:
+                raise _unknown(name.value, settings_type, "", f"unknown flag in {path}")
+            if name.value in texts:
+                raise UserError(f"{path}: {name.value}: stands there twice; give it once")
+            if _oddity(value):
+                raise UserError(f"{path}: {name.value}: got {_oddity(value)}, takes "
+                                f"{fields[name.value].metadata['takes'].expects}")
+            texts[name.value] = None if value.style is None and value.value in _OPEN else value.value
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}; {remedy}") from None
+    if not texts:
+        raise UserError(f"{source} holds no flags; {remedy}")
+    return {name: _convert(fields[name], text, f"{path}: ") for name, text in texts.items() if text is not None}
+
+
+def _entries(text: str) -> Iterator[Tuple[yaml.Event, yaml.Event]]:
+    """Yield the events of YAML for each name and value of a mapping, as far as the caller wants them.
+
+    Nothing is built of them, so neither depth nor aliases nor tags can do harm.
+    """
+    events = (event for event in yaml.parse(text, Loader=yaml.SafeLoader) if not isinstance(event, _AROUND))
+    first = next(events, None)
+    if isinstance(first, yaml.MappingStartEvent) and not first.tag:
+        yield from zip(events, events)
+
+
+def _oddity(event: yaml.Event) -> Optional[str]:
+    """Say what an event is that is no name and no value of a recipe; None where it is one."""
+    if isinstance(event, yaml.ScalarEvent):
+        return f"the tag {shown(event.tag)}" if event.tag else None
+    return {yaml.SequenceStartEvent: "a list", yaml.MappingStartEvent: "a mapping",
+            yaml.AliasEvent: "an alias"}.get(type(event), "another document")
 
 
 def parse(settings_type: type, argv: Optional[List[str]] = None, description: str = "") -> Given:

@@ -7,7 +7,6 @@ from src.settings.augmentation import PAPER_SMALL, Augmentation
 from src.settings.flags import (
     A_CHECKPOINT,
     CIRCUMSTANCE,
-    LARGEST_SEED,
     LEARNING,
     NETWORK,
     OPTIMIZERS,
@@ -31,18 +30,18 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
     dataset_name: str = changed(Flags, "dataset_name", default="cifar10")
     encoder: str = changed(Flags, "encoder", default="resnet50")
     width_multiplier: float = changed(Flags, "width_multiplier", default=1.0)
-    projection_dimension: int = flag(integer(1), "width of the embedding z", NETWORK, Group.NETWORK, 128)
+    projection_dimension: int = flag(integer(1, 100_000), "width of the embedding z", NETWORK, Group.NETWORK, 128)
     head_batch_norm: bool = flag(
         BOOLEAN, "batch norm in the projection head, as in the paper's code", NETWORK, Group.NETWORK, False)
     normalize: bool = flag(
         BOOLEAN, "subtract the data set's mean colour and divide by its deviation", NETWORK, Group.NETWORK, False)
     temperature: float = flag(
-        number(0, above=True), "temperature of the contrastive loss", LEARNING, Group.LEARNING, 0.5, usual=True)
+        number(0.001, 1000), "temperature of the contrastive loss", LEARNING, Group.LEARNING, 0.5, usual=True)
     cross_device_negatives: bool = flag(
         BOOLEAN, "take negatives from all devices instead of each device's own batch", LEARNING, Group.LEARNING, True)
     optimizer: str = flag(choice(*OPTIMIZERS), "optimizer", LEARNING, Group.LEARNING, "Adam")
     learning_rate: float = flag(
-        number(0, above=True), "peak learning rate; by default that of optimizer and lr_scaling", LEARNING,
+        number(0, 1e30, above=True), "peak learning rate; by default that of optimizer and lr_scaling", LEARNING,
         Group.LEARNING)
     lr_scaling: Optional[str] = flag(
         choice(*SCALINGS), "how the default learning rate follows the global batch B: Adam 9e-4 at 1024 (by default "
@@ -64,8 +63,8 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
         integer(0), "epochs from one measurement of the representations (kNN, spread) to the next; the last epoch has "
         "one too; 0 for none", CIRCUMSTANCE, Group.EVALUATION, 5)
     views: int = flag(
-        integer(2), "views of every image in a step, 2 in the paper; a step costs as much with 4 views of half as many "
-        "images", LEARNING, Group.VIEWS, 2)
+        integer(2, 100), "views of every image in a step, 2 in the paper; a step costs as much with 4 views of half as "
+        "many images", LEARNING, Group.VIEWS, 2)
     jitter_strength: float = flag(
         number(0, 1.25), "strength of the colour jitter, 0 for none; by default 0.5 for images of up to 32 pixels and "
         "1 for larger ones, as in the paper", LEARNING, Group.VIEWS)
@@ -116,7 +115,7 @@ class EvalSettings(CheckpointFlags, EncoderFlags):
     print_iter: int = flag(
         integer(1), "steps from one logged loss to the next", CIRCUMSTANCE, Group.EVALUATION, 100)
     learning_rate: float = flag(
-        number(0, above=True), "peak learning rate of the classifier (Adam)", LEARNING, Group.LEARNING, 1e-3)
+        number(0, 1e30, above=True), "peak learning rate of the classifier (Adam)", LEARNING, Group.LEARNING, 1e-3)
 
     @property
     def protocols(self) -> Tuple[str, ...]:
@@ -129,7 +128,7 @@ class EvalSettings(CheckpointFlags, EncoderFlags):
 
     @staticmethod
     def check(given: Given) -> None:
-        RunFlags.check(given)
+        EncoderFlags.check(given)
         require(given, "encoder_checkpoint_path", "the checkpoint of the encoder to evaluate",
                 "outputs/checkpoint/latest")
         if given["pre_classifier_checkpoint_path"] and given["protocol"] != "sgd":
@@ -157,8 +156,8 @@ class FinetuneSettings(TrainingFlags, EncoderFlags):
         number(0, 1, above=True), "share of the training images whose labels are used, as many of every class; 0.01 "
         "and 0.1 are usual", LEARNING, Group.DATA, 1.0, usual=True)
     learning_rate: float = flag(
-        number(0, above=True), "peak learning rate (SGD with momentum, cosine decay); by default 0.05 x B / 256 for B "
-        "images per step over all devices, the paper's", LEARNING, Group.LEARNING)
+        number(0, 1e30, above=True), "peak learning rate (SGD with momentum, cosine decay); by default 0.05 x B / 256 "
+        "for B images per step over all devices, the paper's", LEARNING, Group.LEARNING)
 
     @property
     def seeds(self) -> Sequence[int]:
@@ -167,12 +166,9 @@ class FinetuneSettings(TrainingFlags, EncoderFlags):
 
     @staticmethod
     def check(given: Given) -> None:
-        RunFlags.check(given)
+        EncoderFlags.check(given)
         require(given, "encoder_checkpoint_path", "the checkpoint of the encoder to fine-tune",
                 "outputs/checkpoint/latest")
-        if given["seed"] + given["repeat"] - 1 > LARGEST_SEED:
-            raise UserError(f"--repeat: got {given['repeat']} with --seed {given['seed']}, takes seeds of at most "
-                            f"{LARGEST_SEED}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +184,8 @@ class ExportSettings(Flags):
     file_format: str = flag(
         choice("MINDIR", "AIR", "ONNX"), "format; AIR needs an Ascend device", CIRCUMSTANCE, Group.RUN, "MINDIR",
         usual=True)
-    batch_size: int = flag(integer(1), "images per call of the exported model", CIRCUMSTANCE, Group.RUN, 1, usual=True)
+    batch_size: int = flag(
+        integer(1, 100_000), "images per call of the exported model", CIRCUMSTANCE, Group.RUN, 1, usual=True)
     input: str = flag(
         choice("uint8", "float32"), "type of the images: uint8 from 0 to 255, or float32 from 0 to 1", CIRCUMSTANCE,
         Group.RUN, "uint8", usual=True)

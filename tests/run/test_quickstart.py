@@ -59,5 +59,5 @@ def test_a_wrong_folder_is_said_before_anything_is_installed(copy, tmp_path):
     result = subprocess.run([SHELL, str(copy / "scripts" / "quickstart.sh"), "nowhere"], cwd=tmp_path,
                             capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert result.stderr == "quickstart.sh: CIFAR10_DIR: nowhere is not a folder\n"
+    assert result.stderr == "quickstart.sh: CIFAR10_DIR: nowhere is not a folder; name the one with the data files\n"
     assert not (copy / "outputs").exists()

@@ -1,0 +1,33 @@
+"""The small text files that a user names, such as a recipe or a rank table: read whole, but never without end."""
+import stat
+from pathlib import Path
+
+from src.common.errors import UserError
+from src.common.files import reading
+
+LARGEST = 2**20  # bytes
+
+
+def read(path: str, source: str, remedy: str) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: of the file.
+        source: what named it, and how it is named in messages.
+        remedy: what to do where it is no such file.
+
+    Raises:
+        UserError: it cannot be read, is a folder, a pipe or a device, is too large, or is not text in UTF-8.
+    """
+    file = Path(path)
+    with reading(source, remedy):
+        if not stat.S_ISREG(file.stat().st_mode):  # before it is opened, which waits for the other end of a pipe
+            raise OSError("it is a folder, a pipe or a device")
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{source}: has more than {LARGEST} bytes; {remedy}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: is not text in UTF-8 (byte {error.start}); {remedy}") from None
