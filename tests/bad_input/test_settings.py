@@ -28,12 +28,13 @@ ESCAPED = re.escape(r"a\x1b[2J\nb")
 NO_UTF8, NO_UTF8_PRINTED = os.fsdecode(b"\xff\xfe"), re.escape(r"\udcff\udcfe")
 LONG = "n" * 300
 
-EVAL = ("linear_eval.py", "--encoder_checkpoint_path", "model.ckpt", "--train_dataset_path", "data")
-TUNE = ("finetune.py", "--encoder_checkpoint_path", "model.ckpt", "--train_dataset_path", "data")
+RUN = ("--train_dataset_path", "data", "--train_output_path", "run", "--cpu_layers", "mindspore")  # which are there
+EVAL = ("linear_eval.py", "--encoder_checkpoint_path", "model.ckpt", *RUN)
+TUNE = ("finetune.py", "--encoder_checkpoint_path", "model.ckpt", *RUN)
 EXPORT = ("export.py", "--ckpt_simclr_encoder", "model.ckpt")
 CONVERT = ("convert.py", "--source_path", "weights.pth", "--target_path", "new.ckpt")
-TRAIN = ("train.py", "--train_dataset_path", "data", "--train_output_path", "run")
-VIEWS = ("scripts/show_views.py", "--train_dataset_path", "data", "--train_output_path", "run")
+TRAIN = ("train.py", *RUN)
+VIEWS = ("scripts/show_views.py", *RUN)
 TABLE = ("scripts/rank_table.py",)
 
 RECIPES = {
@@ -484,14 +485,14 @@ def test_paths_that_cannot_be(place, flag, name):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_folders_that_cannot_be_written(place, name):
     folder, shown = OUTPUTS[name]
-    call = ("scripts/show_views.py", "--train_dataset_path", "data", "--batch_size", "2", "--train_output_path", folder)
-    check(place, call, f"--train_output_path: .*{shown}", "name a folder|another folder")
+    check(place, (*VIEWS, "--batch_size", "2", "--train_output_path", folder), f"--train_output_path: .*{shown}",
+          "name a folder|another folder")
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_folders_that_hold_no_data(place, name):
     folder, shown = INPUTS[name]
-    check(place, ("scripts/show_views.py", "--train_dataset_path", folder), shown, "give the folder with")
+    check(place, (*VIEWS, "--train_dataset_path", folder), shown, "give the folder with")
     check(place, ("scripts/check_data.py", "cifar10", folder), shown, "give the folder with")
 
 

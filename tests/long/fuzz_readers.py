@@ -1,0 +1,95 @@
+"""Give a reader of files what nobody thought of, for as long as one likes: whatever it does must be in its words.
+
+    python3.11 -m venv /tmp/atheris && /tmp/atheris/bin/pip install atheris pyyaml
+    /tmp/atheris/bin/python tests/long/fuzz_readers.py recipe --seconds 600
+
+Atheris changes files so that they reach new lines of the reader. A finding is whatever is no UserError: another
+exception, more than 5 s, more than 2 GB. It ends the run, which names the file that did it; another run of the same
+reader with that file in place of --seconds shows it again. No test collects this.
+"""
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, List, NamedTuple
+
+import atheris
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+def recipe() -> Callable[[str], Any]:
+    from src.settings.parsing import read_recipe
+    from src.settings.scripts import TrainSettings
+    return lambda path: read_recipe(path, TrainSettings)
+
+
+def rank_table() -> Callable[[str], Any]:
+    from src.distributed import rank_table
+    return lambda path: rank_table.read(path, "RANK_TABLE_FILE")
+
+
+def records() -> Callable[[str], Any]:
+    from src.run import records
+    return lambda path: records.read(Path(path))
+
+
+class Reader(NamedTuple):
+    """How a kind of file is read, by a function that imports what it needs, and files to begin with."""
+
+    load: Callable[[], Callable[[str], Any]]
+    seeds: str  # a pattern below the project's folder
+
+
+READERS = {
+    "recipe": Reader(recipe, "configs/*.yaml"),
+    "rank_table": Reader(rank_table, "tests/rank_tables/*.json"),
+    "records": Reader(records, "tests/run/version_1/metrics.jsonl"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reader", choices=READERS)
+    parser.add_argument("finding", nargs="?", type=Path, help="a file to read once more")
+    parser.add_argument("--seconds", type=int, default=600)
+    options = parser.parse_args()
+    logging.disable()  # a warning for every file
+    with atheris.instrument_imports():
+        from src.common.errors import UserError, printable
+        read = READERS[options.reader].load()
+    folder = tempfile.mkdtemp(prefix=f"fuzz-{options.reader}-")
+    file = Path(folder) / "file"
+
+    def one(content: bytes) -> None:
+        file.write_bytes(content)
+        try:
+            read(str(file))
+        except UserError as error:
+            line = printable(str(error))
+            assert line.strip() and line.isprintable()
+
+    if options.finding:
+        one(options.finding.read_bytes())
+        return
+    atheris.Setup([sys.argv[0], *_limits(options.seconds, folder), _corpus(folder, READERS[options.reader].seeds)], one)
+    atheris.Fuzz()
+
+
+def _limits(seconds: int, folder: str) -> List[str]:
+    return [f"-max_total_time={seconds}", "-timeout=5", "-rss_limit_mb=2048", "-max_len=65536",
+            f"-artifact_prefix={folder}/finding-", "-print_final_stats=1"]
+
+
+def _corpus(folder: str, pattern: str) -> str:
+    corpus = Path(folder) / "corpus"
+    corpus.mkdir()
+    for seed in ROOT.glob(pattern):
+        (corpus / seed.name).write_bytes(seed.read_bytes())
+    return str(corpus)
+
+
+if __name__ == "__main__":
+    main()
