@@ -20,15 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.common.errors import UserError
 from src.common.logs import status_of
 from src.distributed import rank_table
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; --help shows the usage")
+from src.settings import text_file
+from src.settings.parsing import Parser
+from src.settings.types import shown
 
 
 def main() -> None:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     make, merge, check, ranks = (commands.add_parser(name) for name in ("make", "merge", "check", "ranks"))
     for command, run in ((make, _make), (merge, _merge), (check, _check), (ranks, _ranks)):
@@ -68,27 +66,23 @@ def _ranks(arguments: argparse.Namespace) -> None:
 def _pair(text: str) -> Tuple[str, str]:
     device_id, equals, address = text.partition("=")
     if not equals:
-        raise UserError(f"make: got {text!r}, takes DEVICE=ADDRESS, such as 0=192.168.100.101")
+        raise UserError(f"make: got {shown(text)}, takes DEVICE=ADDRESS, such as 0=192.168.100.101")
     return device_id, address
 
 
 def _configured(path: str) -> List[Tuple[str, str]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--hccn_conf: {path} cannot be read ({getattr(error, 'strerror', 'no text')}); name the file, "
-                        "or the devices as DEVICE=ADDRESS") from None
+    text = text_file.read(path, f"--hccn_conf: {path}", "name the file, or the devices as DEVICE=ADDRESS")
     devices = re.findall(r"^\s*address_([0-9]+)\s*=\s*(\S+)", text, re.MULTILINE)
     if not devices:
         raise UserError(f"--hccn_conf: {path} has no line such as address_0=192.168.100.101; name the devices as "
                         "DEVICE=ADDRESS")
-    return sorted(devices, key=lambda device: int(device[0]))
+    return sorted(devices, key=lambda device: (len(device[0]), device[0]))
 
 
 def _write(table: rank_table.RankTable, path: str) -> None:
-    if Path(path).exists():
-        raise UserError(f"TABLE: {path} exists already; name another file, or remove it first")
     try:
+        if Path(path).exists():
+            raise UserError(f"TABLE: {path} exists already; name another file, or remove it first")
         rank_table.write(table, Path(path))
     except OSError as error:
         raise UserError(f"TABLE: cannot write {path} ({error.strerror}); name a file in a folder that can be written") \

@@ -5,9 +5,12 @@
 DATA_SETS="cifar10 cifar100 stl10 imagefolder shapes" # those of src/dataset.py
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
-# fail MESSAGE [STATUS]: one line on standard error; status 2, or another.
+# fail MESSAGE [STATUS]: one line on standard error, without what a terminal would obey; status 2, or another.
 fail() {
-    echo "$(basename -- "$0"): $1" >&2
+    line=$(printf '%s: %s' "$(basename -- "$0")" "$1" | tr '\n' '\177')
+    printf '%s\n' "$line" | LC_ALL=C.UTF-8 grep -qx '[[:print:]]*' ||
+        line=$(printf '%s' "$line" | LC_ALL=C tr -c ' -~' '?')
+    printf '%s\n' "$line" >&2
     exit "${2:-2}"
 }
 
@@ -38,7 +41,7 @@ check_dataset() {
 }
 
 check_folder() { # NAME PATH [DATA_SET]; shapes is generated where it is missing
-    [ -d "$2" ] || [ "${3:-}" = shapes ] || fail "$1: $2 is not a folder"
+    [ -d "$2" ] || [ "${3:-}" = shapes ] || fail "$1: $2 is not a folder; name the one with the data files"
 }
 
 # take_data DATA_SET TRAIN_DATASET_PATH: check them, and set `dataset` and `train`.
@@ -129,7 +132,7 @@ train_standalone() {
 eval_standalone() {
     check_number DEVICE_ID "$2" 0 99999 "a device number such as 0"
     check_dataset "$3"
-    [ -e "$4" ] || fail "SIMCLR_MODEL_PATH: there is no $4"
+    [ -e "$4" ] || fail "SIMCLR_MODEL_PATH: there is no $4; name a checkpoint of train.py, or its folder"
     check_folder TRAIN_DATASET_PATH "$5" "$3"
     check_folder EVAL_DATASET_PATH "$6" "$3"
     target=$1 device=$2 dataset=$3 model=$(absolute "$4") train=$(absolute "$5") eval=$(absolute "$6")
