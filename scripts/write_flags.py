@@ -17,8 +17,9 @@ HEAD = """# Flags
 Written by `scripts/write_flags.py` from `src/settings/`; a test compares them.
 
 Flags are written `--name value`; booleans take `True` or `False` in any case, and `--name` alone is `True`. A recipe
-(`--config FILE`) is a YAML file of flags without the dashes; the command line wins. A flag that is unknown, of a wrong
-type or out of range ends the script with one line and exit status 2 before anything is written.
+(`--config FILE`) is a YAML file of flags without the dashes, each with one value as on the command line, or with `null`
+to leave it open; the command line wins, and there the last of several values of a flag. A flag that is unknown, of a
+wrong type or out of range ends the script with one line and exit status 2 before anything is written.
 
 An empty default means: none, or as the description says. What describes the network has no default where a checkpoint
 tells it (`linear_eval.py`, `finetune.py`, `export.py`, and `train.py --pre_trained_path`): these flags need not be

@@ -14,6 +14,7 @@ from src.settings import text_file
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
+_LARGEST_RECIPE = 2**16  # bytes, of which some 200,000 are parsed in a second
 _LONGEST_SHOWN = 60  # characters of an unknown flag
 _OPEN = ("", "~", "null", "Null", "NULL")  # what YAML calls null: the flag is left out
 _AROUND = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)
@@ -75,7 +76,7 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
     fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
     texts: Dict[str, Optional[str]] = {}
     try:
-        for name, value in _entries(text_file.read(path, source, "name a YAML file of flags")):
+        for name, value in _entries(text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE)):
             if _oddity(name):
                 raise UserError(f"{source}, line {name.start_mark.line + 1}: got {_oddity(name)}, takes flags with "
                                 f"their values; {remedy}")
@@ -87,7 +88,7 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
                 raise UserError(f"{path}: {name.value}: got {_oddity(value)}, takes "
                                 f"{fields[name.value].metadata['takes'].expects}")
             texts[name.value] = None if value.style is None and value.value in _OPEN else value.value
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of numbers in directives and escapes
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}; {remedy}") from None
     if not texts:
         raise UserError(f"{source} holds no flags; {remedy}")

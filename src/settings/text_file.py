@@ -5,16 +5,15 @@ from pathlib import Path
 from src.common.errors import UserError
 from src.common.files import reading
 
-LARGEST = 2**20  # bytes
 
-
-def read(path: str, source: str, remedy: str) -> str:
+def read(path: str, source: str, remedy: str, largest: int = 2**20) -> str:
     """Return the text of a file.
 
     Args:
         path: of the file.
         source: what named it, and how it is named in messages.
         remedy: what to do where it is no such file.
+        largest: bytes that it may have.
 
     Raises:
         UserError: it cannot be read, is a folder, a pipe or a device, is too large, or is not text in UTF-8.
@@ -24,9 +23,9 @@ def read(path: str, source: str, remedy: str) -> str:
         if not stat.S_ISREG(file.stat().st_mode):  # before it is opened, which waits for the other end of a pipe
             raise OSError("it is a folder, a pipe or a device")
         with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise UserError(f"{source}: has more than {LARGEST} bytes; {remedy}")
+            content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise UserError(f"{source}: has more than {largest} bytes; {remedy}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -127,7 +127,7 @@ def test_a_recipe_of_any_values(read, document):
 def good_recipes(draw):
     """Some flags of train.py with values that they take."""
     fields = draw(st.lists(st.sampled_from([field for field in flags_of(TrainSettings) if field.name != "config"]),
-                           min_size=1, unique_by=lambda field: field.name))
+                           min_size=1, max_size=8, unique_by=lambda field: field.name))
     return {field.name: draw(_values(field.metadata["takes"])) for field in fields}
 
 
