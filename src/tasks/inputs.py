@@ -43,7 +43,8 @@ def fit_workers(given: Given) -> Given:
 def check_apart(images: Images, run_folder: Path) -> None:
     """Raise UserError where a run would leave its own pictures among images that are all that a folder has."""
     root = getattr(images.pixels, "root", None)
-    if root and root.resolve() in (run_folder.resolve(), *run_folder.resolve().parents):
+    folder = Path(os.path.realpath(run_folder))  # not resolve(), which raises errors of its own for links in a circle
+    if root and Path(os.path.realpath(root)) in (folder, *folder.parents):
         raise UserError(f"--train_output_path: {run_folder} lies in {root}, all of whose images are trained on, and "
                         "would add its own pictures to them; name a folder outside")
 

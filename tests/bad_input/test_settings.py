@@ -14,6 +14,7 @@ import sys
 
 import pytest
 from helpers import ROOT, Result, call_script, refused, start_script, state_of, write_cifar
+from PIL import Image
 
 from src.distributed import process_group
 from src.settings.given import flags_of
@@ -405,6 +406,10 @@ def place(tmp_path_factory):
     """A user's folder, with data and everything that a user may name by mistake."""
     folder = tmp_path_factory.mktemp("bad_settings")
     write_cifar(folder / "data")
+    for number in range(4):
+        photo = folder / "photos" / "cat" / f"{number}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(photo)
     (folder / "model.ckpt").write_bytes(b"no checkpoint")
     (folder / "weights.pth").write_bytes(b"no weights")
     (folder / "loop").symlink_to("loop")
@@ -493,6 +498,18 @@ def test_folders_that_cannot_be_written(place, name):
     folder, shown = OUTPUTS[name]
     check(place, (*VIEWS, "--batch_size", "2", "--train_output_path", folder), f"--train_output_path: .*{shown}",
           "name a folder|another folder")
+
+
+SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "2", "--num_parallel_workers", "1")
+
+
+@pytest.mark.parametrize("data", ["data", "photos"])
+@pytest.mark.parametrize("name", ["a file", "below a file", "a link to itself", "below that"])
+def test_runs_that_cannot_be_written(place, name, data):
+    folder, shown = OUTPUTS[name]
+    kind = ("--dataset_name", "imagefolder", "--image_size", "32") if data == "photos" else ()
+    check(place, (*TRAIN, *SMALL, *kind, "--train_dataset_path", data, "--train_output_path", folder),
+          f"--train_output_path: .*{shown}", "name a folder")
 
 
 @pytest.mark.parametrize("name", INPUTS)
