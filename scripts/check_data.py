@@ -11,14 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.common.logs import logger, status_of
 
 FEW_CLASSES = 20  # so many are shown one by one
-BLOCK = 256  # decoded images that are in memory at a time
 
 
 def main() -> None:
     from src import dataset
     from src.common.errors import UserError
     from src.data.image_files import ImageFiles
-    from src.data.images import batches
     if len(sys.argv) != 3 or sys.argv[1] not in dataset.DATA_SETS:
         raise UserError(f"usage: python scripts/check_data.py {{{','.join(dataset.DATA_SETS)}}} FOLDER")
     name, folder = sys.argv[1:]
@@ -35,8 +33,7 @@ def main() -> None:
         else:
             logger.info("  %d classes of %d to %d images", len(classes), counts.min(), counts.max())
         if isinstance(pixels, ImageFiles):
-            for _ in batches(pixels, BLOCK):
-                pass
+            pixels.check()
             logger.info("  all files can be decoded")
         if split == "pretrain" and (labels < 0).all():
             logger.info("  no labels, which train.py does without; linear_eval.py and finetune.py take a folder of "

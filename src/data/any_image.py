@@ -13,10 +13,12 @@ from PIL import Image
 from src.common.errors import UserError
 from src.common.files import reading, reason_of
 from src.common.logs import logger
+from src.data.regular import opened
 
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_PIXELS = 100_000_000  # of an image: 300 MB when it is decoded
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # above which Pillow itself warns, and stops at twice as many
 ORIENTATION = 0x0112  # the EXIF tag, and what sets an image upright
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -34,15 +36,15 @@ def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
     Raises:
         UserError: it cannot be read, is no JPEG or PNG image, is damaged, or has more than ``MOST_PIXELS``.
     """
-    with reading(file), file.open("rb") as stream:
+    with opened(file) as stream:
         try:
             image = Image.open(stream, formats=FORMATS)
         except Image.DecompressionBombError:
-            raise _too_large(file) from None
+            raise too_large(file) from None
         except Exception:  # of damaged files Pillow raises all kinds
             raise UserError(f"{file}: is no JPEG or PNG image; convert it, or leave it out") from None
         if image.width * image.height > MOST_PIXELS:
-            raise _too_large(file)
+            raise too_large(file)
         try:
             image.load()
             turn = UPRIGHT.get(_orientation(image))
@@ -60,7 +62,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _too_large(file: Path) -> UserError:
+def too_large(file: Path) -> UserError:
+    """Return the error of an image that would take too much memory."""
     return UserError(f"{file}: has more than {MOST_PIXELS // 10**6} million pixels; make it smaller, or leave it out")
 
 

@@ -4,9 +4,11 @@ from typing import Callable, List, NamedTuple, Optional, Protocol, Tuple
 
 import numpy as np
 
+from src.common.errors import UserError
 from src.common.files import reading
 from src.data.download import Archive
 from src.data.images import Images
+from src.data.regular import opened
 
 
 class Format(Protocol):
@@ -86,10 +88,14 @@ def read_bytes(file: Path) -> np.ndarray:
     """Return the bytes of ``file``, uint8.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, is no file, or is larger than the memory.
     """
-    with reading(file):
-        return np.fromfile(file, np.uint8)
+    with opened(file) as stream:
+        try:
+            return np.fromfile(stream, np.uint8)
+        except MemoryError:
+            raise UserError(f"{file}: is larger than the memory of this machine; copy or download it again, or take a "
+                            "larger machine") from None
 
 
 def names_in(file: Path) -> Optional[Tuple[str, ...]]:
@@ -99,4 +105,4 @@ def names_in(file: Path) -> Optional[Tuple[str, ...]]:
         UserError: it cannot be read.
     """
     with reading(file):
-        return tuple(file.read_text(encoding="utf-8").split()) if file.is_file() else None
+        return tuple(file.read_text(encoding="utf-8", errors="replace").split()) if file.is_file() else None

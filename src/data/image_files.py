@@ -1,14 +1,18 @@
 """Image files in the place of pixels: what is asked for is read and decoded."""
 import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
+from PIL import Image
 
 from src.common.errors import UserError
+from src.data.any_image import FORMATS
 from src.data.formats import read_bytes, shorter_edge_for
 from src.data.images import batches, identity
+from src.data.regular import opened
 from src.data.rows import Rows
 
 
@@ -68,6 +72,16 @@ class ImageFiles:
             self.find_damage(source.under_way(workers))
             raise
 
+    def check(self) -> None:
+        """Decode every file, by Pillow: MindSpore does not say which it cannot decode, and leaves a copy behind.
+
+        Raises:
+            UserError: one cannot be read or decoded.
+        """
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for _ in pool.map(check_whole, self.files):
+                pass
+
     def _decode(self, source: Rows, workers: int) -> Iterator[np.ndarray]:
         import mindspore.dataset as ds  # here, so that the data sets can be read where there is no MindSpore
         from mindspore.dataset import vision
@@ -90,6 +104,15 @@ class ImageFiles:
                 list(self._decode(Rows(self.encoded, [row]), workers=1))
             except RuntimeError:
                 raise damaged(self.files[row]) from None
+
+
+def check_whole(file: Path) -> None:
+    """Raise UserError where an image cannot be read or decoded."""
+    with opened(file) as stream:
+        try:
+            Image.open(stream, formats=FORMATS).load()
+        except Exception:  # of damaged files Pillow raises all kinds
+            raise damaged(file) from None
 
 
 def damaged(file: Path) -> UserError:

@@ -7,23 +7,23 @@ Images may have any size, and are too many for the memory as a rule. So they sta
 """
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import List, Optional, Tuple
 
 import numpy as np
-from PIL import Image
 
 from src.common.errors import UserError
-from src.common.files import reading
 from src.common.logs import logger
-from src.data.any_image import SUFFIXES, images_below
-from src.data.formats import DataSet
-from src.data.image_files import ImageFiles, damaged
+from src.data.any_image import MOST_PIXELS, SUFFIXES, images_below, too_large
+from src.data.formats import DataSet, shorter_edge_for
+from src.data.headers import JPEG, PNG, header
+from src.data.image_files import ImageFiles, check_whole, damaged
 from src.data.images import Images
+from src.data.regular import opened
 
 SPLITS = {"pretrain": ("train",), "train": ("train",), "test": ("test", "val")}
-STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG files, whatever their names say
-ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+STARTS, ENDS = (JPEG, PNG), (b"\xff\xd9", b"IEND\xaeB`\x82")
 LONGEST_START, LONGEST_END = 8, 8
 READERS = 16  # threads that look into the files at the start: they wait for the disk, not for a core
 
@@ -81,7 +81,7 @@ def _folders(place: Path) -> List[Path]:
 def _unlabelled(folder: Path) -> List[Path]:
     """Return all images in ``folder``, or in its train where there is one, but those in a folder of test images."""
     tests = set(SPLITS["test"])
-    if folder.resolve().name in tests:
+    if os.path.basename(os.path.realpath(folder)) in tests:
         return []
     root = next((folder / name for name in SPLITS["train"] if (folder / name).is_dir()), folder)
     return sorted(file for file in images_below(root) if not tests.intersection(file.relative_to(root).parts[:-1]))
@@ -89,7 +89,7 @@ def _unlabelled(folder: Path) -> List[Path]:
 
 def _looked_at(images: List[Path], side: int, root: Optional[Path] = None) -> ImageFiles:
     with ThreadPoolExecutor(READERS) as pool:
-        return ImageFiles(images, list(pool.map(_size_of_image, images)), side, root)
+        return ImageFiles(images, list(pool.map(partial(_size_of_image, side=side), images)), side, root)
 
 
 def _images_of(folder: Path) -> List[Path]:
@@ -100,21 +100,29 @@ def _images_of(folder: Path) -> List[Path]:
     return images
 
 
-def _size_of_image(file: Path) -> int:
-    """Return the size of ``file`` in bytes; whole images begin and end as ``STARTS`` and ``ENDS`` say."""
-    with reading(file), file.open("rb") as stream:
+def _size_of_image(file: Path, side: int) -> int:
+    """Return the size of ``file`` in bytes; whole images begin and end as ``STARTS`` and ``ENDS`` say.
+
+    Nor does one take too much memory, decoded or with its shorter edge as it is evaluated.
+    """
+    with opened(file) as stream:
         start = stream.read(LONGEST_START)
         size = stream.seek(0, os.SEEK_END)
+        if not start.startswith(STARTS):
+            raise UserError(f"{file}: {size} bytes that are no JPEG or PNG image; convert it, copy it again or remove "
+                            "it")
         stream.seek(max(0, size - LONGEST_END))
         end = stream.read()
-    if not start.startswith(STARTS):
-        raise UserError(f"{file}: {size} bytes that are no JPEG or PNG image; convert it, copy it again or remove it")
-    if not end.endswith(ENDS):  # truncated, or whole with something behind the image, as some cameras write
+        stream.seek(0)
         try:
-            with Image.open(file) as image:  # MindSpore leaves a copy of what it cannot decode where it was called
-                image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            *edges, goes_on = header(stream)
+        except ValueError:
             raise damaged(file) from None
+    shorter, longer = sorted(edges)
+    if max(shorter * longer, shorter_edge_for(side) ** 2 * longer // shorter) > MOST_PIXELS:
+        raise too_large(file)
+    if goes_on or not end.endswith(ENDS):  # truncated, or with something behind the image, as some cameras write
+        check_whole(file)
     return size
 
 

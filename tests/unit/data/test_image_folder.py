@@ -232,10 +232,10 @@ def test_bytes_behind_an_image_are_no_damage(folder):
 
 
 def break_inside(file):
-    """Damage a file whose ends look whole."""
-    data = bytearray(noise(file, "JPEG").read_bytes())
-    data[2:len(data) - 2] = bytes(len(data) - 4)
-    file.write_bytes(bytes([*data[:2], 0xFF, *data[3:]]))
+    """Damage a file whose header and ends look whole."""
+    data = bytearray(noise(file, "PNG").read_bytes())
+    data[3000:3100] = bytes(100)
+    file.write_bytes(data)
     return file
 
 

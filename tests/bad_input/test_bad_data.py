@@ -1,0 +1,308 @@
+"""Data sets and images that are damaged, foreign or hostile: one line says what is wrong, and what to do."""
+import io
+import os
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from helpers import call_script, random_images, state_of
+from PIL import Image
+from refusals import SECONDS, case, check_refused, device, link_loop, no_longer_than, pipe, refuse, refuse_in_a_process
+
+from src.data.cifar import write_file
+
+AGAIN = "copy or download it again"
+
+
+# --- CIFAR and STL-10 ---
+
+def cifar(folder, records=3):
+    """Write a data set of CIFAR-10, and return the bytes of its first file."""
+    folder.mkdir()
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        write_file(folder / name, random_images(records))
+    return (folder / "data_batch_1.bin").read_bytes()
+
+
+def sparse(path):
+    """A file of 3 TB that takes no space."""
+    with path.open("wb") as stream:
+        stream.truncate(3073 * 2**30)
+
+
+RECORDS_10, RECORDS_100 = 3073, 3074
+FOR_CIFAR = [
+    case("truncated", "cifar10", lambda file, data: file.write_bytes(data[:-1]), "9218 bytes are not a whole number"),
+    case("too long", "cifar10", lambda file, data: file.write_bytes(data + b"x"), "9220 bytes are not a whole number"),
+    case("empty", "cifar10", lambda file, data: file.write_bytes(b""), "0 bytes are not a whole number"),
+    case("of CIFAR-100", "cifar10", lambda file, data: file.write_bytes(bytes(RECORDS_100)), "3074 bytes are not"),
+    case("text", "cifar10", lambda file, data: file.write_text("<html>404</html>"), "16 bytes are not a whole number"),
+    case("label", "cifar10", lambda file, data: file.write_bytes(bytes([10]) + data[1:]), "record 0 has the label 10"),
+    case("last label", "cifar10", lambda file, data: file.write_bytes(data[:2 * RECORDS_10] + b"\xff" + bytes(3072)),
+         "record 2 has the label 255"),
+    case("folder", "cifar10", lambda file, data: file.mkdir(), "is a folder, a pipe or a device"),
+    case("pipe", "cifar10", lambda file, data: pipe(file), "is a folder, a pipe or a device"),
+    case("device", "cifar10", lambda file, data: device(file), "is a folder, a pipe or a device"),
+    case("dangling link", "cifar10", lambda file, data: file.symlink_to("nowhere"), "cannot be read .No such file"),
+    case("link loop", "cifar10", lambda file, data: link_loop(file), "cannot be read .Too many levels"),
+    case("3 TB", "cifar10", lambda file, data: sparse(file), "is larger than the memory of this machine"),
+    case("truncated", "cifar100", lambda file, data: file.write_bytes(bytes(RECORDS_100 - 1)), "3073 bytes are not"),
+    case("label", "cifar100", lambda file, data: file.write_bytes(b"\0\x64" + bytes(3072)), ".*the label 100"),
+    case("pipe", "cifar100", lambda file, data: pipe(file), "is a folder, a pipe or a device"),
+]
+
+
+@pytest.mark.parametrize("name, damage, message", FOR_CIFAR)
+def test_cifar(tmp_path, name, damage, message):
+    data = cifar(tmp_path / "data")
+    file = tmp_path / "data" / {"cifar10": "data_batch_1.bin", "cifar100": "train.bin"}[name]
+    file.unlink(missing_ok=True)
+    damage(file, data)
+    refuse(("scripts/check_data.py", name, "data"), tmp_path, f"data/{file.name}: {message}",
+           f"{AGAIN}|check that it is there|remove it")
+
+
+@pytest.mark.parametrize("script, flags", [
+    ("train.py", ()), ("linear_eval.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest")),
+    ("finetune.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest"))])
+@pytest.mark.parametrize("damage, message", [
+    case("truncated", lambda file, data: file.write_bytes(data[:-1]), "bytes are not a whole number"),
+    case("pipe", lambda file, data: pipe(file), "is a folder, a pipe or a device")])
+def test_data_of_the_scripts(finished, tmp_path, script, flags, damage, message):
+    data = cifar(tmp_path / "data")
+    file = tmp_path / "data" / "data_batch_1.bin"
+    file.unlink()
+    damage(file, data)
+    flags = [flag.format(run=finished / "run") for flag in flags]
+    refuse((script, *flags, "--train_dataset_path", "data", "--train_output_path", "out"), tmp_path,
+           f"data/data_batch_1.bin: .*{message}", f"{AGAIN}|remove it")
+
+
+@pytest.mark.parametrize("name, make, culprit", [
+    case("nothing", "cifar10", lambda folder: folder.mkdir(), "no train files"),
+    case("no folder", "cifar10", lambda folder: folder.write_text(""), "data is not a folder"),
+    case("not there", "cifar10", lambda folder: None, "data is not a folder"),
+    case("link loop", "cifar10", link_loop, "data is not a folder"),
+    case("pipe", "stl10", pipe, "data is not a folder"),
+    case("Python version", "cifar10", lambda folder: (folder.mkdir(), (folder / "data_batch_1").touch()),
+         "it holds the Python version"),
+    case("names of other classes", "cifar10", lambda folder: (cifar(folder), (folder / "batches.meta.txt").write_text(
+        "a b c")), "does not hold cifar10, by its batches.meta.txt"),
+    case("names that are no text", "cifar10", lambda folder: (cifar(folder), (
+        folder / "batches.meta.txt").write_bytes(b"\xff\xfe\0\x1b[31m")), "does not hold cifar10, by its batches.meta"),
+])
+def test_folders_of_data(tmp_path, name, make, culprit):
+    make(tmp_path / "data")
+    refuse(("scripts/check_data.py", name, "data"), tmp_path, f"--train_dataset_path: .*{culprit}",
+           "give the folder with|name another folder")
+
+
+def test_a_link_that_leads_nowhere(tmp_path):
+    link_loop(tmp_path / "data")
+    refuse(("scripts/check_data.py", "imagefolder", "data"), tmp_path, "data: cannot be read .Too many levels", "check")
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    refuse(("scripts/check_data.py", "cifar10", "x" * 300), tmp_path, "x: cannot be read .File name too long", "check")
+
+
+STL10 = 3 * 96 * 96
+
+
+def stl10(folder, images=STL10 * 2, labels=b"\1\2"):
+    folder.mkdir()
+    for split in ("train", "test"):
+        for name, content in ((f"{split}_X.bin", bytes(images)), (f"{split}_y.bin", labels)):
+            (folder / name).write_bytes(content)
+    (folder / "unlabeled_X.bin").write_bytes(bytes(STL10))
+
+
+@pytest.mark.parametrize("damaged, damage, message", [
+    case("truncated", "train_X.bin", lambda file: file.write_bytes(bytes(STL10 - 1)), "27647 bytes are not a whole"),
+    case("empty", "train_X.bin", lambda file: file.write_bytes(b""), "0 bytes are not a whole"),
+    case("more labels", "train_y.bin", lambda file: file.write_bytes(b"\1\2\3"), "has 3 labels for the 2 images"),
+    case("no labels", "train_y.bin", lambda file: file.write_bytes(b""), "has 0 labels for the 2 images"),
+    case("label 0", "train_y.bin", lambda file: file.write_bytes(b"\1\0"), "label 1 is 0, and STL-10 has 1 to 10"),
+    case("label 11", "train_y.bin", lambda file: file.write_bytes(b"\x0b\1"), "label 0 is 11, and STL-10 has 1 to 10"),
+    case("unlabelled", "unlabeled_X.bin", lambda file: file.write_bytes(b"x"), "1 bytes are not a whole"),
+    case("test", "test_X.bin", lambda file: file.write_bytes(bytes(STL10 * 2 + 1)), "55297 bytes are not a whole"),
+    case("folder", "train_y.bin", lambda file: file.mkdir(), "no train_y.bin in"),
+    case("pipe", "train_X.bin", pipe, "no train_X.bin in"),
+    case("class names", "class_names.txt", lambda file: file.write_bytes(b"cat\xff"), "does not hold stl10"),
+])
+def test_stl10(tmp_path, damaged, damage, message):
+    stl10(tmp_path / "data")
+    (tmp_path / "data" / damaged).unlink(missing_ok=True)
+    damage(tmp_path / "data" / damaged)
+    refuse(("scripts/check_data.py", "stl10", "data"), tmp_path, message,
+           f"{AGAIN}|copy or download both again|give the folder with|name another folder")
+
+
+def test_fold_indices_are_not_read(tmp_path):
+    """They lie in the official archive, and nobody here needs them."""
+    stl10(tmp_path / "data")
+    (tmp_path / "data" / "fold_indices.txt").write_bytes(b"\xff\0nonsense")
+    assert call_script("scripts/check_data.py", "stl10", "data", cwd=tmp_path).returncode == 0
+
+
+# --- images ---
+
+def encoded(kind, size=(60, 40), mode="RGB", **options):
+    """Return the bytes of an image of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, content=b""):
+    """Return the bytes of a PNG file that says it has that size."""
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b""))
+
+
+def with_size(data, width, height):
+    """Return a JPEG file that says it has another size."""
+    place = data.index(b"\xff\xc0") + 5
+    return data[:place] + struct.pack(">HH", height, width) + data[place + 4:]
+
+
+def replaced(data, start, content):
+    return data[:start] + content + data[start + len(content):]
+
+
+JPEG, PROGRESSIVE, PNG = encoded("JPEG"), encoded("JPEG", progressive=True), encoded("PNG")
+TABLE = JPEG.index(b"\xff\xc4") + 5  # the first Huffman table's numbers of codes
+NO_IMAGE, DAMAGED, TOO_LARGE = "no JPEG or PNG image", "cannot be decoded", "has more than 100 million pixels"
+BAD_IMAGES = [  # name, content, why train.py and its like refuse it, why predict.py does
+    case("empty", "x.png", b"", NO_IMAGE, NO_IMAGE),
+    case("text", "x.png", b"no image", NO_IMAGE, NO_IMAGE),
+    case("GIF", "x.png", encoded("GIF"), NO_IMAGE, NO_IMAGE),
+    case("BMP", "x.jpg", encoded("BMP"), NO_IMAGE, NO_IMAGE),
+    case("start alone", "x.jpg", b"\xff\xd8\xff", DAMAGED, NO_IMAGE),
+    case("signature alone", "x.png", b"\x89PNG\r\n\x1a\n", DAMAGED, NO_IMAGE),
+    case("truncated JPEG", "x.jpg", JPEG[:len(JPEG) // 2], DAMAGED, DAMAGED),
+    case("truncated PNG", "x.png", PNG[:len(PNG) // 2], DAMAGED, DAMAGED),
+    case("truncated header", "x.jpg", JPEG[:200], DAMAGED, NO_IMAGE),
+    case("100,000 x 100,000 PNG", "x.png", png(100_000, 100_000), TOO_LARGE, TOO_LARGE),
+    case("30,000 x 30,000 PNG", "x.png", png(30_000, 30_000), TOO_LARGE, TOO_LARGE),
+    case("10,001 x 10,000 PNG", "x.png", png(10_001, 10_000), TOO_LARGE, TOO_LARGE),
+    case("65,500 x 65,500 JPEG", "x.jpg", with_size(JPEG, 65_500, 65_500), TOO_LARGE, TOO_LARGE),
+    case("no pixels", "x.png", png(0, 10), DAMAGED, NO_IMAGE),
+    case("no height", "x.jpg", with_size(JPEG, 60, 0), DAMAGED, NO_IMAGE),
+    case("damaged Huffman table", "x.jpg", replaced(JPEG, TABLE, b"\xff" * 16), DAMAGED, DAMAGED),
+    case("no Huffman table", "x.jpg", replaced(JPEG, JPEG.index(b"\xff\xda") + 6, b"\x33"), DAMAGED, DAMAGED),
+    case("damaged samples", "x.jpg", replaced(JPEG, JPEG.index(b"\xff\xc0") + 11, b"\0"), DAMAGED, DAMAGED),
+    case("zeros behind the header", "x.jpg", JPEG[:20] + bytes(len(JPEG) - 22) + b"\xff\xd9", DAMAGED, NO_IMAGE),
+    case("progressive", "x.jpg", replaced(PROGRESSIVE, PROGRESSIVE.rindex(b"\xff\xc4") + 5, b"\xff" * 16), DAMAGED,
+         DAMAGED),
+]
+FILES_IN_THE_PLACE = [
+    case("pipe", "x.png", pipe, "is a folder, a pipe or a device", "is a folder, a pipe or a device"),
+    case("device", "x.jpg", device, "is a folder, a pipe or a device", "is a folder, a pipe or a device"),
+    case("dangling link", "x.jpg", lambda path: path.symlink_to("nowhere"), "cannot be read", "cannot be read"),
+    case("link loop", "x.jpg", link_loop, "cannot be read", "cannot be read"),
+]
+IMAGE_REMEDY = "remove it|leave it out|make it smaller|check that it is there"
+
+
+def put(path, content):
+    content(path) if callable(content) else path.write_bytes(content)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of images in a class, and one of a class for the test."""
+    for split in ("train", "test"):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        (tmp_path / "photos" / split / "cat" / "a.jpg").write_bytes(JPEG)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("name, content, message, _", [*BAD_IMAGES, *FILES_IN_THE_PLACE])
+def test_images_of_a_data_set(photos, tmp_path, name, content, message, _):
+    put(photos / "train" / "cat" / name, content)
+    refuse(("scripts/check_data.py", "imagefolder", "photos"), tmp_path, f"photos/train/cat/{name}: .*{message}",
+           IMAGE_REMEDY)
+
+
+@pytest.mark.parametrize("name, content, _, message", [*BAD_IMAGES, *FILES_IN_THE_PLACE])
+def test_images_to_predict(models, tmp_path, name, content, _, message):
+    """The only one is bad: its line, a warning, and that there is no other."""
+    put(tmp_path / name, content)
+    before = state_of(tmp_path)
+    with no_longer_than(SECONDS):
+        result = call_script("predict.py", models / "classifier.onnx", name, cwd=tmp_path)
+    if message == "cannot be read":  # it is not even there
+        check_refused(result, f"IMAGE: {name} is not there", "name an image")
+        return
+    warning, error = result.stderr.splitlines()
+    assert result.returncode == 2 and result.stdout == "" and state_of(tmp_path) == before
+    assert re.search(f"^{name}: .*{message}", warning) and re.search(IMAGE_REMEDY, warning)
+    assert error == "predict.py: IMAGE: none of the images can be read; name others"
+
+
+@pytest.mark.parametrize("mode, kind, size", [
+    ("CMYK", "JPEG", (60, 40)), ("L", "JPEG", (60, 40)), ("P", "PNG", (60, 40)), ("I;16", "PNG", (60, 40)),
+    ("1", "PNG", (60, 40)), ("RGBA", "PNG", (60, 40)), ("RGB", "PNG", (1, 50)), ("RGB", "JPEG", (50, 1)),
+    ("RGB", "PNG", (1, 1))])
+def test_unusual_images_are_good(models, photos, tmp_path, mode, kind, size):
+    data = encoded(kind, size, mode) if mode != "I;16" else encoded(kind, size, "L")
+    if mode == "I;16":
+        stream = io.BytesIO()
+        Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)).save(stream, "PNG")
+        data = stream.getvalue()
+    (photos / "train" / "cat" / "odd.png").write_bytes(data)
+    assert call_script("scripts/check_data.py", "imagefolder", "photos", cwd=tmp_path).returncode == 0
+    assert call_script("predict.py", models / "classifier.onnx", photos / "train" / "cat" / "odd.png",
+                       cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("make, culprit", [
+    case("empty class", lambda folder: (folder / "train" / "dog").mkdir(), "train/dog: has no .jpg, .jpeg, .png files"),
+    case("other kinds alone", lambda folder: ((folder / "train" / "dog").mkdir(), (
+        folder / "train" / "dog" / "x.webp").touch()), "train/dog: has no .jpg, .jpeg, .png files"),
+    case("folder called x.png", lambda folder: (folder / "train" / "dog" / "x.png").mkdir(parents=True),
+         "train/dog: has no .jpg, .jpeg, .png files"),
+    case("control characters", lambda folder: (folder / "train" / "do\x1b[31m\ng").mkdir(),
+         r"do\\x1b\[31m\\ng: has no .jpg"),
+    case("long image", lambda folder: (folder / "train" / "cat" / "b.png").write_bytes(png(90_000, 1, bytes(270_001))),
+         "cat/b.png: has more than 100 million pixels"),
+])
+def test_folders_of_images(photos, tmp_path, make, culprit):
+    make(photos)
+    refuse(("scripts/check_data.py", "imagefolder", "photos"), tmp_path, culprit, "put its images in|make it smaller")
+
+
+def test_links_that_loop_end(photos, tmp_path):
+    """A class whose link leads to the folder above has its images, once."""
+    (photos / "train" / "cat" / "again").symlink_to("..")
+    with no_longer_than(SECONDS):
+        result = call_script("scripts/check_data.py", "imagefolder", "photos", cwd=tmp_path)
+    assert result.returncode == 0 and "1 cat" in result.stdout
+
+
+def test_names_that_are_no_utf8(photos, tmp_path):
+    folder = photos / "train" / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    refuse(("scripts/check_data.py", "imagefolder", "photos"), tmp_path, r"caf\\udce9: has no .jpg",
+           "put its images in")
+    (folder / os.fsdecode(b"\xff\x1b.png")).write_bytes(b"no image")
+    refuse(("scripts/check_data.py", "imagefolder", "photos"), tmp_path,
+           r"caf\\udce9/\\udcff\\x1b.png: 8 bytes that are",
+           "remove it")
+
+
+@pytest.mark.parametrize("name, content", [
+    case("PNG", "b.png", replaced(PNG, 3000, bytes(100))), case("JPEG", "b.jpg", replaced(JPEG, TABLE, b"\xff" * 16))])
+def test_an_image_that_is_damaged_inside(photos, tmp_path, name, content):
+    """Where the data engine and its libraries would have their say, too."""
+    (photos / "train" / "cat" / name).write_bytes(content)
+    refuse_in_a_process(("scripts/check_data.py", "imagefolder", "photos"), tmp_path,
+                        f"photos/train/cat/{name}: cannot be decoded", "remove it")
