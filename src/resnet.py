@@ -3,7 +3,7 @@
 Strides, symmetric padding and the place of the stride (the 3x3 convolution of a bottleneck) are those
 of torchvision's ResNets, so that parameters correspond one to one.
 """
-from typing import Optional, Sequence, Type
+from typing import List, Optional, Sequence, Type
 
 from mindspore import Tensor, nn
 from mindspore import dtype as mstype
@@ -97,7 +97,7 @@ class ResNet(nn.Cell):
 
     def __init__(self, block: Type[nn.Cell], depths: Sequence[int], network: Network, layers: Layers):
         super().__init__()
-        widths = [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
+        widths = widths_of(network)
         stem = STEMS[network.stem]
         self.features = widths[-1] * block.expansion
         self.pixels_to_float = PixelsToFloat(network.mean, network.std)
@@ -128,6 +128,11 @@ ENCODERS = {
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
 }
+
+
+def widths_of(network: Network) -> List[int]:
+    """Return the widths of the four stages; the last layers of a stage have ``expansion`` as many channels."""
+    return [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
 
 
 def build_encoder(network: Network, layers: Optional[Layers] = None) -> ResNet:

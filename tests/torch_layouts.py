@@ -47,10 +47,14 @@ def filled(shapes, seed=0):
 
 
 def any_bits(shapes, seed=0):
-    """Every pattern of bits: denormal numbers, negative zeros, infinities and NaNs as well."""
-    rng = np.random.default_rng(seed)
-    return {name: rng.integers(0, 2**32, shape, np.uint32).view(np.float32) for name, shape in shapes.items()
-            if not name.endswith("tracked")}
+    """Every pattern of bits that weights may have: denormal numbers and negative zeros as well."""
+    rng, found = np.random.default_rng(seed), {}
+    for name, shape in shapes.items():
+        if not name.endswith("tracked"):
+            bits = rng.integers(0, 2**32, shape, np.uint32)
+            bits[~np.isfinite(bits.view(np.float32))] ^= 1 << 23  # of the exponent
+            found[name] = (bits & (0x7FFFFFFF if name.endswith("running_var") else 0xFFFFFFFF)).view(np.float32)
+    return found
 
 
 def encoder_alone(weights):

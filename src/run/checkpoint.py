@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter
 
 from src.common.errors import UserError, option
@@ -15,11 +16,11 @@ from src.common.logs import logger
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
-from src.run.info import up_to_date
+from src.run import info as infos
 from src.run.layout import Series, checkpoint_in
 from src.settings.network import Network
 
-ENCODER, CLASSIFIER = "simclr", "linear_classifier"  # what a checkpoint holds
+ENCODER, CLASSIFIER = infos.ENCODER, infos.CLASSIFIER  # what a checkpoint holds
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
 _SUM, _SUM_BYTES = b"crc_num", 10  # what MindSpore writes at the end of a file: this, and its CRC-32 in so many bytes
@@ -96,28 +97,30 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
         flag: the flag that gave ``path``, for error messages.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file, it holds something else, or what no network of use can have.
     """
-    file = checkpoint_in(Path(path)).resolve()
-    if not file.is_file():
-        raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
-    with reading(f"{option(flag)}: {path}"):
-        has_sum = check_sum(file, f"{option(flag)}: {path}")  # before MindSpore, which damaged files may crash
+    source = f"{option(flag)}: {path}"
+    with reading(source):
+        file = Path(os.path.realpath(checkpoint_in(Path(path))))
+        if not file.is_file():
+            raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
+        has_sum = check_sum(file, source)  # before MindSpore, which damaged files may crash
     try:
         parameters = ms.load_checkpoint(str(file))
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise UserError(f"{option(flag)}: {path} is not a checkpoint that MindSpore can read "
-                        f"({reason_of(error)})") from None
+    except Exception as error:  # of damaged files it raises all kinds
+        raise UserError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); take one of "
+                        "train.py, linear_eval.py, finetune.py or convert.py") from None
     text = parameters.pop(_INFO, None)
-    if text is None:
-        raise UserError(f"{option(flag)}: {path} was not written by this project (no {_INFO} in it); take a checkpoint "
-                        "of train.py, linear_eval.py, finetune.py or convert.py")
-    info = up_to_date(json.loads(str(text)))
+    if not isinstance(text, str):
+        raise UserError(f"{source} was not written by this project (no {_INFO} in it); take a checkpoint of train.py, "
+                        "linear_eval.py, finetune.py or convert.py")
+    with infos.believed(source):
+        info = infos.read(text)
     if info.get("dry_run") and not is_dry_run():
-        raise UserError(f"{option(flag)}: {path} was written in a dry run, which computes nothing; take one of a "
-                        "real run")
+        raise UserError(f"{source} was written in a dry run, which computes nothing; take one of a real run")
     if info["holds"] != holds:
-        raise UserError(f"{option(flag)}: {path} holds a {info['holds']}, takes a {holds} checkpoint")
+        raise UserError(f"{source} holds a {info['holds']}, takes a {holds} checkpoint")
+    check_values(parameters.values(), source)
     if not has_sum:
         logger.warning("warning: %s: %s has no checksum, as those of earlier versions, so damage would not be noticed; "
                        "the checkpoints that are made from it have one", option(flag), path)
@@ -186,6 +189,17 @@ def check_fit(wanted: Dict[str, Tuple[Tuple[int, ...], str]], there: Dict[str, T
     """Compare names, shapes and types of a network's parameters with those that ``source`` has.
 
     Raises:
+def check_values(parameters: Iterable[Parameter], source: str) -> None:
+    """Raise UserError where a network of such ``parameters``, read from ``source``, would compute no numbers."""
+    for parameter in parameters:
+        values = parameter.asnumpy() if parameter.dtype in (ms.float16, ms.float32, ms.float64) else np.empty(0)
+        problem = ("has values that are no finite numbers" if not np.isfinite(values).all() else
+                   "has negative values" if parameter.name.endswith("moving_variance") and (values < 0).any() else "")
+        if problem:
+            raise UserError(f"{source} is of no use: its {parameter.name} {problem}; take an earlier checkpoint, or "
+                            "train again with a lower learning rate")
+
+
         UserError: there are differences; the message lists the first ones.
     """
     differences = [f"{name} is missing" for name in wanted if name not in there]

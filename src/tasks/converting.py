@@ -8,6 +8,7 @@ from mindspore import Parameter
 
 from src.common.errors import UserError
 from src.common.logs import logger
+from src.resnet import build_encoder
 from src.run.checkpoint import Checkpoint
 from src.settings.given import Given, Role
 from src.settings.network import STEMS, Network
@@ -16,9 +17,11 @@ from src.tasks.torch_weights import Found, Weights, torch_name
 
 
 def check_paths(source: str, target: Path) -> None:
-    """Raise UserError where the file to write is the one to read."""
+    """Raise UserError where there is a file already in the place of the one to write."""
     if os.path.realpath(source) == os.path.realpath(target):
         raise UserError(f"--target_path: {target} is the source itself; name another file")
+    if os.path.lexists(target):
+        raise UserError(f"--target_path: {target} is there; name another file, or remove it first")
 
 
 def network_of(found: Found, given: Given) -> Tuple[Given, Network]:
@@ -28,7 +31,7 @@ def network_of(found: Found, given: Given) -> Tuple[Given, Network]:
         UserError: they contradict each other, or the data set has other images.
     """
     source = given["source_path"]
-    told = torch_weights.told_settings(source, "source_path")
+    told = encoders.told_of(found, source, "source_path")
     given = inputs.follow_images(given.adopt({**told, **found.settings}, source))
     mean, std = inputs.normalisation(given["dataset_name"], given["normalize"])
     return given, Network.of({"mean": mean, "std": std, **told, **given.values(Role.NETWORK), **found.settings})
@@ -54,13 +57,19 @@ def from_torch(found: Found, network: Network, given: Given) -> List[Parameter]:
 
 
 def to_torch(source: Checkpoint) -> Weights:
-    """Return the weights of a checkpoint's encoder by torchvision's names."""
+    """Return the weights of a checkpoint's encoder by torchvision's names.
+
+    Raises:
+        UserError: they are not those of the network that it tells of.
+    """
+    encoders.check_size(source, f"--source_path: {source.path}")
+    encoder = build_encoder(source.network)
+    encoders.load_weights(encoder, source)
     report(source.network, str(source.path))
     others = [name for name in source.parameters if not name.startswith("encoder.")]
     if others:
         logger.info("left out: %s", torch_weights.summary(others))
-    return {torch_name(name): value.asnumpy() for name, value in source.parameters.items()
-            if name.startswith("encoder.")}
+    return {torch_name(value.name): value.asnumpy() for value in encoder.get_parameters()}
 
 
 def told_of(source: Checkpoint, given: Given) -> Dict[str, Any]:

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
@@ -16,6 +17,7 @@ from src.common.errors import UserError, option
 from src.common.files import written_whole
 from src.common.logs import logger
 from src.resnet import ENCODERS
+from src.run.info import believed
 
 Weights = Dict[str, np.ndarray]
 
@@ -100,11 +102,17 @@ def read(path: str, flag: str) -> Weights:
 
 
 def told_settings(path: str, flag: str) -> Dict[str, Any]:
-    """Return what a file that was ``read`` tells of its network: nothing, but for what ``write`` has written."""
+    """Return what a file that was ``read`` tells of its network: nothing, but for what ``write`` has written.
+
+    Raises:
+        UserError: that is no JSON object.
+    """
     if not path.endswith(".safetensors"):
         return {}
     with _package("safetensors", path, flag).safe_open(path, framework="numpy") as file:
-        return json.loads((file.metadata() or {}).get(SETTINGS, "{}"))
+        text = (file.metadata() or {}).get(SETTINGS, "{}")
+    with believed(f"{option(flag)}: {path}"):
+        return dict(json.loads(text))
 
 
 def _not_float32(path: str, flag: str, name: str, dtype: str) -> UserError:
@@ -130,7 +138,9 @@ def _read_safetensors(path: str, flag: str) -> Weights:
 def _read_pickle(path: str, flag: str) -> Weights:
     torch = _package("torch", path, flag)
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of, such as other pickles than its own, ends in an error
+            entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files end in errors of many kinds
         lines = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
         reason = lines[0].split(". ")[0] if lines else type(error).__name__

@@ -10,6 +10,7 @@ from src.distributed.process_group import Process
 from src.run import checkpoint
 from src.run.layout import Layout
 from src.run.opened import opened
+from src.settings.network import Network
 
 ONE_OF_EIGHT = Process("Ascend", 3, 8)
 
@@ -34,7 +35,9 @@ def test_its_checkpoints_are_for_dry_runs(monkeypatch, tmp_path):
     write_cifar(tmp_path / "data")
     file = tmp_path / "encoder.ckpt"
     monkeypatch.setenv(dry_run.VARIABLE, "1")
-    checkpoint.save(file, [Parameter(Tensor(1.0), name="weight")], {"holds": checkpoint.ENCODER})
+    checkpoint.save(file, [Parameter(Tensor(1.0), name="weight")], {
+        "holds": checkpoint.ENCODER, "network": Network("resnet18"), "settings": {"dataset_name": "cifar10"},
+        "epoch": 1})
     assert checkpoint.load(str(file), checkpoint.ENCODER, "test").info["dry_run"]
     monkeypatch.delenv(dry_run.VARIABLE)
     for script, flag in (("linear_eval.py", "encoder_checkpoint_path"), ("finetune.py", "encoder_checkpoint_path"),

@@ -209,7 +209,8 @@ def test_a_resumed_run_has_the_same_weights_and_scale(tmp_path):
     for seed in range(8):
         if seed == 4:
             saved_scale = float(whole.scaler.scale_value.asnumpy())
-            checkpoint.save_epoch(series, 1, whole.state(), {"holds": "simclr"}, 1)
+            checkpoint.save_epoch(series, 1, whole.state(), {"holds": "simclr", "network": Network("resnet18"),
+                                                             "settings": {"dataset_name": "shapes"}}, 1)
         whole.step(views(seed))
     checkpoint.load_into(resumed.state(), checkpoint.load(str(tmp_path), "simclr", "resume").parameters, "x")
     resumed.step.set_train()

@@ -10,7 +10,7 @@ from src.run.layout import Layout, Series
 from src.settings.network import Network
 
 NETWORK = Network("resnet18", 0.25, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), projection_dimension=8)
-INFO = {"holds": "simclr", "network": NETWORK, "settings": {"seed": 3}, "note": "naïve"}
+INFO = {"holds": "simclr", "network": NETWORK, "settings": {"dataset_name": "shapes"}, "epoch": 1, "note": "naïve"}
 
 
 def parameters(*shapes, prefix="p"):

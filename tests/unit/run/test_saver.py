@@ -12,8 +12,9 @@ from src.common.errors import UserError
 from src.run import checkpoint, saver
 from src.run.layout import Series
 from src.run.saver import Saver
+from src.settings.network import Network
 
-INFO = {"holds": "simclr", "settings": {}}
+INFO = {"holds": "simclr", "network": Network("resnet18"), "settings": {"dataset_name": "shapes"}}
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def converted(tmp_path):
     """Write weights, convert them and load the checkpoint."""
     def call(weights, *flags):
         safetensors.save_file(weights, str(tmp_path / "in.safetensors"))
+        (tmp_path / "out.ckpt").unlink(missing_ok=True)
         convert(tmp_path / "in.safetensors", tmp_path / "out.ckpt", *flags)
         return checkpoint.load(str(tmp_path / "out.ckpt"), checkpoint.ENCODER, "test")
     return call
@@ -225,11 +226,12 @@ def test_what_does_not_fit_is_named(tmp_path, change, message):
 def test_flags_that_contradict(tmp_path, converted):
     converted(filled(RESNET18), "--normalize", "False", "--pretrain_epoch_size", "3")
     given, out, back = (tmp_path / name for name in ("in.safetensors", "out.ckpt", "back.safetensors"))
-    assert "--encoder: got resnet50, but" in fails(given, out, "--encoder", "resnet50")
-    assert "--width_multiplier: got 1.0, but" in fails(given, out, "--width_multiplier", "1")
+    assert "--encoder: got resnet50, but" in fails(given, tmp_path / "new.ckpt", "--encoder", "resnet50")
+    assert "--width_multiplier: got 1.0, but" in fails(given, tmp_path / "new.ckpt", "--width_multiplier", "1")
     assert "--normalize: got True, but" in fails(out, back, "--normalize", "True")
     assert "--pretrain_epoch_size: got 4, but" in fails(out, back, "--pretrain_epoch_size", "4")
     assert "--target_path: " in fails(out, out) and "is the source itself" in fails(given, given)
+    assert f"--target_path: {out} is there; name another file" in fails(given, out)
 
 
 def test_this_projects_files_tell_what_weights_do_not(tmp_path, converted):
@@ -242,8 +244,8 @@ def test_this_projects_files_tell_what_weights_do_not(tmp_path, converted):
     assert first.network == second.network and (first.info["epoch"], second.info["epoch"]) == (3, 3)
     assert (second.network.stem, second.network.mean) == ("strided", None)
     assert second.info["settings"] == {"dataset_name": "shapes"}
-    assert "--stem: got cifar, but" in fails(back, again, "--stem", "cifar")
-    assert "--normalize: got True, but" in fails(back, again, "--normalize", "True")
+    assert "--stem: got cifar, but" in fails(back, tmp_path / "new.ckpt", "--stem", "cifar")
+    assert "--normalize: got True, but" in fails(back, tmp_path / "new.ckpt", "--normalize", "True")
 
 
 def test_sources_that_are_none(tmp_path):
