@@ -4,11 +4,7 @@ import time
 from PIL import Image
 
 from src.run.layout import Layout
-from src.run.records import Record
-
-SCALARS = ("loss", "last_loss", "contrastive_accuracy", "train_accuracy", "learning_rate", "gradient_norm",
-           "images_per_second", "knn_accuracy", "alignment", "uniformity", "embedding_std", "effective_rank",
-           "accuracy", "top5_accuracy", "accuracy_mean", "accuracy_std")  # keys of records that are measurements
+from src.run.records import MEASUREMENTS, Record
 
 
 class Events:
@@ -40,7 +36,7 @@ class Events:
                 value=[Summary.Value(tag="views", image=picture)])))
         about = "".join(f"/{name}_{record[name]}" for name in ("training", "seed") if name in record)
         step = record.get("epoch", record.get("encoder_epoch")) or 0
-        for key in SCALARS:
+        for key in MEASUREMENTS:
             if record.get(key) is not None:
                 tag = f"{record.get('protocol_id', record['kind'])}/{key}{about}"
                 self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, record[key])))

@@ -120,7 +120,7 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
     galleries = [_gallery(run, number, classes, compute) for number, run in enumerate(shown)]
     figures = [*(json_item(each.figure, f"curve-{number}") for number, each in enumerate(drawn)),
                *(json_item(each.plot, f"map-{each.number}") for each in galleries if each.plot)]
-    return environment.get_template(TEMPLATE).render(
+    page = environment.get_template(TEMPLATE).render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         runs=[{"number": number, "story": run, "encoder": encoder_of(run), **curves.style_of(number)}
               for number, run in enumerate(runs)],
@@ -132,6 +132,7 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
         has_map=any(gallery.plot for gallery in galleries),
         figures=json.dumps(figures).replace("<", "\\u003c"), bokeh="\n".join(Resources("inline", components=["bokeh"])
                                                                              .js_raw))
+    return page.encode("utf-8", "backslashreplace").decode()  # names may be no UTF-8
 
 
 def _untrained(runs: Sequence[Story]) -> List[Story]:

@@ -2,7 +2,6 @@
 import os
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
-from zipfile import BadZipFile
 
 import yaml
 
@@ -13,6 +12,7 @@ from src.run import records, sample
 from src.run.layout import EVALUATION, FINE_TUNING, PRETRAINING, Layout
 from src.run.records import Record
 from src.run.sample import Sample
+from src.settings import text_file
 
 SCRIPTS = {PRETRAINING: "train.py", EVALUATION: "linear_eval.py", FINE_TUNING: "finetune.py"}
 RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL)
@@ -87,7 +87,7 @@ class Story(NamedTuple):
     @property
     def knn_accuracy(self) -> Optional[float]:
         """That of linear_eval.py, else the monitor's last, which is of fewer images."""
-        monitored = [record["knn_accuracy"] for record in self.of_kind(records.MONITOR)]
+        monitored = [record.get("knn_accuracy") for record in self.of_kind(records.MONITOR)]
         evaluated = self.accuracy(records.KNN)
         return evaluated if evaluated is not None else monitored[-1] if monitored else None
 
@@ -118,7 +118,9 @@ def read(folder: Path, pictures: bool = True, quiet: bool = False) -> Story:
         UserError: there is none, or its files cannot be read.
     """
     layout = Layout(folder)
-    if not is_run(folder):
+    with reading(folder):
+        is_there = is_run(folder)
+    if not is_there:
         raise UserError(f"{folder}: holds no run (neither {layout.records.name} nor config.yaml); name the "
                         "--train_output_path of train.py, linear_eval.py or finetune.py")
     if layout.dry_run.exists():
@@ -129,16 +131,43 @@ def read(folder: Path, pictures: bool = True, quiet: bool = False) -> Story:
                  *(_pictures(layout) if pictures else ()))
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases, by which a small file can stand for one that no memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias")
+        return super().compose_node(parent, index)
+
+
 def _config(file: Path) -> Dict[str, Any]:
+    remedy = "bring back what was written there, or take it away"
+    text = text_file.read(str(file), str(file), remedy)
     try:
-        with reading(file):
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is not YAML ({' '.join(str(error).split())}); bring back what was written there, or "
-                        "take it away") from None
-    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
-        raise UserError(f"{file}: holds no settings of a run; bring back what was written there, or take it away")
+        config = yaml.load(text, _Plain)  # noqa: S506 - it is a safe loader
+        is_config = _is_plain(config) and _is_config(config)
+    except Exception as error:  # of what is no YAML PyYAML raises all kinds
+        raise UserError(f"{file}: is not YAML ({reason_of(error)}); {remedy}") from None
+    if not is_config:
+        raise UserError(f"{file}: holds no settings of a run; {remedy}")
     return config
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is what settings are made of, and can be shown."""
+    if isinstance(value, (list, dict)):
+        keys, inner = (value, value.values()) if isinstance(value, dict) else ((), value)
+        return all(isinstance(key, str) for key in keys) and all(map(_is_plain, inner))
+    return value is None or isinstance(value, (str, float)) or isinstance(value, int) and abs(value) < 2**63
+
+
+def _is_config(config: Any) -> bool:
+    """Return whether it is a run's, with settings that can be put into words."""
+    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+        return False
+    return isinstance(config.get("command_line", []), list) and all(
+        isinstance(config["settings"].get(name), (type(None), *kinds)) for name, kinds in (
+            ("dataset_name", (str,)), ("encoder", (str,)), ("width_multiplier", (int, float)), ("epoch_size", (int,))))
 
 
 def _records(file: Path, quiet: bool) -> List[Record]:
@@ -152,7 +181,9 @@ def _pictures(layout: Layout) -> Tuple[Optional[Sample], Optional[bytes]]:
     try:
         with reading(layout.sample):
             kept = sample.read(layout.sample)
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of damaged files NumPy raises all kinds
         raise UserError(f"{layout.sample}: is damaged ({reason_of(error)}); remove it, and linear_eval.py makes another"
                         ) from None
     with reading(layout.views):

@@ -4,7 +4,6 @@ import html
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Optional, Sequence
-from zipfile import BadZipFile
 
 import numpy as np
 from bokeh.models import HoverTool
@@ -47,12 +46,11 @@ def kept(file: Path, sample_file: Path, sample: Sample, compute: bool) -> Option
         compute: whether what is not there is computed, which takes some seconds.
     """
     digest = hashlib.sha256(sample_file.read_bytes()).hexdigest()
-    try:
-        with np.load(file, allow_pickle=False) as found:
-            if str(found["sample"]) == digest:
-                return found["places"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        pass  # not there, or damaged: it is made anew
+    # Not there, or damaged, of which NumPy raises all kinds: it is made anew.
+    with suppress(Exception), np.load(file, allow_pickle=False) as found:
+        places = found["places"]
+        if str(found["sample"]) == digest and places.shape == (len(sample.labels), 2) and places.dtype.kind == "f":
+            return places
     if not compute:
         return None
     places = coordinates(sample)

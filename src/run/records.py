@@ -32,10 +32,15 @@ SUPERVISED = "supervised"
 _PROSE = {"linear classifier": LINEAR_SGD, "multinomial logistic regression": LINEAR_LBFGS, "weighted kNN": KNN,
           "fine-tuning": FINE_TUNED, "supervised training": SUPERVISED}
 
-# What a record must have, by its kind, to be taken for one; all else is looked for where it is used.
-_NEEDED = {**dict.fromkeys((PRETRAIN, MONITOR, CLASSIFIER_EPOCH, FINETUNE), {"epoch": int}),
-           **dict.fromkeys((LINEAR_EVAL, KNN_EVAL, FINETUNE_EVAL), {"protocol": str, "seed": int, "accuracy": float}),
-           REPEATED_EVAL: {"protocol": str}}
+# Keys of records that are measurements.
+MEASUREMENTS = ("loss", "last_loss", "contrastive_accuracy", "train_accuracy", "learning_rate", "gradient_norm",
+                "images_per_second", "knn_accuracy", "alignment", "uniformity", "embedding_std", "effective_rank",
+                "accuracy", "top5_accuracy", "accuracy_mean", "accuracy_std")
+
+# What a record must have, by its kind, to be taken for one.
+_NEEDED = {**dict.fromkeys((PRETRAIN, MONITOR, CLASSIFIER_EPOCH, FINETUNE), ("epoch",)),
+           **dict.fromkeys((LINEAR_EVAL, KNN_EVAL, FINETUNE_EVAL), ("protocol", "seed", "accuracy")),
+           REPEATED_EVAL: ("protocol", "accuracy_mean")}
 
 Record = Dict[str, Any]
 Sink = Callable[[Record], None]
@@ -118,11 +123,15 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _check(value: Any) -> None:
-    """Raise ValueError, KeyError or TypeError where a value is no record."""
+    """Raise KeyError or TypeError where a value is no record."""
     if not isinstance(value["kind"], str):
         raise TypeError("kind")
-    for name, needed in _NEEDED.get(value["kind"], {}).items():
-        if not isinstance(value[name], (int, float) if needed is float else needed) or isinstance(value[name], bool):
+    needed = _NEEDED.get(value["kind"], ())
+    for name in needed:
+        value[name]
+    for name, is_right in _KINDS.items():
+        is_open = name not in needed and value.get(name) is None
+        if not is_open and not is_right(value[name]):
             raise TypeError(name)
 
 
@@ -131,3 +140,35 @@ def _up_to_date(record: Record) -> Record:
         return record
     known = (identifier for prose, identifier in _PROSE.items() if record["protocol"].startswith(prose))
     return {**record, "protocol_id": next(known, record["kind"])}
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300  # which a hundredfold does not exceed
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _are_shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(share is None or _is_number(share) for share in value.values())
+
+
+def _is_matrix(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and len(row) == len(value) and all(map(_is_count, row)) for row in value)
+
+
+# What the values of a record are, where it has them and they are not None.
+_KINDS: Dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(MEASUREMENTS, _is_number), **dict.fromkeys(("protocol", "protocol_id", "training"), _is_text),
+    **dict.fromkeys(("epoch", "seed", "encoder_epoch", "images"), _is_count), "accuracy_interval": _is_interval,
+    "class_accuracy": _are_shares, "confusion": _is_matrix}
+
+

@@ -1,10 +1,13 @@
 """A sample of the test images with their representations, small enough to keep: what a run's page shows of them."""
+import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from src.common.files import written_whole
+
+MOST_BYTES = 2**28  # of a sample: some ten times as much as there is of one
 
 
 class Sample(NamedTuple):
@@ -31,9 +34,31 @@ def write(path: Path, sample: Sample) -> None:
 
 
 def read(path: Path) -> Optional[Sample]:
-    """Return the sample in ``path``, or None where there is none."""
+    """Return the sample in ``path``, or None where there is none.
+
+    Raises:
+        Exception: it is damaged, of which NumPy raises all kinds, or ValueError: its parts do not fit each other.
+    """
     if not path.is_file():
         return None
+    with zipfile.ZipFile(path) as parts:
+        if sum(part.file_size for part in parts.infolist()) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB")
     with np.load(path, allow_pickle=False) as found:
         parts = {name: found[name] for name in Sample._fields}
-    return Sample(**{**parts, "classes": tuple(parts["classes"].tolist())})
+    sample = Sample(**{**parts, "classes": tuple(map(str, parts["classes"].tolist()))})
+    _check(sample)
+    return sample
+
+
+def _check(sample: Sample) -> None:
+    count, side, classes = *sample.pictures.shape[:2], len(sample.classes)
+    asked, each = sample.nearest_labels.shape
+    for name, shape, kind, most in (("pictures", (count, side, side, 3), "u", 256), ("labels", (count,), "i", classes),
+                                    ("features", (count, sample.features.shape[-1]), "f", None),
+                                    ("asked", (asked,), "i", count), ("nearest_labels", (asked, each), "i", classes),
+                                    ("nearest_pictures", (asked, each, side, side, 3), "u", 256)):
+        values = getattr(sample, name)
+        if values.shape != shape or values.dtype.kind != kind or most is not None and not (
+                (values >= 0) & (values < most)).all():
+            raise ValueError(f"its {name} do not fit the others")

@@ -12,6 +12,7 @@ from src.common.files import reading, reason_of, sha256_of, write_text
 KEY = "simclr"          # of an ONNX file's metadata, which holds it as JSON
 UINT8, FLOAT32 = "uint8", "float32"  # red, green, blue: 0 to 255, or 0 to 1
 AGAIN = "export it again with export.py"
+MOST_BYTES = 2**30  # of the images in a call
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class Signature:
     classes: Optional[Tuple[str, ...]]
     dataset_name: str
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the images in a call have."""
+        return 3 * self.batch_size * self.side ** 2 * (4 if self.dtype == FLOAT32 else 1)
+
     def text(self) -> str:
-        """Return it as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """Return it as JSON, of which names that are no UTF-8 are a part as escapes."""
+        return json.dumps(asdict(self))
 
     def taken(self, pixels: np.ndarray) -> np.ndarray:
         """Return pixels, uint8, as the model takes them."""
@@ -70,6 +76,8 @@ def _check(found: Signature) -> None:
         value = getattr(found, name)
         if type(value) is not int or not 0 < value < 2**20:
             raise ValueError(f"{name} {value!r}")
+    if found.nbytes > MOST_BYTES:
+        raise ValueError(f"batches of {found.batch_size} images of {found.side} x {found.side} pixels")
     if found.shorter_edge < found.side:
         raise ValueError(f"shorter_edge {found.shorter_edge} below side {found.side}")
     if not isinstance(found.dataset_name, str):
@@ -86,8 +94,7 @@ def beside(model: Path) -> Path:
 
 def write_beside(model: Path, signature: Signature) -> None:
     """Write the signature of the file ``model`` beside it, with the file's digest."""
-    write_text(beside(model), json.dumps({"sha256": sha256_of(model), **json.loads(signature.text())}, indent=2,
-                                         ensure_ascii=False) + "\n")
+    write_text(beside(model), json.dumps({"sha256": sha256_of(model), **json.loads(signature.text())}, indent=2) + "\n")
 
 
 def read_beside(model: Path) -> Signature:
@@ -97,6 +104,8 @@ def read_beside(model: Path) -> Signature:
         UserError: there is none, it is damaged, or it is another file's.
     """
     file = beside(model)
+    if not model.is_file():
+        raise UserError(f"{model}: is no file; name one of export.py")
     if not file.is_file():
         raise UserError(f"{model}: has no {file.name} beside it, which says how it takes images; copy it too, or "
                         f"{AGAIN}")

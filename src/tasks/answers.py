@@ -40,13 +40,13 @@ class Neighbours:
         self.images, rows = _collected(answers, most, width)
         if not self.images:
             raise UserError("--neighbours: none of the images there can be read; name another folder")
-        self.places = [found.file.resolve() for found in self.images]
+        self.places = [os.path.realpath(found.file) for found in self.images]
         self.rows = unit_rows(rows)
 
     def of(self, answer: Answer) -> List[Tuple[Found, float]]:
         """Return the nearest, by the cosine of the features; the image itself does not count."""
         cosines = self.rows @ unit_rows(answer.features[None])[0]
-        own = answer.found.file.resolve()
+        own = os.path.realpath(answer.found.file)
         count = min(NEAREST + 1, len(cosines))
         likely = np.argpartition(-cosines, count - 1)[:count]
         nearest = (number for number in likely[np.argsort(-cosines[likely])] if self.places[number] != own)
@@ -93,7 +93,7 @@ def _collected(answers: Iterable[Answer], most: int, width: int) -> Tuple[List[F
 
 def check_place(path: Optional[Path], flag: str) -> None:
     """Raise UserError where a file cannot be written, before it is worked for."""
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+    if path is not None and (os.path.isdir(path) or not os.access(path.parent, os.W_OK)):
         raise UserError(f"--{flag}: cannot write to {path}; name a file in a folder that is there and can be written")
 
 

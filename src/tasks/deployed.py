@@ -3,12 +3,13 @@ from typing import Optional, Tuple
 
 from mindspore import nn, ops
 
+from src.common.errors import UserError
 from src.common.files import sha256_of
 from src.dataset import DATA_SETS
 from src.evaluation import classifier
 from src.resnet import ResNet, build_encoder
 from src.run.checkpoint import Checkpoint
-from src.run.signature import FLOAT32, Signature
+from src.run.signature import FLOAT32, MOST_BYTES, Signature
 from src.simclr_model import LinearClassifier
 from src.tasks import encoders
 
@@ -48,7 +49,7 @@ def deployed(source: Checkpoint, linear_checkpoint: Optional[str], flag: str, dt
         dtype, batch_size: of the images, as in ``Signature``.
 
     Raises:
-        UserError: the checkpoints do not fit each other.
+        UserError: the checkpoints do not fit each other, or the batch is too large.
     """
     encoder = build_encoder(source.network)
     encoders.load_weights(encoder, source)
@@ -57,5 +58,9 @@ def deployed(source: Checkpoint, linear_checkpoint: Optional[str], flag: str, dt
         found = classifier.load(linear_checkpoint, flag, source, sha256_of(source.path))
         linear, classes, name = classifier.build(found), tuple(found.info["classes"]), found.info["dataset_name"]
     side = source.network.image_size
-    return Deployed(encoder, linear, dtype).set_train(False), Signature(
-        dtype, side, DATA_SETS[name].shorter_edge(side), batch_size, encoder.features, classes, name)
+    about = Signature(dtype, side, DATA_SETS[name].shorter_edge(side), batch_size, encoder.features, classes, name)
+    if about.nbytes > MOST_BYTES:
+        raise UserError(f"{source.path}: a batch of {batch_size} images of {side} x {side} pixels has "
+                        f"{about.nbytes / 2**30:.1f} GB, takes at most {MOST_BYTES / 2**30:g}; export it with a "
+                        "smaller --batch_size")
+    return Deployed(encoder, linear, dtype).set_train(False), about

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.common.errors import UserError
-from src.common.files import writing, written_whole
+from src.common.files import reading, writing, written_whole
 from src.common.logs import logger
 from src.distributed.dry_run import is_dry_run
 from src.run import signature
@@ -55,14 +55,20 @@ def target_of(file_name: str, file_format: str, model: nn.Cell, overwrite: bool)
     """
     suffix = SUFFIXES[file_format]
     name = file_name[:-len(suffix)] if file_name.endswith(suffix) else file_name
-    if name.endswith("/") or not name or Path(name).is_dir():
+    with reading(f"--file_name: {file_name}", "name a file in a folder that is there"):
+        is_folder = Path(name).is_dir() or Path(name + suffix).is_dir()
+    if name.endswith("/") or not name or is_folder:
         raise UserError(f"--file_name: got {file_name!r}, a folder, takes the name of a file, such as "
                         f"{name.rstrip('/') or '.'}/simclr")
+    target = Path(name + suffix)
+    place = next(folder for folder in target.parents if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"--file_name: cannot write to {target} ({place} is no folder that can be written); name a "
+                        "place that can be written")
     size = sum(parameter.nbytes for parameter in model.get_parameters())
     if size > LARGEST:
         raise UserError(f"--file_format: the model has {size / 2**30:.1f} GB of parameters, and above 1 GB MindSpore "
                         "does not write one file; export a smaller encoder")
-    target = Path(name + suffix)
     there = next((file for file in (target, *_companions(target, file_format)) if os.path.lexists(file)), None)
     if there and not overwrite and not _is_ours(target, file_format):
         raise UserError(f"--file_name: {there} is there, and is no file of this version's export.py; name another, or "
@@ -76,6 +82,8 @@ def _companions(target: Path, file_format: str) -> Tuple[Path, ...]:
 
 def _is_ours(target: Path, file_format: str) -> bool:
     try:
+        if not target.is_file():
+            return False
         if file_format != "ONNX":
             signature.read_beside(target)
             return True

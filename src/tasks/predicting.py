@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Callable, Deque, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import Image
 
 from src.common.errors import UserError
 from src.common.files import reading, reason_of
@@ -76,6 +75,8 @@ def opened(model: str, classifier: Optional[str]) -> Model:
     exported = {ONNX: _onnx, MINDIR: _mindir}.get(path.suffix)
     if exported is None:
         return _of_checkpoint(path, classifier)
+    if not path.is_file():
+        raise UserError(f"MODEL: {model} is no file; name an ONNX or MINDIR file of export.py")
     if classifier:
         raise UserError(f"--classifier: got {classifier} for {model}, which has its own or none; leave it out")
     return exported(path)
@@ -204,7 +205,7 @@ def answers(model: Model, images: Iterable[Found], fails: Callable[[UserError], 
 
 def _read_ahead(images: Iterable[Found], about: Signature) -> "Iterator[Tuple[Found, Future[np.ndarray]]]":
     """Yield images in order while all cores read those that come next."""
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # read_image has a limit of its own
+    warnings.filterwarnings("ignore", module="PIL")  # of sizes and EXIF data, with which read_image deals itself
     rest = iter(images)
     waiting: Deque[Tuple[Found, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

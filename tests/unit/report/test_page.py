@@ -154,7 +154,8 @@ def test_a_run_keeps_its_page(tmp_path):
 def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(page.logger, "warning", lambda text, *values: said.append(text % values))
-    keeper = page.Keeper(make(tmp_path, [{"kind": "pretrain", "epoch": 1, "loss": "high"}]))
+    (make(tmp_path) / "config.yaml").write_text("no settings")
+    keeper = page.Keeper(tmp_path)
     for _ in range(3):
         keeper(evaluated(0.7))
     assert len(said) == 1 and f"python report.py {tmp_path}" in said[0] and "\n" not in said[0]
