@@ -189,17 +189,6 @@ def check_fit(wanted: Dict[str, Tuple[Tuple[int, ...], str]], there: Dict[str, T
     """Compare names, shapes and types of a network's parameters with those that ``source`` has.
 
     Raises:
-def check_values(parameters: Iterable[Parameter], source: str) -> None:
-    """Raise UserError where a network of such ``parameters``, read from ``source``, would compute no numbers."""
-    for parameter in parameters:
-        values = parameter.asnumpy() if parameter.dtype in (ms.float16, ms.float32, ms.float64) else np.empty(0)
-        problem = ("has values that are no finite numbers" if not np.isfinite(values).all() else
-                   "has negative values" if parameter.name.endswith("moving_variance") and (values < 0).any() else "")
-        if problem:
-            raise UserError(f"{source} is of no use: its {parameter.name} {problem}; take an earlier checkpoint, or "
-                            "train again with a lower learning rate")
-
-
         UserError: there are differences; the message lists the first ones.
     """
     differences = [f"{name} is missing" for name in wanted if name not in there]
@@ -210,6 +199,17 @@ def check_values(parameters: Iterable[Parameter], source: str) -> None:
         more = len(differences) - _SHOWN_DIFFERENCES
         shown = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
         raise UserError(f"{source} does not fit the network: {shown}")
+
+
+def check_values(parameters: Iterable[Parameter], source: str) -> None:
+    """Raise UserError where a network of such ``parameters``, read from ``source``, would compute no numbers."""
+    for parameter in parameters:
+        values = parameter.asnumpy() if parameter.dtype in (ms.float16, ms.float32, ms.float64) else np.empty(0)
+        problem = ("has values that are no finite numbers" if not np.isfinite(values).all() else
+                   "has negative values" if parameter.name.endswith("moving_variance") and (values < 0).any() else "")
+        if problem:
+            raise UserError(f"{source} is of no use: its {parameter.name} {problem}; take an earlier checkpoint, or "
+                            "train again with a lower learning rate")
 
 
 def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], source: str) -> None:

@@ -135,11 +135,6 @@ def _check(value: Any) -> None:
             raise TypeError(name)
 
 
-def _up_to_date(record: Record) -> Record:
-    if "protocol" not in record or "protocol_id" in record or record["kind"] == MONITOR:
-        return record
-    known = (identifier for prose, identifier in _PROSE.items() if record["protocol"].startswith(prose))
-    return {**record, "protocol_id": next(known, record["kind"])}
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -172,3 +167,8 @@ _KINDS: Dict[str, Callable[[Any], bool]] = {
     "class_accuracy": _are_shares, "confusion": _is_matrix}
 
 
+def _up_to_date(record: Record) -> Record:
+    if "protocol" not in record or "protocol_id" in record or record["kind"] == MONITOR:
+        return record
+    known = (identifier for prose, identifier in _PROSE.items() if record["protocol"].startswith(prose))
+    return {**record, "protocol_id": next(known, record["kind"])}
