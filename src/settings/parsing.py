@@ -15,6 +15,7 @@ from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
 _LARGEST_RECIPE = 2**16  # bytes, of which some 200,000 are parsed in a second
+_SUCH_LINES = "write lines such as `batch_size: 128`"
 _LONGEST_SHOWN = 60  # characters of an unknown flag
 _OPEN = ("", "~", "null", "Null", "NULL")  # what YAML calls null: the flag is left out
 _AROUND = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)
@@ -72,38 +73,38 @@ def _command_line(settings_type: type, argv: Optional[List[str]], description: s
 
 def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
     """Return the checked values of a YAML recipe. A key that is no flag of the script is an error."""
-    source, remedy = f"--config: {path}", "write lines such as `batch_size: 128`"
+    source = f"--config: {path}"
     fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
     texts: Dict[str, Optional[str]] = {}
-    try:
-        for name, value in _entries(text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE)):
-            if _oddity(name):
-                raise UserError(f"{source}, line {name.start_mark.line + 1}: got {_oddity(name)}, takes flags with "
-                                f"their values; {remedy}")
-            if name.value not in fields:
-                raise _unknown(name.value, settings_type, "", f"unknown flag in {path}")
-            if name.value in texts:
-                raise UserError(f"{path}: {name.value}: stands there twice; give it once")
-            if _oddity(value):
-                raise UserError(f"{path}: {name.value}: got {_oddity(value)}, takes "
-                                f"{fields[name.value].metadata['takes'].expects}")
-            texts[name.value] = None if value.style is None and value.value in _OPEN else value.value
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of numbers in directives and escapes
-        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}; {remedy}") from None
+    for name, value in _entries(text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE), source):
+        if _oddity(name):
+            raise UserError(f"{source}, line {name.start_mark.line + 1}: got {_oddity(name)}, takes flags with their "
+                            f"values; {_SUCH_LINES}")
+        if name.value not in fields:
+            raise _unknown(name.value, settings_type, "", f"unknown flag in {path}")
+        if name.value in texts:
+            raise UserError(f"{path}: {name.value}: stands there twice; give it once")
+        if _oddity(value):
+            raise UserError(f"{path}: {name.value}: got {_oddity(value)}, takes "
+                            f"{fields[name.value].metadata['takes'].expects}")
+        texts[name.value] = None if value.style is None and value.value in _OPEN else value.value
     if not texts:
-        raise UserError(f"{source} holds no flags; {remedy}")
+        raise UserError(f"{source} holds no flags; {_SUCH_LINES}")
     return {name: _convert(fields[name], text, f"{path}: ") for name, text in texts.items() if text is not None}
 
 
-def _entries(text: str) -> Iterator[Tuple[yaml.Event, yaml.Event]]:
+def _entries(text: str, source: str) -> Iterator[Tuple[yaml.Event, yaml.Event]]:
     """Yield the events of YAML for each name and value of a mapping, as far as the caller wants them.
 
     Nothing is built of them, so neither depth nor aliases nor tags can do harm.
     """
     events = (event for event in yaml.parse(text, Loader=yaml.SafeLoader) if not isinstance(event, _AROUND))
-    first = next(events, None)
-    if isinstance(first, yaml.MappingStartEvent) and not first.tag:
-        yield from zip(events, events)
+    try:
+        first = next(events, None)
+        if isinstance(first, yaml.MappingStartEvent) and not first.tag:
+            yield from zip(events, events)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of numbers in directives and escapes
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}; {_SUCH_LINES}") from None
 
 
 def _oddity(event: yaml.Event) -> Optional[str]:
