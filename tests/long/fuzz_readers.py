@@ -41,10 +41,21 @@ class Reader(NamedTuple):
 
     load: Callable[[], Callable[[str], Any]]
     seeds: str  # a pattern below the project's folder
+    odd_seed: bytes = b""  # with what those have not: as much of the format as possible
 
 
 READERS = {
-    "recipe": Reader(recipe, "configs/*.yaml"),
+    "recipe": Reader(recipe, "configs/*.yaml", b"""%YAML 1.1
+%TAG !a! tag:b,2000:
+---
+"batch\\x5Fsize": '64'
+? encoder
+: !!str "resnet\\u0031\\U00000038"
+stem: &a >-
+  cifar
+{seed: *a, lr_schedule: [1, {b: ~}]}: |+
+...
+"""),
     "rank_table": Reader(rank_table, "tests/rank_tables/*.json"),
     "records": Reader(records, "tests/run/version_1/metrics.jsonl"),
 }
@@ -74,7 +85,7 @@ def main() -> None:
     if options.finding:
         one(options.finding.read_bytes())
         return
-    atheris.Setup([sys.argv[0], *_limits(options.seconds, folder), _corpus(folder, READERS[options.reader].seeds)], one)
+    atheris.Setup([sys.argv[0], *_limits(options.seconds, folder), _corpus(folder, READERS[options.reader])], one)
     atheris.Fuzz()
 
 
@@ -83,11 +94,12 @@ def _limits(seconds: int, folder: str) -> List[str]:
             f"-artifact_prefix={folder}/finding-", "-print_final_stats=1"]
 
 
-def _corpus(folder: str, pattern: str) -> str:
+def _corpus(folder: str, reader: Reader) -> str:
     corpus = Path(folder) / "corpus"
     corpus.mkdir()
-    for seed in ROOT.glob(pattern):
+    for seed in ROOT.glob(reader.seeds):
         (corpus / seed.name).write_bytes(seed.read_bytes())
+    (corpus / "odd").write_bytes(reader.odd_seed)
     return str(corpus)
 
 
