@@ -1,0 +1,260 @@
+"""Whatever bytes a file has, its reader gives a value, or a user's error of one line."""
+import io
+import json
+import struct
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from src.common.errors import UserError, printable
+from src.common.logs import logger
+from src.data import headers
+from src.data.any_image import read_image
+from src.data.cifar import CIFAR10_FILES, CIFAR100_FILES
+from src.data.image_folder import ImageFolder
+from src.data.stl10 import Stl10
+from src.resnet import ENCODERS
+from src.run import checkpoint, info, records, sample
+from src.settings.network import Network
+from src.tasks import encoders, torch_weights
+
+quickly = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+                    max_leaves=5)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """Neither what is said of odd files nor Pillow's warnings matter here."""
+    monkeypatch.setattr(logger, "propagate", False)
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+def value_or_line(read):
+    """Return what ``read`` gives, or None where it is a user's error of one line."""
+    try:
+        return read()
+    except UserError as error:
+        line = printable(str(error))
+        assert line and line.isprintable()
+    return None
+
+
+@st.composite
+def damaged(draw, whole):
+    """Bytes of ``whole`` with some of them changed, taken out, repeated or cut off; or any bytes."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=200))
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        place, count = draw(st.integers(0, len(data))), draw(st.integers(0, 40))
+        kind = draw(st.sampled_from(("change", "remove", "repeat", "cut")))
+        if kind == "change":
+            data[place:place + 4] = draw(st.binary(max_size=4))
+        elif kind == "remove":
+            del data[place:place + count]
+        elif kind == "repeat":
+            data[place:place] = data[place:place + count]
+        else:
+            del data[place:]
+    return bytes(data)
+
+
+# --- images and data sets ---
+
+def encoded(kind, **options):
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+IMAGES = [encoded("JPEG"), encoded("JPEG", progressive=True), encoded("PNG")]
+SIZES = [3073 * 2, 3074 * 2, 3073, 0, 1, 3072]
+
+
+@quickly
+@given(size=st.sampled_from(SIZES) | st.integers(0, 7000), label=st.integers(0, 255), of_100=st.booleans())
+def test_cifar(tmp_path, size, label, of_100):
+    file = tmp_path / "train.bin"
+    file.write_bytes(bytes([label, label])[:size] + bytes(max(0, size - 2)))
+    layout = CIFAR100_FILES if of_100 else CIFAR10_FILES
+    found = value_or_line(lambda: layout.read([file], 32))
+    assert found is None or (len(found.labels) == len(found.pixels) == size // (3072 + layout.label_bytes)
+                             and found.labels.max() < layout.class_num)
+
+
+@quickly
+@given(images=st.sampled_from([0, 1, 2]), more=st.sampled_from([0, 0, 0, 1, -1]), labels=st.binary(max_size=3))
+def test_stl10(tmp_path, images, more, labels):
+    pixels, classes = tmp_path / "train_X.bin", tmp_path / "train_y.bin"
+    pixels.write_bytes(bytes(max(0, 3 * 96 * 96 * images + more)))
+    classes.write_bytes(labels)
+    found = value_or_line(lambda: Stl10().read([pixels, classes], 96))
+    assert found is None or len(found.pixels) == len(found.labels) == len(labels) == images
+    assert found is None or set(found.labels) <= set(range(10))
+
+
+@quickly
+@given(data=st.sampled_from(IMAGES).flatmap(damaged))
+def test_images(tmp_path, data):
+    file = tmp_path / "x.png"
+    file.write_bytes(data)
+    found = value_or_line(lambda: read_image(file, 10, 8))
+    assert found is None or found.shape == (8, 8, 3) and found.dtype == np.uint8
+    value_or_line(lambda: ImageFolder().read([file], 8))
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.sampled_from(IMAGES).flatmap(damaged))
+def test_headers(data):
+    """A header that is taken tells what Pillow reads."""
+    try:
+        found = headers.header(io.BytesIO(data))
+    except ValueError:
+        return
+    assert found.width > 0 and found.height > 0
+
+
+# --- checkpoints ---
+
+NETWORK = {"encoder": "resnet18", "width_multiplier": 0.5, "stem": "cifar", "image_size": 32, "mean": [0.1, 0.2, 0.3],
+           "std": [0.2, 0.2, 0.2], "projection_dimension": 8, "head_batch_norm": True}
+LEARNED = {"holds": "simclr", "network": NETWORK, "settings": {"dataset_name": "cifar10"}, "epoch": 3}
+CLASSIFIER = {"holds": "linear_classifier", "class_num": 10, "features": 32, "dataset_name": "cifar10",
+              "classes": ["a", "b"], "encoder_digest": "0", "encoder_epoch": 3, "epoch": 1}
+OLD = {"kind": "simclr", "epoch": 3, "data": "x", "settings": {
+    "dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 0.5, "normalize": True, "batch_size": 16}}
+
+
+@st.composite
+def changed(draw, whole):
+    """JSON with one value, at any depth, that is another, or is missing."""
+    whole = json.loads(json.dumps(whole))
+    place = whole
+    while True:
+        name = draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[name], dict) or draw(st.integers(0, 3)) == 0:
+            break
+        place = place[name]
+    if draw(st.booleans()):
+        place[name] = draw(JSON)
+    else:
+        del place[name]
+    return json.dumps(whole)
+
+
+def test_the_whole_ones_are_believed():
+    for whole in (LEARNED, CLASSIFIER):
+        assert info.read(json.dumps(whole))["holds"] == whole["holds"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.sampled_from((LEARNED, CLASSIFIER, OLD)).flatmap(changed) | st.text(max_size=50) | JSON.map(json.dumps))
+def test_what_a_checkpoint_says_of_itself(text):
+    def read():
+        with info.believed("--flag: x"):
+            return info.read(text)
+
+    found = value_or_line(read)
+    if found and found["holds"] == info.ENCODER:
+        network = Network.of(found["network"])
+        assert network.encoder in ENCODERS and 0 < network.width_multiplier <= 16 and network.image_size > 0
+        assert (network.mean is None) == (network.std is None) and network.settings
+    elif found:
+        assert found["class_num"] * found["features"] <= 2**28
+
+
+@quickly
+@given(data=damaged(b"any bytes" * 9 + b"crc_num" + (1234).to_bytes(10, "big")))
+def test_checksums(tmp_path, data):
+    file = tmp_path / "x.ckpt"
+    file.write_bytes(data)
+    assert value_or_line(lambda: checkpoint.check_sum(file, "--flag: x")) in (None, True, False)
+
+
+# --- weights of PyTorch ---
+
+def safe():
+    from safetensors.numpy import save
+    values = {name: np.ones(shape, np.float32) for name, shape in (
+        ("conv1.weight", (4, 3, 3, 3)), ("layer1.0.conv1.weight", (4, 4, 3, 3)),
+        ("layer4.0.conv1.weight", (32, 16, 3, 3)))}
+    return save(values, {torch_weights.SETTINGS: json.dumps({"dataset_name": "cifar10"})})[:1500]
+
+
+@quickly
+@given(data=damaged(safe()))
+def test_safetensors(tmp_path, data):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(data)
+
+    def read():
+        return torch_weights.recognise(torch_weights.read(str(file), "flag"), "--flag: x")
+
+    value_or_line(read)
+
+
+TOLD = {**NETWORK, "dataset_name": "cifar10", "pretrain_epoch_size": 3, "normalize": True}
+
+
+@quickly
+@given(text=changed(TOLD) | st.text(max_size=50) | JSON.map(json.dumps))
+def test_what_a_safetensors_file_tells(tmp_path, text):
+    from safetensors.numpy import save_file
+    file = tmp_path / "x.safetensors"
+    save_file({"x": np.zeros(1, np.float32)}, str(file), {torch_weights.SETTINGS: text})
+    found = torch_weights.Found({"encoder": "resnet18", "width_multiplier": 0.5}, {}, [], 0, False)
+    told = value_or_line(lambda: encoders.told_of(found, str(file), "flag"))
+    assert not told or set(told) <= {*TOLD}
+
+
+# --- runs ---
+
+RECORD = {"kind": "linear_eval", "protocol": "linear", "protocol_id": "linear_sgd", "seed": 0, "accuracy": 0.5,
+          "accuracy_interval": [0.4, 0.6], "class_accuracy": {"a": 0.5, "b": 0.5}, "confusion": [[1, 1], [1, 1]],
+          "encoder_epoch": 3, "images": 4}
+EPOCH = {"kind": "pretrain", "epoch": 1, "loss": 0.5, "learning_rate": 0.1}
+
+
+@quickly
+@given(lines=st.lists(st.sampled_from((RECORD, EPOCH)).flatmap(changed).map(str.encode) | st.binary(max_size=40)
+                      | JSON.map(lambda value: json.dumps(value).encode()), max_size=5))
+def test_records(tmp_path, lines):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b"\n".join(lines))
+    for record in records.read(file):
+        assert isinstance(record["kind"], str)
+        assert all(isinstance(record.get(name), (type(None), int, float)) for name in records.MEASUREMENTS)
+
+
+@quickly
+@given(data=st.data())
+def test_samples(tmp_path, data):
+    """Any arrays in the place of those of a sample: one that fits, or an exception that src/report/runs.py names."""
+    shapes = {"pictures": (2, 4, 4, 3), "features": (2, 3), "labels": (2,), "classes": (2,), "asked": (1,),
+              "nearest_pictures": (1, 1, 4, 4, 3), "nearest_labels": (1, 1)}
+    kinds = {**dict.fromkeys(shapes, "i4"), "pictures": "u1", "nearest_pictures": "u1", "features": "f2",
+             "classes": "U3"}
+    name = data.draw(st.sampled_from(sorted(shapes)))
+    shapes[name] = data.draw(st.lists(st.integers(0, 3), max_size=5).map(tuple))
+    kinds[name] = data.draw(st.sampled_from(("i4", "u1", "f8", "U2", "?", "c8")))
+    file = tmp_path / "sample.npz"
+    np.savez(file, **{part: np.zeros(shape, kinds[part]) for part, shape in shapes.items()})
+    try:
+        found = sample.read(file)
+    except Exception as error:
+        assert not isinstance(error, MemoryError)
+        return
+    assert len(found.pictures) == len(found.labels) == len(found.features)
+
+
+def test_lengths_of_headers_are_not_believed(tmp_path):
+    for length in (0, 8, 2**20, 2**40, 2**63, 2**64 - 1):
+        (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
+        value_or_line(lambda: torch_weights.read(str(tmp_path / "x.safetensors"), "flag"))
