@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from src.common.files import writing
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 from src.settings.parsing import parse
 from src.settings.scripts import ConvertSettings
 from src.tasks.preparing import prepare

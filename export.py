@@ -5,7 +5,8 @@
 """
 import sys
 
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 from src.settings.parsing import parse
 from src.settings.scripts import ExportSettings
 from src.tasks.preparing import prepare

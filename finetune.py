@@ -4,7 +4,7 @@
 """
 import sys
 
-from src.common.logs import status_of
+from src.common.script import status_of
 from src.settings.given import values_of
 from src.settings.parsing import parse
 from src.settings.scripts import FinetuneSettings

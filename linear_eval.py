@@ -4,8 +4,7 @@
 """
 import sys
 
-from src.common.logs import status_of
-from src.settings.given import values_of
+from src.common.script import status_of
 from src.settings.parsing import parse
 from src.settings.scripts import EvalSettings
 from src.tasks.preparing import prepare
@@ -20,7 +19,6 @@ def main() -> None:
     from src.evaluation.features import Split, cached
     from src.evaluation.protocols import logistic_regression, nearest_neighbours
     from src.evaluation.results import Results
-    from src.run.layout import EVALUATION
     from src.run.opened import opened
     from src.tasks import evaluating, inputs, labelled
     from src.tasks.following import finish, follow, show
@@ -35,7 +33,7 @@ def main() -> None:
             test_images = labelled.load_test(given)
             settings = evaluating.resolve(given, ready, train_images, test_images)
             encoder = labelled.load_encoder(source, process)
-            run.begin(values_of(settings), EVALUATION)
+            evaluating.begin(settings, run)
             follow(run, settings.report, settings.tensorboard)
         run.broadcast(encoder.get_parameters())
         evaluating.describe(settings, source, encoder.features, train_images, test_images)

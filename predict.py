@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Set
 
 from src.common.errors import SomeFailedError, UserError
-from src.common.logs import log_to_console, logger, status_of
+from src.common.logs import log_to_console, logger
+from src.common.script import status_of
 from src.settings.parsing import Parser
 
 

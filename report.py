@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from src.common.errors import UserError
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 from src.settings.parsing import Parser
 
 

@@ -4,7 +4,8 @@
 """
 import sys
 
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 from src.settings.given import values_of
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings

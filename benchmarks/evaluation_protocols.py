@@ -41,8 +41,8 @@ def given_features(options: argparse.Namespace) -> Tuple[Tuple[np.ndarray, np.nd
     from src import dataset
     splits = []
     for split in ("train", "test"):
-        (file,) = Path(options.features_folder).glob(f"{split}-*.npy")
-        splits.append((np.load(file), dataset.load("cifar10", options.labels, split).labels))
+        (file,) = Path(options.features_folder).glob(f"{split}-*.npz")
+        splits.append((np.load(file)["features"], dataset.load("cifar10", options.labels, split).labels))
     return tuple(splits)
 
 

@@ -26,7 +26,8 @@ import common  # first: it lets `src` be found from any folder
 from src import dataset
 from src.common.errors import DivergedError, UserError
 from src.common.files import written_whole
-from src.common.logs import log_epoch, logger, status_of
+from src.common.logs import log_epoch, logger
+from src.common.script import status_of
 from src.data.images import Images
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
 from src.settings.augmentation import PAPER_SMALL

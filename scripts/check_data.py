@@ -5,15 +5,16 @@
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 
 FEW_CLASSES = 20  # so many are shown one by one
 
 
 def main() -> None:
+    import numpy as np
+
     from src import dataset
     from src.common.errors import UserError
     from src.data.image_files import ImageFiles

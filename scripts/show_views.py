@@ -10,7 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.common.errors import UserError
 from src.common.files import writing
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
 from src.tasks.preparing import prepare

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.common.logs import logger, status_of
+from src.common.logs import logger
+from src.common.script import status_of
 from src.data.cifar import write_file
 from src.data.images import Images
 from src.data.shapes import draw
@@ -109,7 +110,7 @@ def begun_script(script, *arguments, cwd, until):
 
 def call_script(script, *arguments, cwd):
     """Run a script's ``main`` in this process, from the folder ``cwd``, which saves the start of MindSpore."""
-    argv, folder, terminate = sys.argv, os.getcwd(), signal.getsignal(signal.SIGTERM)
+    argv, folder = sys.argv, os.getcwd()
     handlers, propagates = list(logger.handlers), logger.propagate
     # Files, for as those of a process these have numbers.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
@@ -124,7 +125,6 @@ def call_script(script, *arguments, cwd):
         finally:
             sys.argv = argv
             os.chdir(folder)
-            signal.signal(signal.SIGTERM, terminate)
             for handler in list(logger.handlers):
                 logger.removeHandler(handler)
                 handler.close()
@@ -150,6 +150,13 @@ def refused(result, message):
 def of_kind(kind, run):
     """Return the records of a kind in a run's folder."""
     return [record for record in records.read(run / "metrics.jsonl") if record["kind"] == kind]
+
+
+def features_of(run, split):
+    """Return the features that an evaluation has kept in a run's folder."""
+    (file,) = (run / "features").glob(f"{split}-*.npz")
+    with np.load(file) as found:
+        return found["features"]
 
 
 def values(path, holds="simclr"):

@@ -83,9 +83,13 @@ chosen_python() {
         fail "there is no ${PYTHON:-python} on the PATH; name one: PYTHON=/path/to/python sh $0"
 }
 
-# new_log LOG: an empty one; what an earlier run wrote there becomes LOG.1.
+# new_log LOG: an empty one; what an earlier run wrote there, or goes on writing, becomes LOG.1, or LOG.2, ...
 new_log() {
-    [ ! -s "$1" ] || mv -f "$1" "$1.1"
+    if [ -s "$1" ]; then
+        number=1
+        while [ -e "$1.$number" ]; do number=$((number + 1)); done
+        mv "$1" "$1.$number"
+    fi
     # In a subshell, since dash ends with the `:` that cannot write.
     (mkdir -p "$(dirname -- "$1")" && : >"$1") 2>/dev/null ||
         fail "log: cannot write $1; call the launcher from a folder that can be written"
@@ -110,6 +114,23 @@ launch() {
     fi
     nohup "$python" "$script" "$@" >>"$log" 2>&1 </dev/null &
     echo "process id: $!"
+    wait_for_start "$!" "$log"
+}
+
+START=60 # seconds, after which a process that says nothing counts as started
+# wait_for_start PROCESS LOG: return when the process has begun its run, as its log says; if it ends before, tell why.
+wait_for_start() {
+    tick=$((START * 5))
+    while [ "$tick" -gt 0 ] && ! grep -q '; run folder ' "$2"; do
+        if ! kill -0 "$1" 2>/dev/null; then
+            wait "$1" && return
+            status=$?
+            tail -n 5 "$2" >&2
+            exit "$status"
+        fi
+        sleep 0.2
+        tick=$((tick - 1))
+    done
 }
 
 # The end of the NOTES of those that `launch`.

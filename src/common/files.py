@@ -1,15 +1,17 @@
 """Files that are written whole or not at all, and by one process at a time."""
+import errno
 import fcntl
 import hashlib
 import os
-import tempfile
-from contextlib import contextmanager
+import re
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, Union
 
 from src.common.errors import UserError
 
 BLOCK = 2**20  # bytes that are read at a time
+_UNFINISHED = re.compile(r"\..+\.(\d+)\.part(\.ckpt|\.tmp)?")  # MindSpore writes .tmp first, which becomes .ckpt
 
 
 @contextmanager
@@ -19,27 +21,86 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
     The name begins with a dot, so that no search for ``path``'s kind finds it, and ends with
     ``suffix``. After an error nothing is left of it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    temporary = _beside(path, suffix)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         os.replace(temporary, path)
+        flush(path.parent)
     finally:
         if temporary.exists():
             temporary.unlink()
 
 
+def link_whole(path: Path, target: str) -> None:
+    """Make ``path`` a link to ``target``; at every moment it is the one that it was, or this one."""
+    temporary = _beside(path)
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk, where they outlast a loss of power."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as of file systems that cannot do so for a folder
+            raise
+    finally:
+        os.close(number)
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the unfinished files and links in a folder of processes that were killed."""
+    for path in folder.glob(".*"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match and (int(match[1]) == os.getpid() or not Path("/proc", match[1]).exists()):
+            path.unlink()
+
+
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this user and machine is in here with the same ``folder``.
+def one_at_a_time(place: Path) -> Iterator[None]:
+    """Wait until no other process is in here with the same ``place``, whose folder is made where it is missing.
 
     The ranks of a distributed run use it where each would otherwise fill the same folder.
     """
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"simclr-{os.getuid()}-{name}.lock", "w", encoding="utf-8") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)  # not flock, which the children of a killed process would go on holding
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with locked(place.with_name(f".{place.name}.lock"), wait=True):
         yield
+
+
+@contextmanager
+def locked(file: Path, wait: bool) -> Iterator[None]:
+    """Hold a lock, which ends with the process at the latest. Its file says who does, and is gone afterwards.
+
+    Raises:
+        BlockingIOError: another process holds it, on this or another machine, and this one is not to ``wait``.
+        OSError: there can be no such file, or no lock, as on some network file systems.
+    """
+    while True:
+        number = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            # Not flock, which the children of a killed process would go on holding, and some network ignores.
+            fcntl.lockf(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not file.exists() or not os.path.samestat(os.fstat(number), file.stat()):
+                continue  # its last holder has removed it
+            os.ftruncate(number, 0)
+            os.write(number, f"process {os.getpid()} on {os.uname().nodename}".encode())
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # the folder may be gone
+                    file.unlink()
+            return
+        finally:
+            os.close(number)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,13 +1,16 @@
-"""The one logger, its lines that people grep for, and what a script does with an error."""
+"""The one logger, its lines that people grep for, and where they go."""
 import logging
 import os
-import signal
 import sys
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, Callable, Optional, TextIO
+from typing import TYPE_CHECKING, Any, List, Optional, TextIO
 
-from src.common.errors import UserError, printable
+from src.common.errors import printable
+from src.common.files import reason_of
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger("simclr")
 
@@ -19,6 +22,34 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
+class _Stream:
+    """A stream to somebody who may be gone, or out of space: then the rest is for nobody, and ends nothing."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.lost: Optional[OSError] = None
+
+    def write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def _give_up(self, error: OSError) -> None:
+        self.lost = error
+        lead_nowhere(self.stream)
+        logger.warning("warning: the output takes no more lines (%s), and goes on without them", reason_of(error))
+
+
 class _Console(logging.StreamHandler):
     """A stream, above the progress bar where there is one."""
 
@@ -26,6 +57,14 @@ class _Console(logging.StreamHandler):
         from tqdm import tqdm  # not at the top: its absence is reported through this module
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
+
+
+class _LogFile(logging.FileHandler):
+    """A file that the run can do without, where it cannot be written any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        logger.removeHandler(self)
+        logger.warning("warning: %s takes no more lines (%s)", self.baseFilename, reason_of(sys.exc_info()[1]))
 
 
 def log_to_console(stream: Optional[TextIO] = None) -> None:
@@ -38,7 +77,7 @@ def log_to_console(stream: Optional[TextIO] = None) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    console = _Console(stream or sys.stdout)
+    console = _Console(_Stream(stream or sys.stdout))
     console.setFormatter(_Printable())
     logger.addHandler(console)
     logger.addHandler(MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
@@ -46,15 +85,31 @@ def log_to_console(stream: Optional[TextIO] = None) -> None:
 
 def quieten() -> None:
     """Let the console have warnings and errors alone from now on; a log file goes on having everything."""
-    for handler in logger.handlers:
-        if isinstance(handler, _Console):
-            handler.setLevel(logging.WARNING)
+    for console in _consoles():
+        console.setLevel(logging.WARNING)
 
 
 def has_bar() -> bool:
     """Return whether progress is shown as a bar: on a terminal that is not to be quiet."""
-    consoles = [handler for handler in logger.handlers if isinstance(handler, _Console)]
-    return sys.stdout.isatty() and not any(handler.level > logging.INFO for handler in consoles)
+    return sys.stdout.isatty() and not any(console.level > logging.INFO for console in _consoles())
+
+
+def bar(**options: Any) -> "tqdm":
+    """Return a progress bar below the log lines, which shows nothing where there is to be none; options of tqdm."""
+    from tqdm import tqdm
+    streams = [console.stream for console in _consoles()]
+    return tqdm(file=streams[0] if streams else sys.stdout, leave=False, disable=not has_bar(), **options)
+
+
+def loss() -> Optional[OSError]:
+    """Return what has kept log lines from the console, where no file has them either."""
+    if any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
+        return None
+    return next((console.stream.lost for console in _consoles() if console.stream.lost), None)
+
+
+def _consoles() -> List[_Console]:
+    return [handler for handler in logger.handlers if isinstance(handler, _Console)]
 
 
 def log_to_file(path: Path) -> None:
@@ -63,7 +118,7 @@ def log_to_file(path: Path) -> None:
         for handler in logger.handlers:
             handler.setLevel(logging.INFO)  # a launcher has sent standard output there already: it is the log
         return
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(_Printable())
     for handler in list(logger.handlers):
         if isinstance(handler, MemoryHandler):
@@ -79,34 +134,8 @@ def log_epoch(epoch: int, steps: int, last_loss: Any, seconds: float) -> None:
     logger.info("epoch time: %.3f ms, per step time: %.3f ms", 1e3 * seconds, 1e3 * seconds / steps)
 
 
-def status_of(main: Callable[[], None]) -> int:
-    """Run a script's ``main`` and return its exit status: a user's error is one line and 2."""
-    script = Path(sys.argv[0]).name
-    # MindSpore's data engine turns Ctrl-C into SIGTERM, whose default is to die without a word.
-    signal.signal(signal.SIGTERM, _interrupt)
-    log_to_console()
-    try:
-        main()
-        sys.stdout.flush()
-    except UserError as error:
-        sys.stderr.write(f"{script}: {printable(str(error))}\n")
-        return error.status
-    except ModuleNotFoundError as error:
-        if (error.name or "src").startswith("src"):
-            raise
-        sys.stderr.write(f"{script}: the package {error.name} is not installed here; pip install -r requirements.txt, "
-                         "or activate the environment that has it\n")
-        return 2
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
-        return 141
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{script}: interrupted\n")
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is near, and has nothing to interrupt any more
-    return 0
-
-
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
+def lead_nowhere(stream: TextIO) -> None:
+    """Lose what is still to be written to a stream: Python would try it again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -5,8 +5,9 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.common.errors import UserError, option
+from src.common.errors import DivergedError, UserError, option
 from src.common.logs import log_epoch, logger
+from src.distributed.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer
@@ -74,6 +75,10 @@ def train(classifier: LinearClassifier, split: Split, epochs: int, batch_size: i
         last_loss = loss.asnumpy()
         seconds = time.perf_counter() - begin
         log_epoch(epoch, steps, last_loss, seconds)
+        spoiled = [weight.name for weight in classifier.trainable_params() if not np.isfinite(weight.asnumpy()).all()]
+        if (spoiled or not np.isfinite(last_loss)) and not is_dry_run():
+            raise DivergedError(f"the {spoiled[0] if spoiled else 'loss'} of the linear classifier is not finite after "
+                                f"epoch {epoch}: its training has diverged; begin again with a lower --learning_rate")
         write({"kind": CLASSIFIER_EPOCH, "epoch": epoch, "seed": seed, "loss": float(last_loss),
                "seconds": round(seconds, 3)})
         if save:

@@ -1,19 +1,21 @@
 """Representations of every image by a frozen encoder, computed once and kept on disk."""
 import hashlib
-import sys
+import struct
+import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mindspore import Tensor, ops
-from tqdm import tqdm
 
 from src.common.errors import UserError
-from src.common.files import writing, written_whole
-from src.common.logs import has_bar, logger
+from src.common.files import reason_of, writing, written_whole
+from src.common.logs import bar, logger
 from src.data.images import PixelSource, batches, channels_first, fingerprint
 from src.distributed.collectives import share, together
+from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.resnet import ResNet
 
@@ -46,7 +48,7 @@ def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Proc
     features = np.empty((steps * world * batch_size if process.is_first else 0, encoder.features), np.float32)
     error: Optional[Exception] = None
     source = _fetched_ahead(batches(pixels, batch_size, mine))
-    for step in tqdm(range(steps), desc=title, unit="batch", leave=False, file=sys.stdout, disable=not has_bar()):
+    for step in bar(iterable=range(steps), desc=title, unit="batch"):
         if not error:
             try:
                 batch = next(source)
@@ -88,21 +90,42 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSour
         UserError: this rank has other images than rank 0, one cannot be read, or the folder cannot be written.
     """
     key = hashlib.sha256(f"{encoder_digest} {pixels.shape} {fingerprint(pixels)}".encode()).hexdigest()
-    file = folder / f"{split}-{key[:20]}.npy"
-    name_of_first, is_there = share((file.name, file.exists()), process)
+    file = folder / f"{split}-{key[:20]}.npz"  # for the checksum that a .zip file has, which .npy does without
+    kept = _read(file, (len(pixels), encoder.features)) if process.is_first else None
+    name_of_first, is_there = share((file.name, kept is not None), process)
     with together(process):
         if file.name != name_of_first:
             raise UserError(f"the {split} images of rank {process.rank} are not those of rank 0; give every machine "
                             "the same data")
     if is_there:
         logger.info("features of %d %s images: %s", len(pixels), split, file)
-        return np.load(file) if process.is_first else np.empty((0, encoder.features), np.float32)
+        return kept if process.is_first else np.empty((0, encoder.features), np.float32)
     features = extract(encoder, pixels, batch_size, process, f"features, {split}")
     with together(process):
         if process.is_first:
+            if not np.isfinite(features).all() and not is_dry_run():
+                raise UserError(f"--encoder_checkpoint_path: its features of some {split} images are not finite: its "
+                                "training has diverged; take an earlier checkpoint")
             with writing("train_output_path", folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 with written_whole(file) as temporary, temporary.open("wb") as stream:
-                    np.save(stream, features)
+                    np.savez(stream, features=features)
             logger.info("features of %d %s images computed and kept in %s", len(pixels), split, file)
+    return features
+
+
+def _read(file: Path, shape: Tuple[int, int]) -> Optional[np.ndarray]:
+    """Return the features of a file that is there and whole, or None."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(file) as found:
+            features = found["features"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+        features, problem = None, reason_of(error)
+    else:
+        problem = "" if features.shape == shape else f"it has {features.shape} numbers instead of {shape}"
+    if problem:
+        logger.warning("warning: %s is damaged (%s); the features are computed anew", file, problem)
+        return None
     return features

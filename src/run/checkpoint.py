@@ -4,14 +4,14 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
 from src.common.errors import UserError, option
-from src.common.files import BLOCK, reading, reason_of, written_whole
+from src.common.files import BLOCK, link_whole, reading, reason_of, written_whole
 from src.common.logs import logger
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
@@ -52,27 +52,21 @@ def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> N
         temporary.chmod(0o644)  # MindSpore's own files are for their owner alone
 
 
-def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any], keep: int) -> None:
+def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any], keep: int,
+               earlier: Sequence[Path] = ()) -> None:
     """Write an epoch's checkpoint, point `latest` at it and keep the newest ``keep``.
 
-    The one of epoch 0, the untrained network, is never removed.
+    The one of epoch 0, the untrained network, is never removed; ``earlier`` are files of another training, which this
+    one takes the place of.
     """
-    series.folder.mkdir(parents=True, exist_ok=True)
+    series.folder.mkdir(exist_ok=True)  # but not the run's, which somebody may have taken away
     path = series.of_epoch(epoch)
     save(path, parameters, {**info, "epoch": epoch})
-    link = series.folder / f".latest.{os.getpid()}"
-    if link.is_symlink():
-        link.unlink()
-    link.symlink_to(path.name)
-    os.replace(link, series.latest)
-    for old in series.files()[:-keep]:
+    link_whole(series.latest, path.name)
+    replaced = [file for file in earlier if file != path and file.exists()]
+    own = [file for file in series.files() if file not in replaced]
+    for old in (*replaced, *own[:-keep]):
         old.unlink()
-
-
-def remove_epochs(series: Series) -> None:
-    """Remove the checkpoints of an earlier run, `latest` first."""
-    series.latest.unlink(missing_ok=True)
-    remove_after(series, 0)
 
 
 def remove_after(series: Series, epoch: int) -> None:
@@ -80,12 +74,6 @@ def remove_after(series: Series, epoch: int) -> None:
     for file in series.files():
         if series.epoch_of(file) > epoch:
             file.unlink()
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove the unfinished files of a process that was killed while it saved."""
-    for file in (*folder.glob(".*.ckpt"), *folder.glob(".*.tmp")):
-        file.unlink()
 
 
 def load(path: str, holds: str, flag: str) -> Checkpoint:

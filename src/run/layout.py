@@ -114,6 +114,17 @@ class Layout(NamedTuple):
     def graphs(self) -> Path:
         return self.path / "graphs"
 
+    @property
+    def folders(self) -> List[Path]:
+        """What the scripts write to, and so may leave something unfinished in."""
+        return [folder for folder in (self.path, self.checkpoints.folder, self.classifiers.folder, self.features,
+                                      *(self.path / "finetune").glob("*")) if folder.is_dir()]
+
+    @property
+    def lock(self) -> Path:
+        """What says that a script writes here, as long as it does."""
+        return self.path / ".lock"
+
     def config(self, script: str) -> Path:
         """Return the file of the resolved settings of ``script``, such as ``EVALUATION``."""
         return self.path / f"{script}config.yaml"

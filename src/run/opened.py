@@ -1,8 +1,9 @@
 """A run that a script has opened: what it needs besides the method, on one rank or on many."""
+import errno
 import platform
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, Optional
 
@@ -12,7 +13,7 @@ import yaml
 from mindspore import Parameter
 
 from src.common.errors import UserError
-from src.common.files import write_text, writing
+from src.common.files import clear_unfinished, flush, locked, reason_of, write_text, writing
 from src.common.logs import log_to_file, logger
 from src.distributed import collectives, dry_run
 from src.distributed.dry_run import is_dry_run
@@ -20,7 +21,7 @@ from src.distributed.process_group import Process
 from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
 from src.run.layout import Layout
-from src.run.records import Records, appended_to
+from src.run.records import Record, Records, Sink, appended_to
 
 
 class Run:
@@ -35,9 +36,20 @@ class Run:
     def __init__(self, folder: str, process: Process, url: Optional[str] = None):
         self.layout = Layout(Path(folder))
         self.process = process
-        self.records = Records(appended_to(self.layout.records)) if process.is_first else Records()
+        self.records = Records(self._appended()) if process.is_first else Records()
         self.copy = staging.Copy(self.layout.path, url) if url and process.is_first else None
         self.has_begun = False
+        self.until_closed = ExitStack()
+        self.is_reserved = False
+
+    def _appended(self) -> Sink:
+        append = appended_to(self.layout.records)
+
+        def to_file(record: Record) -> None:
+            with writing("train_output_path", self.layout.records):
+                append(record)
+
+        return to_file
 
     def together(self) -> ContextManager[None]:
         """Open a part that may fail on some ranks; where it does, all end. See ``collectives.together``."""
@@ -59,6 +71,28 @@ class Run:
         """Give every rank the values of rank 0."""
         collectives.broadcast(parameters, self.process)
 
+    def reserve(self) -> None:
+        """Keep other processes from writing to the folder, which is there, until the run is closed.
+
+        Raises:
+            UserError: another one does already; the folder cannot be written.
+        """
+        if self.is_reserved:
+            return
+        with writing("train_output_path", self.layout.path):
+            try:
+                self.until_closed.enter_context(locked(self.layout.lock, wait=False))
+            except BlockingIOError:
+                holder = self.layout.lock.read_text(encoding="utf-8", errors="replace") or "another process"
+                raise UserError(f"--train_output_path: {self.layout.path} is in use by {holder}; wait for its end, or "
+                                "name another folder") from None
+            except OSError as error:
+                if error.errno != errno.ENOLCK:
+                    raise
+                logger.warning("warning: %s cannot be locked (%s): start no second run there", self.layout.path,
+                               reason_of(error))
+        self.is_reserved = True
+
     def begin(self, settings: Dict[str, Any], script: str) -> None:
         """Make the folder and write down there what is run; the log goes there too from now on.
 
@@ -72,6 +106,9 @@ class Run:
         if self.process.is_first:
             with writing("train_output_path", self.layout.path):
                 self.layout.path.mkdir(parents=True, exist_ok=True)
+                self.reserve()
+                for folder in self.layout.folders:
+                    clear_unfinished(folder)
                 write_text(self.layout.config(script), yaml.safe_dump(
                     {"settings": settings, **_circumstances(self.process)}, sort_keys=False))
                 log_to_file(self.layout.log(script))
@@ -82,6 +119,11 @@ class Run:
         place = f", rank {self.process.rank} of {self.process.world_size}" if self.process.world_size > 1 else ""
         logger.info("MindSpore %s, Python %s, on %s%s%s; run folder %s", mindspore.__version__,
                     platform.python_version(), self.process.device_target, chosen, place, self.layout.path)
+
+    def flush_records(self) -> None:
+        """Bring the records to the disk: before a checkpoint that comes after them."""
+        if self.layout.records.exists():
+            flush(self.layout.records)
 
     def sync(self) -> None:
         """Copy what is new to the cloud, where the run has a place there; failing is a warning."""
@@ -100,16 +142,19 @@ def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator
         UserError: the last copy failed.
     """
     run = Run(folder, process, url)
-    with run.together():
-        if process.is_first:
-            _check_kind(run.layout)
-    try:
-        yield run
-    except BaseException:
-        run.sync()
-        raise
-    if run.copy and run.has_begun:
-        run.copy.send()
+    with run.until_closed:
+        with run.together():
+            if process.is_first:
+                _check_kind(run.layout)
+                if run.layout.path.is_dir():
+                    run.reserve()
+        try:
+            yield run
+        except BaseException:
+            run.sync()
+            raise
+        if run.copy and run.has_begun:
+            run.copy.send()
     if is_dry_run():
         logger.info("dry run: %.0f MB of device memory at most (workspaces of kernels are as CANN tells them)",
                     mindspore.runtime.max_memory_allocated() / 2**20)

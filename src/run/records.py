@@ -3,6 +3,7 @@
 A record is a JSON object with its ``kind``. Those of evaluations have the ``protocol`` in words, and as an identifier
 by which they can be compared, ``protocol_id``.
 """
+import errno
 import json
 import os
 from pathlib import Path
@@ -62,14 +63,23 @@ class Records:
 
 
 def appended_to(path: Path) -> Sink:
-    """Return a sink that appends a line of JSON to ``path``, and ends a line before that was cut short."""
+    """Return a sink that appends a line of JSON to ``path``, and ends a line before that was cut short.
+
+    A line that finds no space is taken back.
+    """
     def append(record: Record) -> None:
         line = json.dumps(record, allow_nan=False) + "\n"
-        with path.open("ab+") as file:
-            if file.seek(0, os.SEEK_END):
+        with path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read(1) == b"\n" else "\n" + line
-            file.write(line.encode())
+            try:
+                if file.write(line.encode()) < len(line.encode()):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
 
     return append
 

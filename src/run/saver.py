@@ -30,11 +30,21 @@ class Saver:
         self.memory: List[np.ndarray] = []  # of the copies: what `asnumpy` returns is a parameter's own
         self.thread = ThreadPoolExecutor(max_workers=1)
         self.under_way: Optional[Future] = None
+        self.kept: Optional[int] = None  # the epoch of copies that are not written
 
     def __call__(self, epoch: int) -> None:
+        self.keep(epoch)
+        self._submit()
+
+    def keep(self, epoch: int) -> None:
+        """Have a copy, which is only written should the training be ended before there is a newer one."""
         self.wait()  # the copies are being written until then
         self._copy()
-        self.under_way = self.thread.submit(self.write, epoch, self.copies)
+        self.kept = epoch
+
+    def _submit(self) -> None:
+        self.under_way = self.thread.submit(self.write, self.kept, self.copies)
+        self.kept = None
 
     def wait(self) -> None:
         """Wait until what was saved is written and sent."""
@@ -50,6 +60,10 @@ class Saver:
     def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
         try:
             self.wait()
+            if error is not None and self.kept is not None:
+                logger.info("saving epoch %d, the last one that was finished", self.kept)
+                self._submit()
+                self.wait()
         except Exception as problem:
             if error is None:
                 raise

@@ -1,11 +1,11 @@
 """What linear_eval.py does beside the evaluation: what it begins with, and the classifier that it keeps."""
 import importlib
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from mindspore import Tensor
 
 from src.common.errors import UserError
-from src.common.files import sha256_of
+from src.common.files import sha256_of, writing
 from src.common.logs import logger
 from src.data.images import Images
 from src.distributed.collectives import share
@@ -13,12 +13,12 @@ from src.evaluation import classifier
 from src.evaluation.features import Split
 from src.evaluation.protocols import hold_out
 from src.evaluation.results import Outcome
-from src.run import checkpoint
+from src.run import checkpoint, records
 from src.run.checkpoint import Checkpoint
-from src.run.layout import Series
+from src.run.layout import EVALUATION, Series
 from src.run.opened import Run
-from src.run.records import LINEAR_EVAL, LINEAR_SGD
-from src.settings.given import Given
+from src.run.records import LINEAR_EVAL, LINEAR_SGD, Record
+from src.settings.given import Given, values_of
 from src.settings.scripts import EvalSettings
 from src.simclr_model import LinearClassifier
 from src.tasks import labelled
@@ -89,6 +89,21 @@ def resolve(given: Given, ready: Optional[Checkpoint], train: Optional[Images], 
     return settings
 
 
+def begin(settings: EvalSettings, run: Run) -> None:
+    """Begin in the run's folder, without the epochs of a linear classifier that was ended before it had a result."""
+    run.begin(values_of(settings), EVALUATION)
+    if run.process.is_first and run.layout.records.exists():
+        unfinished: Dict[int, List[Record]] = {}
+        for record in records.read(run.layout.records, quiet=True):
+            if record["kind"] == records.CLASSIFIER_EPOCH:
+                unfinished.setdefault(record.get("seed"), []).append(record)
+            elif record.get("protocol_id") == LINEAR_SGD:
+                unfinished.pop(record.get("seed"), None)
+        if unfinished:
+            dropped = [record for of_seed in unfinished.values() for record in of_seed]
+            records.keep(run.layout.records, lambda record: record not in dropped)
+
+
 def describe(settings: EvalSettings, source: Checkpoint, features: int, train: Optional[Images], test: Images) -> None:
     """Log what is about to be done; without training images a given classifier is tested."""
     ways = {"sgd": f"a linear classifier ({settings.epoch_size} epochs of Adam)",
@@ -110,14 +125,17 @@ def classify(settings: EvalSettings, seed: int, ready: Optional[Checkpoint], tra
     else:
         linear, how = LinearClassifier(info["features"], settings.class_num), f"{settings.epoch_size} epochs"
         series = run.layout.classifiers
-        keeps = seed == settings.seed
+        earlier = series.files()
 
         def save(epoch: int) -> None:
-            if keeps and (epoch % settings.save_checkpoint_epochs == 0 or epoch == settings.epoch_size):
-                checkpoint.save_epoch(series, epoch, linear.get_parameters(), info, settings.keep_checkpoint_max)
+            if seed == settings.seed and (epoch % settings.save_checkpoint_epochs == 0
+                                          or epoch == settings.epoch_size):
+                with writing("train_output_path", series.folder):
+                    run.flush_records()
+                    checkpoint.save_epoch(series, epoch, linear.get_parameters(), info, settings.keep_checkpoint_max,
+                                          earlier)
+                earlier.clear()
 
-        if keeps:
-            checkpoint.remove_epochs(series)
         classifier.train(linear, train, settings.epoch_size, settings.batch_size, settings.learning_rate, seed,
                          run.records.add, save, settings.print_iter)
     return Outcome(LINEAR_EVAL, LINEAR_SGD, f"{classifier.PROTOCOL}, {how}", linear(Tensor(test.features)).asnumpy())

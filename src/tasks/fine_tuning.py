@@ -123,31 +123,35 @@ def begin_or_resume(settings: FinetuneSettings, source: Checkpoint, fingerprints
 def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Run) -> Training:
     place = place_of(settings, run)
     refusal = f"--train_output_path: {place.folder} already holds a fine-tuned network"
-    if not place.begun.exists():
-        if place.encoder.exists():  # of a version that did not write down what it began
-            raise UserError(f"{refusal}; name another folder")
-        training = Training(uuid.uuid4().hex[:12], {})
-        with writing("train_output_path", place.folder):
-            place.folder.mkdir(parents=True, exist_ok=True)
-            write_text(place.begun, json.dumps({"training": training.name, **wanted}, indent=1) + "\n")
-        return training
-    begun = json.loads(place.begun.read_text(encoding="utf-8"))
-    other = next((name for name in wanted if wanted[name] != begun.get(name)), None)
-    if other:
-        raise UserError(f"{refusal}, or the beginning of one, with {other} {begun.get(other)} and not {wanted[other]}; "
-                        "name another folder")
+    begun = _begun(place)
     there = records.read(run.layout.records) if run.layout.records.exists() else []
-    done = {record["seed"]: record["accuracy"] for record in there
-            if record["kind"] == records.FINETUNE_EVAL and record.get("training") == begun["training"]}
-    is_summed_up = len(settings.seeds) == 1 or any(
-        record["kind"] == records.REPEATED_EVAL and record.get("training") == begun["training"] for record in there)
+    own = [record for record in there if begun and record.get("training") == begun["training"]]
+    done = {record["seed"]: record["accuracy"] for record in own if record["kind"] == records.FINETUNE_EVAL}
+    other = next((name for name in wanted if wanted[name] != begun.get(name)), None)
+    if other and (done or place.encoder.exists()):
+        but = f", or the beginning of one, with {other} {begun.get(other)} and not {wanted[other]}" if begun else ""
+        raise UserError(f"{refusal}{but}; name another folder")
+    is_summed_up = len(settings.seeds) == 1 or any(record["kind"] == records.REPEATED_EVAL for record in own)
     if set(settings.seeds) <= set(done) and is_summed_up:
         raise UserError(f"{refusal}; name another folder")
-    logger.info("taken up: %d of %d seeds are done", len(done), settings.repeat)
-    records.keep(run.layout.records, lambda record: (
-        record.get("training") != begun["training"] or record.get("seed") in done))
-    checkpoint.clear_leftovers(place.folder)
-    return Training(begun["training"], done)
+    with writing("train_output_path", place.folder):
+        records.keep(run.layout.records, lambda record: record not in own or record.get("seed") in done)
+        if not other:
+            logger.info("taken up: %d of %d seeds are done", len(done), settings.repeat)
+            return Training(begun["training"], done)
+        training = Training(uuid.uuid4().hex[:12], {})
+        place.folder.mkdir(parents=True, exist_ok=True)
+        write_text(place.begun, json.dumps({"training": training.name, **wanted}, indent=1) + "\n")
+    return training
+
+
+def _begun(place: FineTuned) -> Dict[str, Any]:
+    """Return what the training there was begun with; nothing where there is none, or nothing that can be read."""
+    try:
+        begun = json.loads(place.begun.read_text(encoding="utf-8"))
+        return begun if isinstance(begun["training"], str) else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def about(settings: FinetuneSettings, source: Checkpoint, fingerprints: Dict[str, str], training: Training,

@@ -1,5 +1,5 @@
 """What train.py does beside the method: how a run begins, which settings follow from that, and what watches it."""
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mindspore import Parameter
@@ -49,7 +49,6 @@ class Start(NamedTuple):
                 raise UserError(f"--resume: {self.resumed.path} was trained in float16, with a loss scale, which the "
                                 "CPU's own layers do without; go on with --cpu_layers mindspore")
             checkpoint.load_into(learner.state(), self.resumed.parameters, str(self.resumed.path))
-            checkpoint.clear_leftovers(self.resumed.path.parent)
         elif self.source:
             weights = {name: value for name, value in self.source.parameters.items()
                        if name.startswith(("encoder.", "projection_head."))}
@@ -164,6 +163,7 @@ def saver(settings: TrainSettings, network: Network, learner: Learner, data: str
 
     def write(epoch: int, state: List[Parameter]) -> None:
         with writing("train_output_path", series.folder):
+            run.flush_records()
             checkpoint.save_epoch(series, epoch, state, info, settings.keep_checkpoint_max)
         run.sync()
 
@@ -190,7 +190,7 @@ def begin_files(start: Start, settings: TrainSettings, run: Run, save: Saver) ->
 
 
 def callbacks(settings: TrainSettings, learner: Learner, model: SimCLR, views: Views, images: Images,
-              save: Callable[[int], None], run: Run) -> List[Callback]:
+              save: Saver, run: Run) -> List[Callback]:
     """Return what happens beside the steps; rank 0 alone shows progress and saves."""
     process, totals = run.process, learner.step.totals
     global_batch = settings.batch_size * process.world_size

@@ -1,6 +1,5 @@
 """What happens beside the training steps: log lines, progress, metrics and checkpoints."""
 import math
-import sys
 import time
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
@@ -10,8 +9,9 @@ from mindspore.train import Callback
 from tqdm import tqdm
 
 from src.common.errors import DivergedError
-from src.common.logs import has_bar, log_epoch, logger
+from src.common.logs import bar, has_bar, log_epoch, logger
 from src.distributed.dry_run import is_dry_run
+from src.run.saver import Saver
 from src.training.step import Totals
 
 FORETOLD_AFTER = 10.0  # seconds of steps: then their speed tells the end
@@ -78,9 +78,9 @@ class Progress(Callback):
         self.shown = time.perf_counter()
         self.epoch_start_step = parameters.cur_step_num
         if self.on_terminal and not parameters.dataset_sink_mode:
-            self.bar = tqdm(total=parameters.batch_num, file=sys.stdout, leave=False, unit="step",
-                            desc=f"epoch {parameters.cur_epoch_num}/{self.epochs}",
-                            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
+            self.bar = bar(total=parameters.batch_num, unit="step",
+                           desc=f"epoch {parameters.cur_epoch_num}/{self.epochs}",
+                           bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
 
     def on_train_step_end(self, run_context):
         parameters = run_context.original_args()
@@ -177,9 +177,9 @@ class EpochReport(Callback):
 
 
 class SaveCheckpoint(Callback):
-    """Calls ``save`` with the epoch after every ``every`` epochs and after the last one."""
+    """Saves after every ``every`` epochs and after the last one; the others are kept, should they be the last."""
 
-    def __init__(self, save: Callable[[int], None], every: int, epochs: int):
+    def __init__(self, save: Saver, every: int, epochs: int):
         super().__init__()
         self.save = save
         self.every = every
@@ -189,6 +189,8 @@ class SaveCheckpoint(Callback):
         epoch = run_context.original_args().cur_epoch_num
         if epoch % self.every == 0 or epoch == self.epochs:
             self.save(epoch)
+        else:
+            self.save.keep(epoch)
 
 
 class OverflowReport(Callback):

@@ -24,7 +24,7 @@ from distributed.jobs import (
     two_processes,
     waiting_for,
 )
-from helpers import ROOT, call_script, done, equal, of_kind, refused, start_script, values, write_cifar
+from helpers import ROOT, call_script, done, equal, features_of, of_kind, refused, start_script, values, write_cifar
 from mindspore import nn, ops
 
 import train
@@ -271,7 +271,7 @@ def test_linear_evaluation_shares_the_images_and_not_the_wait(work):
     flags, folder = (*ENCODER, "--epoch_size", "3"), work / "together"
     with two_processes(work / "together.launch", "linear_eval.py", "--run_distribute", "True", *flags,
                        "--train_output_path", "together", cwd=work) as (process, events):
-        waiting_for(lambda: list((folder / "features").glob("test-*.npy")), process)
+        waiting_for(lambda: list((folder / "features").glob("test-*.npz")), process)
         first = process_of_rank(0, "linear_eval.py", "together")
         os.kill(first, signal.SIGSTOP)
         waiting_for(lambda: "end 1 0\n" in events.read_text(), process, 30)
@@ -283,8 +283,7 @@ def test_linear_evaluation_shares_the_images_and_not_the_wait(work):
         assert "end 0 0\n" in events.read_text()
     done(call_script("linear_eval.py", *flags, "--train_output_path", "alone", cwd=work))
     for split, count in (("train", 100), ("test", 37)):
-        (mine,), (theirs,) = ([np.load(file) for file in (place / "features").glob(f"{split}-*.npy")]
-                              for place in (folder, work / "alone"))
+        mine, theirs = (features_of(place, split) for place in (folder, work / "alone"))
         assert len(mine) == count
         assert np.allclose(mine, theirs, atol=1e-6)
     (together,), (alone,) = (of_kind("linear_eval", place) for place in (folder, work / "alone"))

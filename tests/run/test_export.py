@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 import onnxruntime
 import pytest
-from helpers import TEST_LABELS, call_script, done, of_kind, refused, start_script
+from helpers import TEST_LABELS, call_script, done, features_of, of_kind, refused, start_script
 
 from src.data.shapes import draw
 from src.run import records
@@ -25,8 +25,7 @@ def same_accuracy(probabilities, run):
 
 
 def same_features(features, run):
-    (cached,) = (run / "features").glob("test-*.npy")
-    assert np.allclose(features, np.load(cached), atol=1e-5)
+    assert np.allclose(features, features_of(run, "test"), atol=1e-5)
 
 
 def exported(start, finished, folder, *more):

@@ -14,8 +14,9 @@ from src.common.files import written_whole
 from src.run import checkpoint
 from src.run.layout import Series
 from src.run.saver import Saver
+from src.settings.network import Network
 
-INFO = {"holds": "simclr", "settings": {}}
+INFO = {"holds": "simclr", "network": Network("resnet18"), "settings": {"dataset_name": "shapes"}}
 
 
 @pytest.fixture(params=["at once", "beside"])

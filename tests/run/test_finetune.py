@@ -1,5 +1,6 @@
 """Training with labels: which labels, which images with them, the loss, and finetune.py as a user runs it."""
 import json
+import re
 import shutil
 
 import numpy as np
@@ -254,7 +255,7 @@ def test_a_killed_training_is_taken_up(finished, tuned, tmp_path):
     records.appended_to(output / "metrics.jsonl")(stranger)
     with (output / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "fine')
-    (output / "finetune" / "pretrained-0.2" / ".encoder.ckpt.7.ckpt").write_bytes(b"half")
+    (output / "finetune" / "pretrained-0.2" / ".encoder.ckpt.999999999.part.ckpt").write_bytes(b"half")
     first = (output / "finetune" / "pretrained-0.2" / "encoder.ckpt").read_bytes()
 
     for name, value, then in (("seed", 6, 4), ("epoch_size", 3, 2), ("learning_rate", 0.1, 0.2)):
@@ -291,6 +292,26 @@ def test_one_that_was_killed_before_the_sum_is_summed_up(finished, tuned, tmp_pa
     metrics.write_text("".join(lines[:-1]))
     assert "2 of 2 seeds are done" in done(finetune(finished, tmp_path / "outputs", *TWO_SEEDS))
     assert metrics.read_text().splitlines(keepends=True) == lines
+
+
+@pytest.mark.parametrize("damage", [None, "not even JSON"])
+def test_a_beginning_that_came_to_nothing_keeps_nobody_from_another(finished, tuned, tmp_path, damage):
+    output = tmp_path / "outputs"
+    kill_script(*arguments(finished, output, *TWO_SEEDS, "--epoch_size", 3), cwd=tmp_path,
+                when={"kind": "finetune", "seed": 4, "epoch": 1})
+    if damage:
+        (output / "finetune" / "pretrained-0.2" / "begun.json").write_text(damage)
+    done(finetune(finished, output, *TWO_SEEDS))
+    there = records.read(output / "metrics.jsonl")[1 if damage else 0:]  # whose epoch that was, nobody knows then
+    assert without_times(there) == without_times(records.read(tuned / "metrics.jsonl"))
+    for name, holds in (("encoder.ckpt", "simclr"), ("linear_classifier.ckpt", "linear_classifier")):
+        equal(*(values(folder / "finetune" / "pretrained-0.2" / name, holds) for folder in (output, tuned)))
+
+
+def test_a_diverging_training_ends_with_status_3(finished, tmp_path):
+    result = finetune(finished, tmp_path / "outputs", "--learning_rate", 1e30)
+    assert result.returncode == 3 and re.fullmatch("finetune.py: .*: training has diverged; .*\n", result.stderr)
+    assert not list((tmp_path / "outputs").rglob("*.ckpt"))
 
 
 def test_a_fine_tuned_network_is_not_overwritten(finished, tuned):

@@ -1,6 +1,7 @@
 """The launchers under a POSIX shell, with a stand-in for python that writes down how it was called."""
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -77,11 +78,30 @@ def test_arguments_arrive_in_the_background(place, name):
         time.sleep(0.01)
 
 
-def test_the_log_of_an_earlier_run_is_kept(place):
-    (place / "log").write_text("earlier")
-    launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, FOREGROUND="1")
-    assert (place / "log.1").read_text() == "earlier"
-    assert (place / "log").read_text() == "from the stand-in\n"
+def test_the_logs_of_earlier_runs_are_kept(place):
+    for number in range(3):
+        (place / "log").write_text(f"earlier {number}")
+        launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, FOREGROUND="1")
+        assert (place / "log").read_text() == "from the stand-in\n"
+    assert [(place / f"log.{number + 1}").read_text() for number in range(3)] == [
+        f"earlier {number}" for number in range(3)]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_start_in_the_background_that_fails_is_told(place, name):
+    arguments, _, log = LAUNCHERS[name]
+    result = launch(place, name, *arguments, STATUS="7")
+    assert (result.returncode, result.stderr) == (7, "from the stand-in\n")
+
+
+def test_a_start_in_the_background_is_waited_for_until_the_run_has_begun(place):
+    (place.parent / "bin" / "python").write_text(
+        "#!/bin/sh\nsleep 0.5\necho 'MindSpore 2.10.0, on CPU; run folder outputs'\n"
+        'sleep 30 & echo $! >"$RECORD"\nwait\n')
+    begin = time.monotonic()
+    result = launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU)
+    assert (result.returncode, result.stderr) == (0, "") and 0.5 < time.monotonic() - begin < 20
+    os.kill(int(recorded(place)[0]), signal.SIGTERM)
 
 
 def test_a_log_that_cannot_be_written_is_named(place):

@@ -12,6 +12,9 @@ from helpers import (
     TEST_LABELS,
     call_script,
     done,
+    equal,
+    features_of,
+    kill_script,
     of_kind,
     refused,
     start_script,
@@ -69,16 +72,15 @@ def test_evaluation_logs_and_checkpoints(finished):
 
 def test_features_and_classifier_by_an_independent_route(finished):
     """The stored features and the saved classifier give the logged accuracy in NumPy."""
-    (file,) = (finished / "run" / "features").glob("test-*.npy")
     saved = values(finished / "run" / "linear_classifier", "linear_classifier")
-    logits = (np.load(file) - saved["mean"]) * saved["scale"] @ saved["linear.weight"].T + saved["linear.bias"]
+    standardised = (features_of(finished / "run", "test") - saved["mean"]) * saved["scale"]
+    logits = standardised @ saved["linear.weight"].T + saved["linear.bias"]
     assert (logits.argmax(1) == TEST_LABELS).mean() == pytest.approx(last_evaluation(finished / "run")["accuracy"])
 
 
 def test_the_classifier_is_that_of_adam_in_numpy(finished):
     """From the stored features, by the definitions: rate 1e-3 with cosine decay, no weight decay, float64."""
-    (file,) = (finished / "run" / "features").glob("train-*.npy")
-    rows = np.load(file).astype(np.float64)
+    rows = features_of(finished / "run", "train").astype(np.float64)
     rows = (rows - rows.mean(0)) / (rows.std(0) + 1e-6)
     labels, total = np.arange(100) % 10, CLASSIFIER_EPOCHS * CLASSIFIER_STEPS
     rows = np.hstack([rows, np.ones((100, 1))])  # for the bias
@@ -109,7 +111,7 @@ def test_features_are_made_again_for_another_encoder(finished, output, trace):
     out = done(evaluate(finished, output, "--epoch_size", "2", "--keep_checkpoint_max", "1",
                         "--encoder_checkpoint_path", "run/checkpoint/checkpoint_simclr-1.ckpt"))
     assert out.count("computed and kept") == 2
-    assert len(list((output / "features").glob("*.npy"))) == 4
+    assert len(list((output / "features").glob("*.npz"))) == 4
     assert set(os.listdir(output / "linear_classifier")) == {"linear_classifier-2.ckpt", "latest"}
     for file in (finished / "run" / "features").iterdir():
         (output / "features" / file.name).unlink()  # it was not written here
@@ -135,6 +137,35 @@ def test_a_shorter_evaluation_replaces_the_longer_one(finished, output):
         done(evaluate(finished, output, "--epoch_size", epochs))
     assert set(os.listdir(output / "linear_classifier")) == {"linear_classifier-1.ckpt", "latest"}
     assert (output / "linear_classifier" / "latest").exists()
+
+
+@pytest.mark.parametrize("epoch, kept", [(2, 1), (3, 3)])
+def test_a_killed_evaluation_leaves_a_whole_classifier_and_the_next_one_ends_as_if_nothing_was(
+        finished, output, epoch, kept):
+    """The earlier classifier goes when a new one stands; the records of what came to nothing go too."""
+    flags = ("--epoch_size", 4, "--save_checkpoint_epochs", 3)
+    done(evaluate(finished, output, "--epoch_size", 1))
+    (first,) = of_kind(records.LINEAR_EVAL, output)
+    kill_script("linear_eval.py", "--encoder_checkpoint_path", "run/checkpoint/latest", "--train_dataset_path", "data",
+                "--batch_size", "16", "--train_output_path", output, *flags, cwd=finished,
+                when={"kind": "linear_classifier", "epoch": epoch + 1})
+    assert load(str(output / "linear_classifier"), "linear_classifier", "x").info["epoch"] == kept
+    done(evaluate(finished, output, *flags))
+    assert set(os.listdir(output / "linear_classifier")) == {
+        "linear_classifier-3.ckpt", "linear_classifier-4.ckpt", "latest"}
+    done(evaluate(finished, output.with_name("other"), *flags))
+    equal(*(values(place / "linear_classifier", "linear_classifier")
+            for place in (output, output.with_name("other"))))
+    assert [record["epoch"] for record in of_kind(records.CLASSIFIER_EPOCH, output)] == [1, 1, 2, 3, 4]
+    assert of_kind(records.LINEAR_EVAL, output) == [first, last_evaluation(output.with_name("other"))]
+
+
+def test_a_diverging_classifier_ends_with_status_3(finished, output):
+    result = evaluate(finished, output, "--learning_rate", 1e30, "--epoch_size", 3)
+    assert result.returncode == 3
+    assert re.fullmatch("linear_eval.py: the .* of the linear classifier is not finite after epoch 1: its training "
+                        "has diverged; begin again with a lower --learning_rate\n", result.stderr)
+    assert not (output / "linear_classifier").exists() and not (output / "metrics.jsonl").exists()
 
 
 def test_every_protocol_in_one_table(finished, output):

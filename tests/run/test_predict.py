@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from helpers import ROOT, TEST_LABELS, call_script, done, of_kind, refused, start_script
+from helpers import ROOT, TEST_LABELS, call_script, done, features_of, of_kind, refused, start_script
 from PIL import Image
 
 from src.data.shapes import draw
@@ -44,8 +44,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def features(finished):
-    (cached,) = (finished / "run" / "features").glob("test-*.npy")
-    return np.load(cached)
+    return features_of(finished / "run", "test")
 
 
 def number_of(name):

@@ -1,10 +1,13 @@
 """train.py: what a run leaves, how it goes on, what it refuses."""
+import contextlib
 import errno
+import json
 import os
 import re
 import resource
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -236,6 +239,48 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(finished, tmp_pa
     assert not list((tmp_path / "run" / "checkpoint").glob(".*"))
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own that is soon full; returns its folder and a function that fills it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True,
+                      check=False).returncode:
+        pytest.skip("only root can mount a disk")
+
+    def fill():
+        with (disk / "filler").open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(1000)):
+                pass
+
+    yield disk, fill
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_whole_files(finished, small_disk, monkeypatch):
+    disk, fill = small_disk
+    run = disk / "run"
+    delay(monkeypatch, lambda epoch: epoch == 1 and fill())
+    result = train(finished, run)
+    refused(result, f"--train_output_path: cannot write to {run}.* .No space left on device.; name a folder that ")
+    assert load(str(run), "simclr", "x").info["epoch"] == 0
+    monkeypatch.undo()
+    (disk / "filler").unlink()
+    left = [path.name for path in run.rglob(".*")]
+    assert left == []
+    assert all(line.endswith("\n") and json.loads(line)
+               for line in (run / "metrics.jsonl").read_text().splitlines(keepends=True))
+    done(train(finished, run, "--resume"))
+    equal(values(finished / "run"), values(run))
+
+
+def test_a_folder_that_vanishes_is_one_line(finished, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    delay(monkeypatch, lambda epoch: epoch == 2 and shutil.rmtree(run))
+    refused(train(finished, run, "--report", "False"),
+            f"--train_output_path: cannot write to {run}.* .No such file or directory.; name a folder that ")
+
+
 def test_a_folder_that_cannot_be_written_shows_before_the_first_epoch(finished, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint").write_text("no folder")
@@ -333,14 +378,60 @@ def test_resuming_on_other_data_is_refused(finished, tmp_path):
             r"--train_dataset_path: its training images \(120 images, .*\) are not those that .* \(100 images, ")
 
 
-def test_an_interrupted_run_says_so(finished, tmp_path):
-    with begun_script("train.py", *arguments(tmp_path / "run", "--epoch_size", "1000"), cwd=finished,
-                      until=(tmp_path / "run" / "checkpoint" / "checkpoint_simclr-1.ckpt").exists) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_its_last_epoch_and_goes_on_from_there(finished, tmp_path, number):
+    """Though it was to save at the end alone; what it has then is what it would have had without interruption."""
+    run, flags = tmp_path / "run", ("--save_checkpoint_epochs", "100", "--eval_every", "0", "--report", "False")
+
+    def epochs():
+        return [record["epoch"] for record in records.read(run / "metrics.jsonl", quiet=True)]
+
+    with begun_script("train.py", *arguments(run, "--epoch_size", "1000", *flags), cwd=finished,
+                      until=lambda: (run / "metrics.jsonl").exists() and len(epochs()) >= 2) as process:
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
         assert process.stderr.read() == "train.py: interrupted\n"
-    assert load(str(tmp_path / "run"), "simclr", "x").info["epoch"] >= 1
-    assert not list((tmp_path / "run" / "checkpoint").glob(".*"))
+    found = load(str(run), "simclr", "x").info["epoch"]
+    assert 1 <= epochs()[-1] - 1 <= found <= epochs()[-1]  # the record comes a moment before
+    assert sorted(os.listdir(run / "checkpoint")) == ["checkpoint_simclr-0.ckpt", f"checkpoint_simclr-{found}.ckpt",
+                                                      "latest"]
+    assert not list(run.glob(".*"))
+
+
+def test_an_interrupted_epoch_is_begun_again(finished, tmp_path, monkeypatch):
+    """And the run ends with the weights and records of one that was not interrupted."""
+    run = tmp_path / "run"
+    appended_to = records.appended_to
+
+    def raising(path):
+        def write(record):
+            appended_to(path)(record)
+            if record["epoch"] == 2 and record["kind"] == "pretrain":
+                raise KeyboardInterrupt
+        return write
+
+    monkeypatch.setattr(opened, "appended_to", raising)
+    assert train(finished, run, "--save_checkpoint_epochs", "3").returncode == 130
+    monkeypatch.undo()
+    assert load(str(run), "simclr", "x").info["epoch"] == 1
+    assert "resumed after epoch 1 of 3" in done(train(finished, run, "--resume"))
+    equal(values(finished / "run"), values(run))
+
+
+def test_a_folder_has_one_run_at_a_time(finished, tmp_path):
+    """The second one is told whose it is, and has changed nothing."""
+    run = tmp_path / "run"
+    with begun_script("train.py", *arguments(run, "--epoch_size", "1000"), cwd=finished,
+                      until=(run / "checkpoint" / "latest").exists) as process:
+        for second in (train(finished, run), train(finished, run, "--resume"),
+                       call_script("linear_eval.py", "--encoder_checkpoint_path", "run", "--train_dataset_path", "data",
+                                   "--train_output_path", run, cwd=finished)):
+            refused(second, f"--train_output_path: {run} is in use by process {process.pid} on {os.uname().nodename}; "
+                            "wait for its end, or name another folder")
+        assert not (run / "eval_config.yaml").exists()
+    assert (run / ".lock").exists()  # of a killed process, and nobody's any more
+    train(finished, run, "--resume", "--epoch_size", "1")
+    assert not (run / ".lock").exists()
 
 
 def test_a_run_is_not_overwritten(finished):

@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy as safetensors
-from helpers import ROOT, back_to, call_script, done, equal, of_kind, refused, values, write_cifar
+from helpers import ROOT, back_to, call_script, done, equal, features_of, of_kind, refused, values, write_cifar
 from mindspore import Tensor
 
 from src.common.files import sha256_of
@@ -183,8 +183,8 @@ def test_a_network_of_today_keeps_its_normalisation_too(finished, tmp_path, edit
     done(call_script("linear_eval.py", "--encoder_checkpoint_path", "run", "--pre_classifier_checkpoint_path",
                      "run/linear_classifier", "--train_dataset_path", "data", "--batch_size", "16",
                      "--train_output_path", tmp_path, cwd=finished))
-    (old,), (new,) = (folder.glob("features/test-*.npy") for folder in (finished / "run", tmp_path))
-    assert np.allclose(np.load(old), np.load(new), rtol=0, atol=1e-6)
+    old, new = (features_of(folder, "test") for folder in (finished / "run", tmp_path))
+    assert np.allclose(old, new, rtol=0, atol=1e-6)
     (record,), (known,) = (of_kind(records.LINEAR_EVAL, folder) for folder in (tmp_path, finished / "run"))
     assert record["confusion"] == known["confusion"]
 

@@ -16,7 +16,6 @@ from typing import List, Optional
 from src.common.files import one_at_a_time, reason_of, written_whole
 from src.common.logs import logger
 from src.distributed.process_group import CpuLibrary
-from src.layers.cpu import trial
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "kernels.cc"
@@ -43,6 +42,7 @@ def load() -> Optional[CpuLibrary]:
         except OSError:  # the file has been damaged since
             path.unlink()
             library = ctypes.CDLL(str(build()))
+        from src.layers.cpu import trial  # here: NumPy starts threads, which would get the signals that are waited for
         if trial.start(library):
             raise UnavailableError("MindSpore's oneDNN is not of version 3")
     except (UnavailableError, OSError) as error:
@@ -76,7 +76,7 @@ def build() -> Path:
             with written_whole(path) as temporary:
                 _run([*compiler, *FLAGS, str(SOURCE), "-o", str(temporary), f"-L{onednn.parent}", f"-l:{ONEDNN}",
                       f"-Wl,-rpath,{onednn.parent}"])
-                _run([sys.executable, trial.__file__, str(temporary)])
+                _run([sys.executable, str(FOLDER / "trial.py"), str(temporary)])
     return path
 
 

@@ -40,9 +40,9 @@ def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path,
     pixels = random_images(5).pixels
     calls = []
 
-    def extract(*arguments):
+    def extract(encoder, images, *arguments):
         calls.append(arguments)
-        return np.full((5, 2), len(calls), np.float32)
+        return np.full((len(images), encoder.features), len(calls), np.float32)
 
     monkeypatch.setattr(features, "extract", extract)
 
@@ -57,6 +57,38 @@ def test_the_cache_knows_checkpoint_and_images(encoder, random_images, tmp_path,
     assert value("weights", changed) == 4
     assert value("weights", pixels) == 1
     assert not [path for path in (tmp_path / "features").iterdir() if path.name.startswith(".")]
+
+
+def test_a_damaged_cache_is_made_anew(encoder, random_images, tmp_path, caplog):
+    """Whichever byte is changed: either nothing is lost, or it is noticed; and a file that was cut short is."""
+    pixels = random_images(5).pixels
+
+    def cached():
+        return features.cached(tmp_path, encoder, "weights", pixels, 8, "train", ALONE)
+
+    true = cached()
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    noticed = 0
+    for place in np.random.default_rng(0).permutation(len(content))[:200]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        file.write_bytes(damaged)
+        found = features._read(file, true.shape)
+        assert found is None or np.array_equal(found, true), place
+        noticed += found is None
+    assert noticed > 150  # the others are times, names and the like
+    file.write_bytes(content[:len(content) // 2])
+    caplog.clear()
+    assert np.array_equal(cached(), true) and np.array_equal(features._read(file, true.shape), true)
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_features_that_are_no_numbers_are_refused(encoder, random_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "extract", lambda *_: np.full((5, encoder.features), np.nan, np.float32))
+    with pytest.raises(UserError, match="--encoder_checkpoint_path: its features of some train images are not finite"):
+        features.cached(tmp_path / "new", encoder, "weights", random_images(5).pixels, 8, "train", ALONE)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("count, batch", [(10, 4), (8, 4), (3, 4), (1, 2)])

@@ -58,14 +58,6 @@ def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
     assert checkpoint.load(str(tmp_path), "simclr", "flag").info["epoch"] == 1
 
 
-def test_leftovers_of_a_killed_process_go(tmp_path):
-    (tmp_path / ".net-2.ckpt.123.ckpt").write_bytes(b"half")
-    (tmp_path / ".net-2.ckpt.123.tmp").write_bytes(b"half")
-    (tmp_path / "net-1.ckpt").write_bytes(b"whole")
-    checkpoint.clear_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["net-1.ckpt"]
-
-
 @pytest.mark.parametrize("there, message", [
     ([], r"p0 is missing; p1 is missing$"),
     (parameters((2, 3)), r"p1 is missing$"),

@@ -1,5 +1,6 @@
 """A train step, and what is shown and written beside it."""
 import logging
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_a_short_training_ends_before_one_has_read_when(lines, monkeypatch):
 
 def test_progress_on_a_terminal(lines, monkeypatch, capsys):
     clock(monkeypatch, 1)
-    monkeypatch.setattr(callbacks.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     run_epoch(Progress(finite_steps(99), epochs=2, images_per_step=100), Context(steps=3))
     shown = capsys.readouterr().out
     assert "epoch 1/2 |" in shown
@@ -188,7 +189,7 @@ def test_progress_on_a_terminal(lines, monkeypatch, capsys):
 
 def test_no_progress_with_data_sinking(lines, monkeypatch, capsys):
     clock(monkeypatch, 100)
-    monkeypatch.setattr(callbacks.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     run_epoch(Progress(finite_steps(99), epochs=2, images_per_step=100), Context(steps=3, sinking=True))
     assert capsys.readouterr().out == ""
     assert not [record for record in lines.records if "progress" in record.getMessage()]

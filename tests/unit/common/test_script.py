@@ -1,0 +1,153 @@
+"""How a script ends: interruptions, errors of others and of ours, output that nobody takes."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+SCRIPT = """
+import sys
+from src.common.logs import logger, log_to_file
+from src.common.script import status_of
+{body}
+sys.exit(status_of(main))
+"""
+
+
+def start(body, **options):
+    return subprocess.Popen([sys.executable, "-c", SCRIPT.format(body=body)], text=True, stderr=subprocess.PIPE,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)}, **options)
+
+
+def ended(body, **options):
+    """Return the exit status and the lines on standard error of a script with such a ``main``."""
+    process = start(body, **options)
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, errors.splitlines()
+
+
+SLOW = """
+def main():
+    import time
+    import numpy  # with threads of its own
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidied", flush=True)
+        {then}
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_ends_in_good_order_and_the_second_at_once(number):
+    process = start(SLOW.format(then="pass"), stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=10) == ("tidied\n", "-c: interrupted\n")
+    assert process.returncode == 128 + number
+
+    # The second one does not wait for Python: here it has no turn, as in a compiler that holds its lock.
+    process = start(SLOW.format(then="import ctypes; ctypes.PyDLL(None).sleep(60)"), stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == "tidied\n"
+    process.send_signal(number)
+    assert process.wait(10) == -number
+    process.communicate()
+
+
+def test_what_is_ignored_stays_ignored():
+    """As SIGHUP is under ``nohup``."""
+    process = start(SLOW.format(then="pass"), stdout=subprocess.PIPE,
+                    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    process.communicate()
+
+
+@pytest.mark.parametrize("script", ["train", "linear_eval", "finetune", "export", "convert", "report", "predict"])
+def test_nothing_has_threads_before_the_signals_are_waited_for(script):
+    """NumPy's would get them, and end the process."""
+    code = f"import sys, threading, {script}; sys.exit('numpy' in sys.modules or threading.active_count() > 1)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_defect_of_ours_says_so():
+    status, errors = ended("def main():\n    [][1]")
+    assert status == 1 and errors[-2] == "IndexError: list index out of range"
+    assert errors[-1].startswith("-c: this is a defect of the program") and "CONTRIBUTING.md" in errors[-1]
+
+
+@pytest.mark.parametrize("error, status, line", [
+    ("UserError('bad\\x1b[2J\\ud800')", 2, "-c: bad\\x1b[2J\\ud800"),
+    ("OSError(28, 'No space left on device', 'f')", 2,
+     "-c: f: No space left on device; look at the disk, and start again"),
+    ("MemoryError()", 2, "-c: there is not enough memory for this; take smaller batches, or fewer images"),
+    ("ModuleNotFoundError(name='foreign')", 2, "-c: the package foreign is not installed here; pip install -r "
+     "requirements.txt, or activate the environment that has it"),
+    ("KeyboardInterrupt", 130, "-c: interrupted")])
+def test_what_is_no_defect_is_one_line(error, status, line):
+    assert ended(f"from src.common.errors import UserError\ndef main():\n    raise {error}") == (status, [line])
+
+
+LINES = """
+def main():
+    {before}
+    for number in range(1000):
+        logger.info("line %d", number)
+"""
+
+
+@pytest.mark.parametrize("where, status", [("full", 2), ("closed", 0), ("a pipe that nobody reads", 141)])
+@pytest.mark.parametrize("has_file", [False, True])
+def test_output_that_nobody_takes_ends_nothing(tmp_path, where, status, has_file):
+    """And is told at the end where no file has the lines either."""
+    file = f"from pathlib import Path; log_to_file(Path({str(tmp_path / 'log')!r}))" if has_file else "pass"
+    body = LINES.format(before=file)
+    if where == "full":
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            found = ended(body, stdout=full)
+    elif where == "closed":
+        found = ended(body, preexec_fn=lambda: os.close(1))
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+        found = ended(body, stdout=writing)
+        os.close(writing)
+    assert found[0] == (0 if has_file else status) and len(found[1]) == (found[0] == 2)
+    if has_file:
+        lines = (tmp_path / "log").read_text().splitlines()
+        assert [line for line in lines if line.startswith("line ")] == [f"line {number}" for number in range(1000)]
+        assert len(lines) == 1000 + (where != "closed")
+
+
+def test_a_log_file_that_is_full_ends_nothing():
+    body = LINES.format(before="from pathlib import Path; log_to_file(Path('/dev/full'))")
+    process = start(body, stdout=subprocess.PIPE)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert "warning: /dev/full takes no more lines (No space left on device)" in out.splitlines()
+    assert out.count("\n") == 1001
+
+
+def test_a_process_without_standard_files_writes_to_none_of_its_own(tmp_path):
+    """A file that is opened where standard output was closed would have everything in it that is printed."""
+    body = f"""
+def main():
+    with open({str(tmp_path / 'file')!r}, "w") as file:
+        file.write("whole")
+        file.flush()
+        print("to standard output", flush=True)
+        logger.info("and a line")
+"""
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(body=body)], close_fds=False,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=lambda: os.closerange(0, 3))
+    assert process.wait(30) == 0
+    assert (tmp_path / "file").read_text() == "whole"
