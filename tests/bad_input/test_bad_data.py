@@ -11,6 +11,8 @@ from helpers import call_script, random_images, state_of
 from PIL import Image
 from refusals import SECONDS, case, check_refused, device, link_loop, no_longer_than, pipe, refuse, refuse_in_a_process
 
+from src import dataset
+from src.common.errors import UserError
 from src.data.cifar import write_file
 
 AGAIN = "copy or download it again"
@@ -230,6 +232,8 @@ def test_images_of_a_data_set(photos, tmp_path, name, content, message, _):
     put(photos / "train" / "cat" / name, content)
     refuse(("scripts/check_data.py", "imagefolder", "photos"), tmp_path, f"photos/train/cat/{name}: .*{message}",
            IMAGE_REMEDY)
+    with pytest.raises(UserError, match=f"photos/train/cat/{name}: .*{message}"):  # by a training before it begins, too
+        dataset.load("imagefolder", str(photos), "train")
 
 
 @pytest.mark.parametrize("name, content, _, message", [*BAD_IMAGES, *FILES_IN_THE_PLACE])

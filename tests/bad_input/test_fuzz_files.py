@@ -136,17 +136,27 @@ OLD = {"kind": "simclr", "epoch": 3, "data": "x", "settings": {
 def changed(draw, whole):
     """JSON with one value, at any depth, that is another, or is missing."""
     whole = json.loads(json.dumps(whole))
-    place = whole
-    while True:
-        name = draw(st.sampled_from(sorted(place)))
-        if not isinstance(place[name], dict) or draw(st.integers(0, 3)) == 0:
-            break
-        place = place[name]
-    if draw(st.booleans()):
+    place, name = draw(st.sampled_from([*entries(whole)]))
+    if draw(st.integers(0, 3)):
         place[name] = draw(JSON)
     else:
         del place[name]
     return json.dumps(whole)
+
+
+def entries(place):
+    """Yield all places of values, as what they are in and their names there."""
+    for name, value in place.items():
+        yield place, name
+        if isinstance(value, dict):
+            yield from entries(value)
+
+
+@quickly
+@given(text=st.text(max_size=50) | JSON.map(json.dumps))
+def test_what_is_no_info_is_refused(text):
+    with pytest.raises(UserError), info.believed("--flag: x"):
+        info.read(text)
 
 
 def test_the_whole_ones_are_believed():
@@ -155,7 +165,7 @@ def test_the_whole_ones_are_believed():
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.sampled_from((LEARNED, CLASSIFIER, OLD)).flatmap(changed) | st.text(max_size=50) | JSON.map(json.dumps))
+@given(text=st.sampled_from((LEARNED, LEARNED, CLASSIFIER, OLD)).flatmap(changed))
 def test_what_a_checkpoint_says_of_itself(text):
     def read():
         with info.believed("--flag: x"):

@@ -3,6 +3,7 @@
     python3.11 -m venv /tmp/atheris && /tmp/atheris/bin/pip install atheris pyyaml
     /tmp/atheris/bin/python tests/long/fuzz_readers.py recipe --seconds 600
 
+All but the first three take the project's own packages besides: PYTHONPATH=.venv/lib/python3.11/site-packages.
 Atheris changes files so that they reach new lines of the reader. A finding is whatever is no UserError: another
 exception, more than 5 s, more than 2 GB. It ends the run, which names the file that did it; another run of the same
 reader with that file in place of --seconds shows it again. No test collects this.
@@ -36,11 +37,58 @@ def records() -> Callable[[str], Any]:
     return lambda path: records.read(Path(path))
 
 
+def info() -> Callable[[str], Any]:
+    from src.run import info
+
+    def read(path: str) -> Any:
+        with info.believed(path):
+            return info.read(Path(path).read_text(encoding="utf-8", errors="replace"))
+
+    return read
+
+
+def safetensors() -> Callable[[str], Any]:
+    from src.tasks import torch_weights
+
+    def read(path: str) -> Any:
+        named = Path(f"{path}.safetensors")
+        Path(path).rename(named)
+        return torch_weights.recognise(torch_weights.read(str(named), "flag"), path)
+
+    return read
+
+
+def cifar() -> Callable[[str], Any]:
+    from src.data.cifar import CIFAR10_FILES
+    return lambda path: CIFAR10_FILES.read([Path(path)], 32)
+
+
+def stl10() -> Callable[[str], Any]:
+    from src.data.stl10 import Stl10
+    return lambda path: Stl10().read([Path(path), Path(path)], 96)
+
+
+def image() -> Callable[[str], Any]:
+    from src.data.any_image import read_image
+    from src.data.image_folder import ImageFolder
+
+    def read(path: str) -> None:
+        ImageFolder().read([Path(path)], 8)
+        read_image(Path(path), 10, 8)
+
+    return read
+
+
+def settings() -> Callable[[str], Any]:
+    from src.report import runs
+    return lambda path: runs._config(Path(path))
+
+
 class Reader(NamedTuple):
     """How a kind of file is read, by a function that imports what it needs, and files to begin with."""
 
     load: Callable[[], Callable[[str], Any]]
-    seeds: str  # a pattern below the project's folder
+    seeds: str = "no file"  # a pattern below the project's folder
     odd_seed: bytes = b""  # with what those have not: as much of the format as possible
 
 
@@ -58,6 +106,14 @@ stem: &a >-
 """),
     "rank_table": Reader(rank_table, "tests/rank_tables/*.json"),
     "records": Reader(records, "tests/run/version_1/metrics.jsonl"),
+    "settings": Reader(settings, "tests/run/version_1/*.yaml"),
+    "info": Reader(info, odd_seed=b"""{"holds": "simclr", "epoch": 3, "settings": {"dataset_name": "cifar10"},
+"network": {"encoder": "resnet18", "width_multiplier": 0.5, "mean": [0.1, 0.2, 0.3], "std": [0.2, 0.2, 0.2], "image_size": 32}}"""),
+    "safetensors": Reader(safetensors, odd_seed=b"\x51\0\0\0\0\0\0\0" + (
+        b'{"layer1.0.conv1.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}') + bytes(4)),
+    "cifar": Reader(cifar, odd_seed=bytes(3073)),
+    "stl10": Reader(stl10, odd_seed=bytes(3 * 96 * 96)),
+    "image": Reader(image, "docs/*.png"),
 }
 
 
@@ -68,7 +124,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     options = parser.parse_args()
     logging.disable()  # a warning for every file
-    with atheris.instrument_imports():
+    with atheris.instrument_imports(include=["src", "yaml", "json"]):  # of large packages it takes minutes
         from src.common.errors import UserError, printable
         read = READERS[options.reader].load()
     folder = tempfile.mkdtemp(prefix=f"fuzz-{options.reader}-")

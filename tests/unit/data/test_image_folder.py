@@ -1,6 +1,7 @@
 """A folder of images per class, compared with Pillow's reading of the same files."""
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import mindspore.dataset as ds
 import numpy as np
@@ -338,4 +339,5 @@ def test_features_of_files(folder, tmp_path):
     from_files = features.cached(tmp_path / "kept", encoder, "digest", pixels, 4, "train", alone)
     in_memory = features.extract(encoder, pixels[np.arange(6)], 4, alone)
     assert np.array_equal(from_files, in_memory)
-    assert np.array_equal(features.cached(tmp_path / "kept", None, "digest", pixels, 4, "train", alone), from_files)
+    assert np.array_equal(features.cached(tmp_path / "kept", SimpleNamespace(features=32), "digest", pixels, 4, "train",
+                                          alone), from_files)
