@@ -108,7 +108,7 @@ stem: &a >-
     "records": Reader(records, "tests/run/version_1/metrics.jsonl"),
     "settings": Reader(settings, "tests/run/version_1/*.yaml"),
     "info": Reader(info, odd_seed=b"""{"holds": "simclr", "epoch": 3, "settings": {"dataset_name": "cifar10"},
-"network": {"encoder": "resnet18", "width_multiplier": 0.5, "mean": [0.1, 0.2, 0.3], "std": [0.2, 0.2, 0.2], "image_size": 32}}"""),
+"network": {"encoder": "resnet18", "width_multiplier": 0.5, "mean": [0.1, 0.2, 0.3], "std": [0.2, 0.2, 0.2]}}"""),
     "safetensors": Reader(safetensors, odd_seed=b"\x51\0\0\0\0\0\0\0" + (
         b'{"layer1.0.conv1.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}') + bytes(4)),
     "cifar": Reader(cifar, odd_seed=bytes(3073)),
