@@ -75,7 +75,7 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
 def _provide(data_set: DataSet, name: str, folder: Path, split: str, flag: str, download: bool) -> List[Path]:
     """Find the places of a split; generate or fetch the files where they are missing and can be had."""
     if (data_set.generate or download) and not _find(data_set, folder, split):
-        with writing(flag, folder), one_at_a_time(folder):
+        with writing(flag, folder), one_at_a_time(folder / name):
             if not _find(data_set, folder, split):  # another process may have been quicker
                 _make(data_set, name, folder)
     places = _find(data_set, folder, split)

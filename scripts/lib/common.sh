@@ -98,6 +98,10 @@ new_log() {
 # launch LOG SCRIPT ARGUMENT...: run a script of the project with its output in LOG, in the caller's
 # folder; in the background, or with FOREGROUND=1 in front, on the screen too and with its exit status.
 launch() {
+    case ${FOREGROUND:-0} in
+        0 | 1) ;;
+        *) fail "FOREGROUND: got '$FOREGROUND', takes 1 to wait for the end, or 0" ;;
+    esac
     log=$(absolute "$1")
     script=$ROOT/$2
     shift 2

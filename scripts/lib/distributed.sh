@@ -3,7 +3,7 @@
 # A launcher defines `log_of RANK`, and `supervisor` as the process id of msrun where there is one.
 # shellcheck shell=sh
 
-GRACE=5 # seconds from TERM to KILL
+GRACE=10 # seconds from TERM to KILL: rank 0 saves its last epoch in between
 # The end of the launchers' NOTES.
 # shellcheck disable=SC2034  # they show it
 IN_FRONT="It stays in front until all ranks have ended, and ends them all when one fails."

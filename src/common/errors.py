@@ -10,6 +10,10 @@ class UserError(Exception):
     status = 2
 
 
+class DamagedError(UserError):
+    """A file of ours is not what was written: an older one may be whole."""
+
+
 class SomeFailedError(UserError):
     """Some of many things could not be done, and are named; the others are done."""
 

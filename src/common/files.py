@@ -4,9 +4,10 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Union
+from typing import BinaryIO, Iterator, Optional, Union
 
 from src.common.errors import UserError
 
@@ -67,40 +68,58 @@ def clear_unfinished(folder: Path) -> None:
 
 @contextmanager
 def one_at_a_time(place: Path) -> Iterator[None]:
-    """Wait until no other process is in here with the same ``place``, whose folder is made where it is missing.
+    """Wait until no other process is in here with the same ``place``, a file or folder that is to be made.
 
-    The ranks of a distributed run use it where each would otherwise fill the same folder.
+    The ranks of a distributed run use it where each would otherwise make the same. The lock is beside it.
     """
+    place = Path(os.path.realpath(place))
     place.parent.mkdir(parents=True, exist_ok=True)
     with locked(place.with_name(f".{place.name}.lock"), wait=True):
         yield
 
 
 @contextmanager
-def locked(file: Path, wait: bool) -> Iterator[None]:
+def locked(file: Path, wait: bool) -> Iterator[bool]:
     """Hold a lock, which ends with the process at the latest. Its file says who does, and is gone afterwards.
+
+    It is for other processes: one that asks twice for the same has it twice, and loses it with the first. Gives False
+    where there are no locks, as on some network file systems.
 
     Raises:
         BlockingIOError: another process holds it, on this or another machine, and this one is not to ``wait``.
-        OSError: there can be no such file, or no lock, as on some network file systems.
+        OSError: there can be no such file.
     """
     while True:
         number = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            # Not flock, which the children of a killed process would go on holding, and some network ignores.
-            fcntl.lockf(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not file.exists() or not os.path.samestat(os.fstat(number), file.stat()):
-                continue  # its last holder has removed it
+            is_locked = _lock(number, wait)
+            try:
+                if not os.path.samestat(os.fstat(number), os.lstat(file)):
+                    continue
+            except FileNotFoundError:  # its last holder has removed it
+                continue
             os.ftruncate(number, 0)
             os.write(number, f"process {os.getpid()} on {os.uname().nodename}".encode())
             try:
-                yield
+                yield is_locked
             finally:
                 with suppress(OSError):  # the folder may be gone
                     file.unlink()
             return
         finally:
             os.close(number)
+
+
+def _lock(number: int, wait: bool) -> bool:
+    """Lock an open file, or return False where that cannot be."""
+    try:
+        # Not flock, which the children of a killed process would go on holding, and some network ignores.
+        fcntl.lockf(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:
@@ -142,6 +161,21 @@ def reading(place: Union[str, Path], remedy: str = "check that it is there and i
         yield
     except OSError as error:
         raise UserError(f"{place}: cannot be read ({reason_of(error)}); {remedy}") from None
+
+
+@contextmanager
+def to_read(file: Path, source: Optional[str] = None, remedy: str = "remove it, or name another place"
+            ) -> Iterator[BinaryIO]:
+    """Open a file that a user names, or ``source`` as messages call it, to read its bytes.
+
+    Raises:
+        UserError: it cannot be read, or is a folder, or what may have no end: a pipe or a device.
+    """
+    with reading(source or file, remedy):
+        if not stat.S_ISREG(file.stat().st_mode):  # before it is opened, which waits for the other end of a pipe
+            raise OSError("it is a folder, a pipe or a device")
+        with file.open("rb") as stream:
+            yield stream
 
 
 def reason_of(error: Exception) -> str:

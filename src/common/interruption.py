@@ -1,61 +1,71 @@
 """Ctrl-C, and the signals that ask a process to end: the first ends what is under way in good order, a second at once.
 """
+import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a scheduler's word, a terminal that is closed
 _WAKE = signal.SIGURG  # nobody sends it, and where nobody waits for it nothing happens
+_SAME = 1.0  # seconds: what comes again so soon tells of the same event, as `timeout` and terminals do
 
 
 class Interruption:
     """What has interrupted the process: the number of the signal, or None."""
 
     number: Optional[int] = None
+    moment = 0.0
+
+    def note(self, number: int) -> bool:
+        """Return whether a signal is the first; one that comes after it ends the process."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self.moment = number, now
+            return True
+        if now - self.moment > _SAME:
+            os._exit(128 + number)
+        return False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
     """Let the first of the signals raise KeyboardInterrupt in the main thread, and the next one end the process.
 
-    A thread waits for them, and all others leave them to it: MindSpore's data engine has a handler of its own for
-    Ctrl-C, which would turn it into SIGTERM, and Python's handlers wait while a graph is compiled. What is ignored, as
-    by ``nohup``, stays ignored.
+    For Ctrl-C a thread waits, and all others leave it to that: MindSpore's data engine has a handler of its own, which
+    would turn it into SIGTERM, and Python's handlers wait while a graph is compiled. What is ignored, as by ``nohup``,
+    stays ignored. Other processes that are started meanwhile answer to all but Ctrl-C.
     """
-    found, lock, over = Interruption(), threading.Lock(), threading.Event()
+    found, over = Interruption(), threading.Event()
 
-    def interrupt(*_) -> None:
-        if not over.is_set():
+    def interrupt(number: int, _) -> None:
+        if (number == _WAKE or found.note(number)) and not over.is_set():
             raise KeyboardInterrupt
 
-    signals = {number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
-    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
-    handlers[_WAKE] = signal.signal(_WAKE, interrupt)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    handlers = {number: signal.signal(number, interrupt) for number in (*_SIGNALS, _WAKE)
+                if signal.getsignal(number) is not signal.SIG_IGN}
+    waits = {signal.SIGINT} & handlers.keys()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waits)
     main = threading.get_ident()
 
     def watch() -> None:
-        number = signal.sigwait(signals)
-        with lock:
+        while True:
+            signal.sigwait(waits)
             if over.is_set():
                 return
-            found.number = number
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # a second one comes here, and does what it does
-            signal.pthread_kill(main, _WAKE)
-        over.wait()
+            if found.note(signal.SIGINT):
+                signal.pthread_kill(main, _WAKE)
 
-    thread = threading.Thread(target=watch, name="signals", daemon=True)
-    if signals:
+    thread = threading.Thread(target=watch, name="Ctrl-C", daemon=True)
+    if waits:
         thread.start()
     try:
         yield found
     finally:
-        with lock:
-            over.set()
-            if signals and not found.number:
-                signal.pthread_kill(thread.ident, next(iter(signals)))
-        if signals:
+        over.set()
+        if waits:
+            signal.pthread_kill(thread.ident, signal.SIGINT)
             thread.join()
         for number, handler in handlers.items():
             signal.signal(number, handler)

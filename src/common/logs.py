@@ -98,10 +98,11 @@ def bar(**options: Any) -> "tqdm":
     """Return a progress bar below the log lines, which shows nothing where there is to be none; options of tqdm."""
     from tqdm import tqdm
     streams = [console.stream for console in _consoles()]
-    return tqdm(file=streams[0] if streams else sys.stdout, leave=False, disable=not has_bar(), **options)
+    return tqdm(file=streams[0] if streams else sys.stdout, leave=False, disable=not has_bar(),
+                dynamic_ncols=True, **options)
 
 
-def loss() -> Optional[OSError]:
+def lost_output() -> Optional[OSError]:
     """Return what has kept log lines from the console, where no file has them either."""
     if any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
         return None

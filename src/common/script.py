@@ -9,10 +9,10 @@ from typing import Callable
 
 from src.common.errors import UserError, printable
 from src.common.interruption import interruptible
-from src.common.logs import lead_nowhere, log_to_console, loss
+from src.common.logs import lead_nowhere, log_to_console, lost_output
 
 # What the surroundings of a script refuse, wherever that happens: a disk that is full, lost, or must not be written.
-_SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+_SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 def status_of(main: Callable[[], None]) -> int:
@@ -24,15 +24,15 @@ def status_of(main: Callable[[], None]) -> int:
         try:
             main()
             sys.stdout.flush()
-            if loss():
-                raise loss()
+            if lost_output():
+                raise lost_output()
             return 0
         except KeyboardInterrupt:
             pass
         except BaseException as error:
             if not interruption.number:  # what comes of one inside of MindSpore may be another error
                 return _told(error, script)
-    sys.stderr.write(f"{script}: interrupted\n")
+    _say(f"{script}: interrupted\n")
     return 128 + (interruption.number or signal.SIGINT)
 
 
@@ -59,11 +59,21 @@ def _told(error: BaseException, script: str) -> int:
     elif isinstance(error, SystemExit):
         raise error
     else:
-        traceback.print_exception(type(error), error, error.__traceback__)
+        _say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         status, line = 1, ("this is a defect of the program, whatever it was given; please report it, with the lines "
                            "above: CONTRIBUTING.md says how")
-    sys.stderr.write(f"{script}: {printable(line)}\n")
+    _say(f"{script}: {printable(line)}\n")
     return status
+
+
+def _say(text: str) -> None:
+    """Write to standard error, and let nothing that was printed before change the exit status: both may be closed."""
+    for stream, last in ((sys.stdout, ""), (sys.stderr, text)):
+        try:
+            stream.write(last)
+            stream.flush()
+        except OSError:
+            lead_nowhere(stream)
 
 
 def _open_standard_files() -> None:

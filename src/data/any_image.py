@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from src.common.errors import UserError
-from src.common.files import reading, reason_of
+from src.common.files import reading, reason_of, to_read
 from src.common.logs import logger
-from src.data.regular import opened
 
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -36,7 +35,7 @@ def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
     Raises:
         UserError: it cannot be read, is no JPEG or PNG image, is damaged, or has more than ``MOST_PIXELS``.
     """
-    with opened(file) as stream:
+    with to_read(file) as stream:
         try:
             image = Image.open(stream, formats=FORMATS)
         except Image.DecompressionBombError:

@@ -5,10 +5,9 @@ from typing import Callable, List, NamedTuple, Optional, Protocol, Tuple
 import numpy as np
 
 from src.common.errors import UserError
-from src.common.files import reading
+from src.common.files import reading, to_read
 from src.data.download import Archive
 from src.data.images import Images
-from src.data.regular import opened
 
 
 class Format(Protocol):
@@ -90,7 +89,7 @@ def read_bytes(file: Path) -> np.ndarray:
     Raises:
         UserError: it cannot be read, is no file, or is larger than the memory.
     """
-    with opened(file) as stream:
+    with to_read(file) as stream:
         try:
             return np.fromfile(stream, np.uint8)
         except MemoryError:

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from src.common.errors import UserError
+from src.common.files import to_read
 from src.data.any_image import FORMATS
 from src.data.formats import read_bytes, shorter_edge_for
 from src.data.images import batches, identity
-from src.data.regular import opened
 from src.data.rows import Rows
 
 
@@ -108,7 +108,7 @@ class ImageFiles:
 
 def check_whole(file: Path) -> None:
     """Raise UserError where an image cannot be read or decoded."""
-    with opened(file) as stream:
+    with to_read(file) as stream:
         try:
             Image.open(stream, formats=FORMATS).load()
         except Exception:  # of damaged files Pillow raises all kinds

@@ -14,13 +14,13 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from src.common.errors import UserError
+from src.common.files import to_read
 from src.common.logs import logger
 from src.data.any_image import MOST_PIXELS, SUFFIXES, images_below, too_large
 from src.data.formats import DataSet, shorter_edge_for
 from src.data.headers import JPEG, PNG, header
 from src.data.image_files import ImageFiles, check_whole, damaged
 from src.data.images import Images
-from src.data.regular import opened
 
 SPLITS = {"pretrain": ("train",), "train": ("train",), "test": ("test", "val")}
 STARTS, ENDS = (JPEG, PNG), (b"\xff\xd9", b"IEND\xaeB`\x82")
@@ -105,7 +105,7 @@ def _size_of_image(file: Path, side: int) -> int:
 
     Nor does one take too much memory, decoded or with its shorter edge as it is evaluated.
     """
-    with opened(file) as stream:
+    with to_read(file) as stream:
         start = stream.read(LONGEST_START)
         size = stream.seek(0, os.SEEK_END)
         if not start.startswith(STARTS):

@@ -105,6 +105,7 @@ def load(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Chec
         age = checkpoint.after(found.info["encoder_epoch"])
         raise UserError(f"{option(flag)}: {path} was trained on another encoder ({age}) than {encoder.path}; name the "
                         "encoder that it was trained on")
+    build(found)  # what does not fit shows before anything is written
     return found
 
 

@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
-from src.common.errors import UserError, option
+from src.common.errors import DamagedError, UserError, option
 from src.common.files import BLOCK, link_whole, reading, reason_of, written_whole
 from src.common.logs import logger
 from src.distributed.collectives import share
@@ -96,8 +96,8 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
     try:
         parameters = ms.load_checkpoint(str(file))
     except Exception as error:  # of damaged files it raises all kinds
-        raise UserError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); take one of "
-                        "train.py, linear_eval.py, finetune.py or convert.py") from None
+        raise DamagedError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); take one of "
+                           "train.py, linear_eval.py, finetune.py or convert.py") from None
     text = parameters.pop(_INFO, None)
     if not isinstance(text, str):
         raise UserError(f"{source} was not written by this project (no {_INFO} in it); take a checkpoint of train.py, "
@@ -119,7 +119,7 @@ def check_sum(file: Path, source: str) -> bool:
     """Compare the checksum that MindSpore has written behind all bytes of a checkpoint; return whether there is one.
 
     Raises:
-        UserError: it does not fit: the file is damaged.
+        DamagedError: it does not fit.
     """
     with file.open("rb") as stream:
         left = max(0, stream.seek(0, os.SEEK_END) - len(_SUM) - _SUM_BYTES)
@@ -133,8 +133,8 @@ def check_sum(file: Path, source: str) -> bool:
             block = stream.read(min(left, BLOCK))
             found, left = zlib.crc32(block, found), left - len(block)
     if found != int.from_bytes(end[len(_SUM):], "big"):
-        raise UserError(f"{source} is damaged: its bytes do not have the checksum that was written with them; copy it "
-                        "again, or take an earlier one")
+        raise DamagedError(f"{source} is damaged: its bytes do not have the checksum that was written with them; copy "
+                           "it again, or take an earlier one")
     return True
 
 
@@ -143,7 +143,7 @@ def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
     tells of it. None where the series has no files at all.
 
     Raises:
-        UserError: none of them is whole.
+        UserError: none of them is whole, or one cannot be read, which says nothing about what is in it.
     """
     linked = Path(os.path.realpath(series.latest))
     others = [file for file in (series.of_epoch(0), *series.files()) if file.is_file() and file.resolve() != linked]
@@ -152,7 +152,7 @@ def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
     for file in candidates:
         try:
             found = load(str(file), holds, flag)
-        except UserError as error:
+        except DamagedError as error:
             problem = problem or str(error)
             continue
         if problem:
@@ -190,14 +190,14 @@ def check_fit(wanted: Dict[str, Tuple[Tuple[int, ...], str]], there: Dict[str, T
 
 
 def check_values(parameters: Iterable[Parameter], source: str) -> None:
-    """Raise UserError where a network of such ``parameters``, read from ``source``, would compute no numbers."""
+    """Raise DamagedError where a network of such ``parameters``, read from ``source``, would compute no numbers."""
     for parameter in parameters:
         values = parameter.asnumpy() if parameter.dtype in (ms.float16, ms.float32, ms.float64) else np.empty(0)
         problem = ("has values that are no finite numbers" if not np.isfinite(values).all() else
                    "has negative values" if parameter.name.endswith("moving_variance") and (values < 0).any() else "")
         if problem:
-            raise UserError(f"{source} is of no use: its {parameter.name} {problem}; take an earlier checkpoint, or "
-                            "train again with a lower learning rate")
+            raise DamagedError(f"{source} is of no use: its {parameter.name} {problem}; take an earlier checkpoint, or "
+                               "train again with a lower learning rate")
 
 
 def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], source: str) -> None:

@@ -1,9 +1,8 @@
 """A run that a script has opened: what it needs besides the method, on one rank or on many."""
-import errno
 import platform
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, Optional
 
@@ -13,7 +12,7 @@ import yaml
 from mindspore import Parameter
 
 from src.common.errors import UserError
-from src.common.files import clear_unfinished, flush, locked, reason_of, write_text, writing
+from src.common.files import clear_unfinished, flush, locked, write_text, writing
 from src.common.logs import log_to_file, logger
 from src.distributed import collectives, dry_run
 from src.distributed.dry_run import is_dry_run
@@ -81,17 +80,27 @@ class Run:
             return
         with writing("train_output_path", self.layout.path):
             try:
-                self.until_closed.enter_context(locked(self.layout.lock, wait=False))
+                is_locked = self.until_closed.enter_context(locked(self.layout.lock, wait=False))
             except BlockingIOError:
-                holder = self.layout.lock.read_text(encoding="utf-8", errors="replace") or "another process"
-                raise UserError(f"--train_output_path: {self.layout.path} is in use by {holder}; wait for its end, or "
-                                "name another folder") from None
-            except OSError as error:
-                if error.errno != errno.ENOLCK:
-                    raise
-                logger.warning("warning: %s cannot be locked (%s): start no second run there", self.layout.path,
-                               reason_of(error))
+                holder = ""
+                with suppress(OSError):  # it may just have ended
+                    holder = self.layout.lock.read_text(encoding="utf-8", errors="replace")
+                raise UserError(f"--train_output_path: {self.layout.path} is in use by {holder or 'another process'}; "
+                                "wait for its end, or name another folder") from None
+        if not is_locked:
+            logger.warning("warning: the file system of %s has no locks: start no second run there", self.layout.path)
         self.is_reserved = True
+
+    def make(self) -> None:
+        """Make the folder, where it was not there when the run was opened, and reserve it.
+
+        Raises:
+            UserError: it cannot be made, or another process has made it since.
+        """
+        if not self.is_reserved:
+            with writing("train_output_path", self.layout.path, "another folder, or go on with what is there"):
+                self.layout.path.mkdir(parents=True)
+            self.reserve()
 
     def begin(self, settings: Dict[str, Any], script: str) -> None:
         """Make the folder and write down there what is run; the log goes there too from now on.
@@ -104,9 +113,8 @@ class Run:
             UserError: the folder cannot be made or written.
         """
         if self.process.is_first:
+            self.make()
             with writing("train_output_path", self.layout.path):
-                self.layout.path.mkdir(parents=True, exist_ok=True)
-                self.reserve()
                 for folder in self.layout.folders:
                     clear_unfinished(folder)
                 write_text(self.layout.config(script), yaml.safe_dump(

@@ -178,7 +178,7 @@ _KINDS: Dict[str, Callable[[Any], bool]] = {
 
 
 def _up_to_date(record: Record) -> Record:
-    if "protocol" not in record or "protocol_id" in record or record["kind"] == MONITOR:
+    if record.get("protocol") is None or "protocol_id" in record or record["kind"] == MONITOR:
         return record
     known = (identifier for prose, identifier in _PROSE.items() if record["protocol"].startswith(prose))
     return {**record, "protocol_id": next(known, record["kind"])}

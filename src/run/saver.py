@@ -31,16 +31,23 @@ class Saver:
         self.thread = ThreadPoolExecutor(max_workers=1)
         self.under_way: Optional[Future] = None
         self.kept: Optional[int] = None  # the epoch of copies that are not written
+        self.copied: Optional[int] = None  # that of parameters that are just being copied
 
     def __call__(self, epoch: int) -> None:
-        self.keep(epoch)
+        self._keep(epoch)
         self._submit()
 
     def keep(self, epoch: int) -> None:
         """Have a copy, which is only written should the training be ended before there is a newer one."""
+        if self.under_way and not self.under_way.done():
+            return  # to a cloud it may take longer than an epoch, which need not wait for what may not be needed
+        self._keep(epoch)
+
+    def _keep(self, epoch: int) -> None:
         self.wait()  # the copies are being written until then
+        self.kept, self.copied = None, epoch
         self._copy()
-        self.kept = epoch
+        self.kept, self.copied = epoch, None
 
     def _submit(self) -> None:
         self.under_way = self.thread.submit(self.write, self.kept, self.copies)
@@ -60,6 +67,8 @@ class Saver:
     def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
         try:
             self.wait()
+            if error is not None and self.copied is not None:  # interrupted in between
+                self._keep(self.copied)
             if error is not None and self.kept is not None:
                 logger.info("saving epoch %d, the last one that was finished", self.kept)
                 self._submit()

@@ -1,9 +1,8 @@
 """The small text files that a user names, such as a recipe or a rank table: read whole, but never without end."""
-import stat
 from pathlib import Path
 
 from src.common.errors import UserError
-from src.common.files import reading
+from src.common.files import to_read
 
 
 def read(path: str, source: str, remedy: str, largest: int = 2**20) -> str:
@@ -18,12 +17,8 @@ def read(path: str, source: str, remedy: str, largest: int = 2**20) -> str:
     Raises:
         UserError: it cannot be read, is a folder, a pipe or a device, is too large, or is not text in UTF-8.
     """
-    file = Path(path)
-    with reading(source, remedy):
-        if not stat.S_ISREG(file.stat().st_mode):  # before it is opened, which waits for the other end of a pipe
-            raise OSError("it is a folder, a pipe or a device")
-        with file.open("rb") as stream:
-            content = stream.read(largest + 1)
+    with to_read(Path(path), source, remedy) as stream:
+        content = stream.read(largest + 1)
     if len(content) > largest:
         raise UserError(f"{source}: has more than {largest} bytes; {remedy}")
     try:

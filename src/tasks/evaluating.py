@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from mindspore import Tensor
 
-from src.common.errors import UserError
+from src.common.errors import DamagedError, UserError
 from src.common.files import sha256_of, writing
 from src.common.logs import logger
 from src.data.images import Images
@@ -57,8 +57,13 @@ def find_start(given: Given, run: Run) -> Tuple[Checkpoint, str, Optional[Checkp
 def _check_place(series: Series, encoder_digest: str) -> None:
     """Raise UserError where a new classifier would replace one of another encoder."""
     there = series.files()
-    if there and checkpoint.load(str(there[-1]), checkpoint.CLASSIFIER, "train_output_path").info[
-            "encoder_digest"] != encoder_digest:
+    try:
+        digests = [checkpoint.load(str(file), checkpoint.CLASSIFIER, "train_output_path").info["encoder_digest"]
+                   for file in there[-1:]]
+    except DamagedError as error:
+        logger.warning("warning: %s; it is going to be replaced", error)
+        return
+    if digests not in ([], [encoder_digest]):
         raise UserError(f"--train_output_path: {series.folder} holds the classifier of another encoder; name another "
                         "folder for this evaluation")
 

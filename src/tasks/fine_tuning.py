@@ -134,6 +134,7 @@ def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Ru
     is_summed_up = len(settings.seeds) == 1 or any(record["kind"] == records.REPEATED_EVAL for record in own)
     if set(settings.seeds) <= set(done) and is_summed_up:
         raise UserError(f"{refusal}; name another folder")
+    run.make()
     with writing("train_output_path", place.folder):
         records.keep(run.layout.records, lambda record: record not in own or record.get("seed") in done)
         if not other:
@@ -220,12 +221,15 @@ def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_siz
 def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint, test: Images, run: Run) -> None:
     """Write the encoder and the classifier, which linear_eval.py and export.py take."""
     place = place_of(settings, run)
-    checkpoint.save(place.encoder, model.encoder.get_parameters(), {
-        "holds": checkpoint.ENCODER, "epoch": settings.epoch_size, "network": source.network.without_head,
-        "settings": {"dataset_name": source.info["settings"]["dataset_name"]}, "fine_tuned_from": source.path.name})
     own = {parameter.name: parameter for parameter in model.classifier.get_parameters()}
-    info = classifier.info_of(settings.class_num, model.encoder.features, settings.dataset_name, test.classes,
-                              sha256_of(place.encoder), settings.epoch_size)
-    checkpoint.save(place.classifier, checkpoint.part(own, "classifier.").values(),
-                    {**info, "epoch": settings.epoch_size})
+    with writing("train_output_path", place.folder):
+        run.flush_records()
+        checkpoint.save(place.encoder, model.encoder.get_parameters(), {
+            "holds": checkpoint.ENCODER, "epoch": settings.epoch_size, "network": source.network.without_head,
+            "settings": {"dataset_name": source.info["settings"]["dataset_name"]},
+            "fine_tuned_from": source.path.name})
+        info = classifier.info_of(settings.class_num, model.encoder.features, settings.dataset_name, test.classes,
+                                  sha256_of(place.encoder), settings.epoch_size)
+        checkpoint.save(place.classifier, checkpoint.part(own, "classifier.").values(),
+                        {**info, "epoch": settings.epoch_size})
     logger.info("written: %s and %s", place.encoder, place.classifier)

@@ -74,15 +74,16 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
     series = run.layout.checkpoints
     if given["run_cloudbrain"]:
         if given["resume"]:
+            run.make()
             staging.fetch_run(given["train_url"], run.layout.path)
         elif staging.holds_run(given["train_url"]):
             raise UserError(f"--train_url: {given['train_url']} already holds a run; go on with it with --resume True, "
                             "or name another place")
     found = checkpoint.newest_whole(series, checkpoint.ENCODER, "resume") if given["resume"] else None
     if found:
-        if "converted_from" in found.info:
-            raise UserError(f"--resume: {found.path} was converted from {found.info['converted_from']} and is no run; "
-                            "begin one with its weights: --pre_trained_path, and another --train_output_path")
+        if "global_batch" not in found.info:
+            raise UserError(f"--resume: {found.path} was converted or fine-tuned, and is no run of train.py; begin one "
+                            "with its weights: --pre_trained_path, and another --train_output_path")
         return found
     if series.files():
         raise UserError(f"--train_output_path: {run.layout.path} already holds a run; go on with it with "

@@ -44,15 +44,15 @@ FOR_CIFAR = [
     case("label", "cifar10", lambda file, data: file.write_bytes(bytes([10]) + data[1:]), "record 0 has the label 10"),
     case("last label", "cifar10", lambda file, data: file.write_bytes(data[:2 * RECORDS_10] + b"\xff" + bytes(3072)),
          "record 2 has the label 255"),
-    case("folder", "cifar10", lambda file, data: file.mkdir(), "is a folder, a pipe or a device"),
-    case("pipe", "cifar10", lambda file, data: pipe(file), "is a folder, a pipe or a device"),
-    case("device", "cifar10", lambda file, data: device(file), "is a folder, a pipe or a device"),
+    case("folder", "cifar10", lambda file, data: file.mkdir(), "it is a folder, a pipe or a device"),
+    case("pipe", "cifar10", lambda file, data: pipe(file), "it is a folder, a pipe or a device"),
+    case("device", "cifar10", lambda file, data: device(file), "it is a folder, a pipe or a device"),
     case("dangling link", "cifar10", lambda file, data: file.symlink_to("nowhere"), "cannot be read .No such file"),
     case("link loop", "cifar10", lambda file, data: link_loop(file), "cannot be read .Too many levels"),
     case("3 TB", "cifar10", lambda file, data: sparse(file), "is larger than the memory of this machine"),
     case("truncated", "cifar100", lambda file, data: file.write_bytes(bytes(RECORDS_100 - 1)), "3073 bytes are not"),
     case("label", "cifar100", lambda file, data: file.write_bytes(b"\0\x64" + bytes(3072)), ".*the label 100"),
-    case("pipe", "cifar100", lambda file, data: pipe(file), "is a folder, a pipe or a device"),
+    case("pipe", "cifar100", lambda file, data: pipe(file), "it is a folder, a pipe or a device"),
 ]
 
 
@@ -71,7 +71,7 @@ def test_cifar(tmp_path, name, damage, message):
     ("finetune.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest"))])
 @pytest.mark.parametrize("damage, message", [
     case("truncated", lambda file, data: file.write_bytes(data[:-1]), "bytes are not a whole number"),
-    case("pipe", lambda file, data: pipe(file), "is a folder, a pipe or a device")])
+    case("pipe", lambda file, data: pipe(file), "it is a folder, a pipe or a device")])
 def test_data_of_the_scripts(finished, tmp_path, script, flags, damage, message):
     data = cifar(tmp_path / "data")
     file = tmp_path / "data" / "data_batch_1.bin"
@@ -206,8 +206,8 @@ BAD_IMAGES = [  # name, content, why train.py and its like refuse it, why predic
          DAMAGED),
 ]
 FILES_IN_THE_PLACE = [
-    case("pipe", "x.png", pipe, "is a folder, a pipe or a device", "is a folder, a pipe or a device"),
-    case("device", "x.jpg", device, "is a folder, a pipe or a device", "is a folder, a pipe or a device"),
+    case("pipe", "x.png", pipe, "it is a folder, a pipe or a device", "is a folder, a pipe or a device"),
+    case("device", "x.jpg", device, "it is a folder, a pipe or a device", "is a folder, a pipe or a device"),
     case("dangling link", "x.jpg", lambda path: path.symlink_to("nowhere"), "cannot be read", "cannot be read"),
     case("link loop", "x.jpg", link_loop, "cannot be read", "cannot be read"),
 ]

@@ -172,7 +172,8 @@ def test_places_for_predicting(models, place, flags, culprit, remedy):
     command = ("predict.py", models / "classifier.onnx", "x.png", *flags)
     if "pipe" in flags:
         result = call_script(*command, cwd=place)  # a warning of the pipe comes first
-        assert result.returncode == 2 and "pipe: is a folder, a pipe or a device" in result.stderr.splitlines()[0]
+        assert result.returncode == 2 and "pipe: cannot be read (it is a folder, a pipe or a device)" in (
+            result.stderr.splitlines()[0])
         assert result.stderr.splitlines()[1].startswith("predict.py: --neighbours: none of the images there")
         return
     refuse(command, place, culprit, remedy)

@@ -157,7 +157,7 @@ def test_a_run_is_not_resumed_from_converted_weights(work):
     (folder / "latest").symlink_to(work / "weights.ckpt")
     refused(call_script("train.py", "--resume", "--train_dataset_path", ".", "--train_output_path", "resumed",
                         cwd=work),
-            "^train.py: --resume: .*weights.ckpt was converted from weights.safetensors and is no run; "
+            "^train.py: --resume: .*weights.ckpt was converted or fine-tuned, and is no run of train.py; "
             "begin one with its weights: --pre_trained_path, and another --train_output_path\n$")
 
 

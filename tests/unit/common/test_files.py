@@ -1,4 +1,5 @@
 """Locks, and what a process that was killed has left."""
+import errno
 import os
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def test_one_waits_for_the_other(tmp_path, holder):
         waiting.wait(0.5)
     holder.communicate()
     assert waiting.communicate(timeout=30)[0] == "held\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_are_no_locks_it_goes_on(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "lockf", no_locks)
+    with files.locked(tmp_path / "lock", wait=False) as is_locked:
+        assert not is_locked
+    with files.one_at_a_time(tmp_path / "place"):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

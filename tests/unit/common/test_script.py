@@ -1,8 +1,12 @@
 """How a script ends: interruptions, errors of others and of ours, output that nobody takes."""
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+import time
 
 import pytest
 from helpers import ROOT
@@ -49,14 +53,53 @@ def test_the_first_signal_ends_in_good_order_and_the_second_at_once(number):
     assert process.communicate(timeout=10) == ("tidied\n", "-c: interrupted\n")
     assert process.returncode == 128 + number
 
-    # The second one does not wait for Python: here it has no turn, as in a compiler that holds its lock.
-    process = start(SLOW.format(then="import ctypes; ctypes.PyDLL(None).sleep(60)"), stdout=subprocess.PIPE)
+    # The second one does not wait for Python, which has no turn here, as while a graph is compiled.
+    process = start(SLOW.format(then="import ctypes; ctypes.CDLL(None).sleep(60)"), stdout=subprocess.PIPE)
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
     assert process.stdout.readline() == "tidied\n"
+    time.sleep(1.2)
     process.send_signal(number)
-    assert process.wait(10) == -number
+    assert process.wait(10) == 128 + number
     process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_event_that_is_told_twice_counts_once(number):
+    """As by ``timeout``, which sends its signal to the process and to its group."""
+    process = start(SLOW.format(then="time.sleep(0.5); print('whole', flush=True)"), stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "begun\n"
+    for _ in range(3):
+        process.send_signal(number)
+        time.sleep(0.05)
+    assert process.communicate(timeout=10) == ("tidied\nwhole\n", "-c: interrupted\n")
+    assert process.returncode == 128 + number
+
+
+def test_a_terminal_that_is_closed_interrupts():
+    """Whatever is printed then reaches nobody, and changes nothing."""
+    controller, terminal = pty.openpty()
+    body = SLOW.format(then="[logger.info('line') for _ in range(3)]")
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(body=body)], stdin=terminal, stdout=terminal,
+                               stderr=terminal, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(terminal)
+    assert b"begun" in os.read(controller, 100)
+    os.close(controller)
+    assert process.wait(10) == 129
+
+
+def test_other_processes_can_be_ended():
+    """They do not inherit that somebody else waits for the signals; those that compile for Ascend are ended so."""
+    body = """
+def main():
+    import subprocess
+    child = subprocess.Popen(["sleep", "60"])
+    child.terminate()
+    logger.info("%d", child.wait(10))
+"""
+    process = start(body, stdout=subprocess.PIPE)
+    assert process.communicate(timeout=30)[0] == "-15\n"
 
 
 def test_what_is_ignored_stays_ignored():
@@ -72,11 +115,13 @@ def test_what_is_ignored_stays_ignored():
     process.communicate()
 
 
-@pytest.mark.parametrize("script", ["train", "linear_eval", "finetune", "export", "convert", "report", "predict"])
-def test_nothing_has_threads_before_the_signals_are_waited_for(script):
-    """NumPy's would get them, and end the process."""
+@pytest.mark.parametrize("script", ["train", "linear_eval", "finetune", "export", "convert", "report", "predict",
+                                    "check_data", "show_views", "rank_table"])
+def test_nothing_has_threads_before_ctrl_c_is_waited_for(script):
+    """NumPy's would get it, and MindSpore's handler."""
     code = f"import sys, threading, {script}; sys.exit('numpy' in sys.modules or threading.active_count() > 1)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False,
+                          env={**os.environ, "PYTHONPATH": "scripts"}).returncode == 0
 
 
 def test_a_defect_of_ours_says_so():
@@ -103,6 +148,15 @@ def main():
     for number in range(1000):
         logger.info("line %d", number)
 """
+
+
+@pytest.mark.parametrize("error, status", [("UserError('bad')", 2), ("IndexError", 1), ("KeyboardInterrupt", 130)])
+def test_a_standard_error_that_is_full_changes_no_status(error, status):
+    body = f"from src.common.errors import UserError\ndef main():\n    raise {error}"
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = subprocess.run([sys.executable, "-c", SCRIPT.format(body=body)], stdout=full, stderr=full,
+                                 env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=30, check=False)
+    assert process.returncode == status
 
 
 @pytest.mark.parametrize("where, status", [("full", 2), ("closed", 0), ("a pipe that nobody reads", 141)])

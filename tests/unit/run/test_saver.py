@@ -114,6 +114,65 @@ def test_a_second_interruption_does_not_leave_it_behind(parameters, gate, monkey
     assert done == [1]
 
 
+@pytest.mark.parametrize("where", [0, 2])
+def test_an_interruption_while_it_copies_saves_the_epoch_that_it_copied(parameters, monkeypatch, where):
+    """All of it, and under its own number."""
+    written, copied = [], []
+    copyto = np.copyto
+
+    def interrupted(*arguments):
+        copied.append(arguments)
+        if len(copied) == where + 1:
+            raise KeyboardInterrupt
+        copyto(*arguments)
+
+    def write(epoch, copies):
+        written.append((epoch, [copy.asnumpy().copy() for copy in copies]))
+
+    with pytest.raises(KeyboardInterrupt), Saver(parameters, write) as save:
+        save(0)
+        save.keep(1)
+        change(parameters)
+        save.wait()
+        monkeypatch.setattr(np, "copyto", interrupted)
+        monkeypatch.setattr(save.thread, "submit", lambda call, *arguments: _Done(call(*arguments))
+                            if call is write else _Done(None))
+        save.keep(2)
+    (epoch, values), = written[1:]
+    assert epoch == 2 and all(np.array_equal(value, parameter.asnumpy())
+                              for value, parameter in zip(values, parameters))
+
+
+class _Done:
+    """What was done at once."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def result(self):
+        return self.value
+
+    def exception(self):
+        return None
+
+    def done(self):
+        return True
+
+
+def test_what_is_kept_is_written_where_the_context_ends_with_an_error_alone(parameters):
+    for ending, expected in ((None, [1]), (ValueError, [1, 3])):
+        written = []
+        with pytest.raises(ending) if ending else contextlib.nullcontext(), Saver(
+                parameters, lambda epoch, _, to=written: to.append(epoch)) as save:
+            save(1)
+            for epoch in (2, 3):
+                save.wait()
+                save.keep(epoch)
+            if ending:
+                raise ending
+        assert written == expected
+
+
 def failing(epoch, copies):
     if epoch == 1:
         raise UserError("disk full")
