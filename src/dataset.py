@@ -75,9 +75,11 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
 def _provide(data_set: DataSet, name: str, folder: Path, split: str, flag: str, download: bool) -> List[Path]:
     """Find the places of a split; generate or fetch the files where they are missing and can be had."""
     if (data_set.generate or download) and not _find(data_set, folder, split):
+        if not (data_set.generate or data_set.archive):
+            raise UserError(f"--download: {name} has no home page to be fetched from; leave the flag out")
         with writing(flag, folder), one_at_a_time(folder / name):
             if not _find(data_set, folder, split):  # another process may have been quicker
-                _make(data_set, name, folder)
+                _make(data_set, folder)
     places = _find(data_set, folder, split)
     if not places:
         why = data_set.format.why_nothing(folder, split) if folder.is_dir() else f"{folder} is not a folder"
@@ -96,11 +98,9 @@ def _find(data_set: DataSet, folder: Path, split: str) -> List[Path]:
         return data_set.format.find(folder, split)
 
 
-def _make(data_set: DataSet, name: str, folder: Path) -> None:
+def _make(data_set: DataSet, folder: Path) -> None:
     if data_set.generate:
         logger.info("generating %s into %s", ", ".join(data_set.classes), folder)
         data_set.generate(folder)
-    elif data_set.archive:
-        fetch(data_set.archive, folder)
     else:
-        raise UserError(f"--download: {name} has no home page to be fetched from; leave the flag out")
+        fetch(data_set.archive, folder)

@@ -71,12 +71,12 @@ class Run:
         collectives.broadcast(parameters, self.process)
 
     def reserve(self) -> None:
-        """Keep other processes from writing to the folder, which is there, until the run is closed.
+        """Keep other processes from writing to the folder, where it is there, until the run is closed.
 
         Raises:
             UserError: another one does already; the folder cannot be written.
         """
-        if self.is_reserved:
+        if self.is_reserved or not self.layout.path.is_dir():
             return
         with writing("train_output_path", self.layout.path):
             try:
@@ -98,7 +98,7 @@ class Run:
             UserError: it cannot be made, or another process has made it since.
         """
         if not self.is_reserved:
-            with writing("train_output_path", self.layout.path, "another folder, or go on with what is there"):
+            with writing("train_output_path", self.layout.path):
                 self.layout.path.mkdir(parents=True)
             self.reserve()
 
@@ -154,8 +154,7 @@ def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator
         with run.together():
             if process.is_first:
                 _check_kind(run.layout)
-                if run.layout.path.is_dir():
-                    run.reserve()
+                run.reserve()
         try:
             yield run
         except BaseException:

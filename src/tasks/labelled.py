@@ -21,8 +21,8 @@ def read_encoder(given: Given, run: Run) -> Checkpoint:
         UserError: there is none.
     """
     if given["run_cloudbrain"]:
-        run.make()
         staging.fetch_run(given["train_url"], run.layout.path)
+        run.reserve()
     return encoders.load(given["encoder_checkpoint_path"], "encoder_checkpoint_path")
 
 

@@ -74,8 +74,8 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
     series = run.layout.checkpoints
     if given["run_cloudbrain"]:
         if given["resume"]:
-            run.make()
             staging.fetch_run(given["train_url"], run.layout.path)
+            run.reserve()
         elif staging.holds_run(given["train_url"]):
             raise UserError(f"--train_url: {given['train_url']} already holds a run; go on with it with --resume True, "
                             "or name another place")
