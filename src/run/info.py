@@ -31,7 +31,7 @@ _MEANT = {
 }
 
 # What runs did before there was a flag for it.
-_LATER = {"views": 2}
+_LATER = {"views": 2, "amp_level": "O0", "sync_bn": True, "lr_scaling": None, "cross_device_negatives": True}
 
 ENCODER, CLASSIFIER = "simclr", "linear_classifier"  # what a checkpoint holds
 _FLAGS = {field.name: field.metadata["takes"] for field in flags_of(TrainSettings)}

@@ -4,6 +4,8 @@ import re
 import pytest
 from ascend import budgets
 
+pytestmark = pytest.mark.long
+
 # To be reached on eight devices, beside the budget: every collective is a wait for the slowest of them.
 MOST_COLLECTIVES, MOST_OF_GRADIENTS = 120, 8
 # Batch norm's kernel in the text of a graph: its inputs, and their types.

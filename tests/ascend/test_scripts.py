@@ -11,6 +11,8 @@ from mindspore import nn
 
 from src.distributed import dry_run as dry_runs
 
+pytestmark = pytest.mark.long
+
 EPOCHS = 2
 CONVOLUTIONS = 20  # of resnet18
 IN_TRAINING = {"GetNext", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BNTrainingUpdate", "ReluGrad"}

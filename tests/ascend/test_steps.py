@@ -2,6 +2,8 @@
 import pytest
 from ascend import budgets
 
+pytestmark = pytest.mark.long
+
 ALONE = [name for name, (_, devices) in budgets.CONFIGURATIONS.items() if devices == 1]
 
 

@@ -36,6 +36,8 @@ from src.run import checkpoint, records
 from src.tasks import inputs, pretraining
 from src.training import loop
 
+pytestmark = pytest.mark.long
+
 SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "8", "--projection_dimension", "8",
          "--head_batch_norm", "True", "--epoch_size", "4")
 
@@ -112,19 +114,20 @@ ALIKE = SimpleNamespace(AllGather=lambda: lambda value: ops.concat([value, value
 
 @pytest.mark.parametrize("across, synchronised", [("True", "True"), ("False", "False")])
 def test_what_is_across_devices_can_be_chosen(monkeypatch, tmp_path, across, synchronised):
+    built = []
+
     def stop(model, loss, *_):
-        raise Built(model, loss)
+        built.extend((model, loss))
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "prepare", lambda given: Process("CPU", 1, 2))
     monkeypatch.setattr(collectives, "ops", ALIKE)
     for module in (checkpoint, inputs, pretraining):
         monkeypatch.setattr(module, "share", lambda value, *_: value)
     monkeypatch.setattr(loop, "learner_of", stop)
-    with pytest.raises(Built) as built:
-        call_script("train.py", *SMALL, "--train_dataset_path", write_cifar(tmp_path / "data"),
-                    "--cross_device_negatives", across, "--sync_bn", synchronised, "--views", "3",
-                    cwd=tmp_path)
-    model, loss = built.value.args
+    call_script("train.py", *SMALL, "--train_dataset_path", write_cifar(tmp_path / "data"),
+                "--cross_device_negatives", across, "--sync_bn", synchronised, "--views", "3", cwd=tmp_path)
+    model, loss = built
     assert (loss.rank, loss.world_size) == ((1, 2) if across == "True" else (0, 1))
     assert loss.views == 3
     assert isinstance(model.encoder.bn1, GlobalBatchNorm) is (synchronised == "True")

@@ -6,6 +6,8 @@ from cpu_layers import process_with
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.long
+
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 

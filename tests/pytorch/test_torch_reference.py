@@ -34,6 +34,8 @@ torch = pytest.importorskip("torch")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import torch_reference  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 torch.set_num_threads(1)  # several spin while they wait, and crawl where another process has the cores
 # With ONEDNN_MAX_CPU_ISA=AVX2, which MindSpore needs, PyTorch 2.13's oneDNN dies of a segmentation fault in the
 # backward pass of thin convolutions; PyTorch's own kernels are also the more independent reference.

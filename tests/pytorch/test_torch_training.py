@@ -29,6 +29,8 @@ import train_reference  # noqa: E402
 from torch_augmentation import augment  # noqa: E402
 from torch_reference import LARS, MOMENTUM, TRUST, build_optimizer  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 torch.set_num_threads(1)  # several spin while they wait, and crawl where another process has the cores
 STILL = {"crop_min_scale": 1.0, "flip_probability": 0.0, "jitter_strength": 0.0, "grayscale_probability": 0.0}
 

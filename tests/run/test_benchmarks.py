@@ -11,6 +11,8 @@ import pytest
 from ascend import stand_ins
 from helpers import ROOT
 
+pytestmark = pytest.mark.long
+
 SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "4")
 
 

@@ -34,6 +34,7 @@ def model_of(torch):
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, cifar_stem, normalize", [
     ("resnet18", True, True), ("resnet34", True, False), ("resnet50", True, True), ("resnet18", False, True)])
 def test_features_agree_with_pytorch(tmp_path, torch, model_of, random_images, request, name, cifar_stem, normalize):
@@ -137,6 +138,7 @@ def test_converted_weights_are_exported(work):
         Tensor(np.zeros((1, 3, 32, 32), np.uint8))).shape == (1, 32)
 
 
+@pytest.mark.long
 def test_training_takes_converted_weights_with_a_fresh_head(work):
     out = done(call_script("train.py", "--pre_trained_path", "weights.ckpt", "--train_dataset_path", ".",
                            "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "tuned",
@@ -168,6 +170,7 @@ def told(work):
     return work
 
 
+@pytest.mark.long
 def test_an_encoder_is_evaluated_and_exported_from_the_file_that_pytorch_reads(told):
     evaluated = []
     for file in ("weights.ckpt", "told.safetensors"):

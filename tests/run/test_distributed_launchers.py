@@ -236,6 +236,7 @@ def test_a_zombie_is_no_process(tmp_path, state, status):
     assert result.stdout == f"{status} 34\n"
 
 
+@pytest.mark.long
 def test_a_rank_that_does_not_end_politely_is_killed(place):
     stubborn = '[ "$RANK_ID" = 0 ] || { sleep 0.5; exit 5; }; trap "" TERM; sleep 60'
     assert end(launch(place, ASCEND, do=stubborn))[0] == 5

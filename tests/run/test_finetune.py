@@ -150,6 +150,7 @@ def test_the_network_is_kept_whole(finished, tuned, tmp_path):
         place / "linear_classifier.ckpt", cwd=tmp_path))
 
 
+@pytest.mark.long
 def test_supervised_training_begins_with_random_weights(finished, tmp_path, trace):
     """With a learning rate of all but nothing, what is written is what the training began with."""
     done(finetune(finished, tmp_path, "--learning_rate", 1e-30, "--epoch_size", 1, "--initial_weights", "random",
@@ -243,6 +244,7 @@ def without_times(found):
             for record in found]
 
 
+@pytest.mark.long
 def test_a_killed_training_is_taken_up(finished, tuned, tmp_path):
     """It is killed in its second seed, and ends with the weights and records of one that was not."""
     output = tmp_path / "outputs"
@@ -294,6 +296,7 @@ def test_one_that_was_killed_before_the_sum_is_summed_up(finished, tuned, tmp_pa
     assert metrics.read_text().splitlines(keepends=True) == lines
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", [None, "not even JSON"])
 def test_a_beginning_that_came_to_nothing_keeps_nobody_from_another(finished, tuned, tmp_path, damage):
     output = tmp_path / "outputs"

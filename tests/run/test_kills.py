@@ -62,6 +62,7 @@ def test_at_every_moment_there_is_a_whole_checkpoint_and_its_records_are_there(l
         assert {record["epoch"] for record in there if record["kind"] == "pretrain"} >= set(range(1, (epoch or 0) + 1))
 
 
+@pytest.mark.long
 def test_from_there_it_ends_as_if_nothing_was(finished, left):
     """Of the moments of the second epoch's checkpoint: the file is there without a link, and with an unfinished one."""
     def is_unlinked(folder):

@@ -139,6 +139,7 @@ def test_a_shorter_evaluation_replaces_the_longer_one(finished, output):
     assert (output / "linear_classifier" / "latest").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epoch, kept", [(2, 1), (3, 3)])
 def test_a_killed_evaluation_leaves_a_whole_classifier_and_the_next_one_ends_as_if_nothing_was(
         finished, output, epoch, kept):

@@ -4,6 +4,8 @@ import re
 import pytest
 from helpers import ROOT
 
+pytestmark = pytest.mark.long
+
 nbclient = pytest.importorskip("nbclient")  # not asked for with Python 3.9
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = ROOT / "docs" / "first_steps.ipynb"

@@ -107,6 +107,7 @@ def drawn(browser):
         })""")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("found", [
     [*pretrained(4), evaluated(0.7)], list(pretrained(1)), list(pretrained(4)), [evaluated(0.7)], []],
     ids=["finished", "in progress", "without evaluation", "evaluation alone", "just begun"])
@@ -164,6 +165,7 @@ def test_pointing_at_a_dot_shows_its_image(browser, tmp_path):
     check_quiet(browser)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [360, 1600])
 @pytest.mark.parametrize("scheme, paper", [("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")])
 def test_it_follows_the_reader(browser, tmp_path, scheme, paper, width):

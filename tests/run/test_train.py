@@ -77,11 +77,13 @@ def test_the_page_has_the_last_record(finished):
     assert f"{100 * evaluated['accuracy']:.2f} %" in text and "kNN accuracy of the monitor" in text
 
 
+@pytest.mark.long
 def test_no_page_on_request(finished, tmp_path):
     train(finished, tmp_path / "run", "--epoch_size", 1, "--report", "False")
     assert of_kind(records.MONITOR, tmp_path / "run") and not (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.long
 def test_events_for_tensorboard(finished, tmp_path):
     pytest.importorskip("tensorboardX")
     train(finished, tmp_path / "run", "--epoch_size", 1, "--tensorboard")
@@ -90,6 +92,7 @@ def test_events_for_tensorboard(finished, tmp_path):
         assert name in file.read_bytes()
 
 
+@pytest.mark.long
 def test_events_that_cannot_be_written_end_no_training(finished, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
 
@@ -102,6 +105,7 @@ def test_events_that_cannot_be_written_end_no_training(finished, tmp_path, monke
     assert len(of_kind(records.PRETRAIN, tmp_path / "run")) == 2
 
 
+@pytest.mark.long
 def test_a_place_for_events_that_is_a_file_ends_no_training(finished, tmp_path):
     pytest.importorskip("tensorboardX")
     (tmp_path / "run").mkdir()
@@ -110,6 +114,7 @@ def test_a_place_for_events_that_is_a_file_ends_no_training(finished, tmp_path):
     assert "warning: no more events for TensorBoard are written (File exists); the run goes on" in out
 
 
+@pytest.mark.long
 def test_quiet_leaves_everything_to_the_log(finished, tmp_path):
     result = train(finished, tmp_path / "run", "--epoch_size", 1, "--quiet")
     (warning,) = done(result).splitlines()
@@ -180,6 +185,7 @@ def delay(monkeypatch, until):
     monkeypatch.setattr(checkpoint, "save_epoch", delayed)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_is_written_an_epoch_later_is_of_its_own_epoch(finished, tmp_path, monkeypatch):
     run = tmp_path / "late"
 
@@ -196,6 +202,7 @@ def test_a_checkpoint_that_is_written_an_epoch_later_is_of_its_own_epoch(finishe
         equal(values(finished / "run" / name), values(run / name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error, status", [(KeyboardInterrupt, 130), (DivergedError("the cause"), 3)])
 def test_a_run_that_ends_early_still_has_its_last_checkpoint(finished, tmp_path, monkeypatch, error, status):
     run, ended = tmp_path / "run", threading.Event()
@@ -230,6 +237,7 @@ def file_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(finished, tmp_path, monkeypatch, file_limit):
     delay(monkeypatch, lambda epoch: epoch == 2 and file_limit(200_000))
     result = train(finished, tmp_path / "run")
@@ -334,6 +342,7 @@ def test_a_run_that_was_killed_while_it_saved_resumes_to_the_same_weights_and_re
     assert not list((run / "checkpoint").glob(".*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["a flipped bit", "no link", "empty"])
 def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(finished, copied, damage):
     """And ends with the same weights and records; the damaged file is gone."""
@@ -398,6 +407,7 @@ def test_an_interrupted_run_saves_its_last_epoch_and_goes_on_from_there(finished
     assert not list(run.glob(".*"))
 
 
+@pytest.mark.long
 def test_an_interrupted_epoch_is_begun_again(finished, tmp_path, monkeypatch):
     """And the run ends with the weights and records of one that was not interrupted."""
     run = tmp_path / "run"
@@ -438,6 +448,7 @@ def test_a_run_is_not_overwritten(finished):
     refused(train(finished, "run"), "--train_output_path: run already holds a run; .*--resume True")
 
 
+@pytest.mark.long
 def test_a_run_with_several_views_learns_from_all_pairs_and_resumes(finished, tmp_path):
     flags = ("--views", "4", "--batch_size", "8", "--epoch_size", "2")
     out = done(train(finished, tmp_path / "run", *flags))
@@ -461,6 +472,7 @@ def cosine(step):
     return 0.05 * ((step + 1) / 2 if step < 2 else (1 + np.cos(np.pi * (step - 2) / 10)) / 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("amp_level", ["O0", "O2"])
 def test_given_weights_get_the_rest_of_the_schedule(finished, tmp_path, monkeypatch, amp_level):
     """The learning rate of every step is what its update is of SGD's momentum; an epoch is one step here.

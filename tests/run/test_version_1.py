@@ -23,6 +23,8 @@ from src.run.checkpoint import load
 from src.run.info import up_to_date
 from src.settings.network import Network
 
+pytestmark = pytest.mark.long
+
 VERSION_1 = ROOT / "tests" / "run" / "version_1"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 NETWORK = Network("resnet18", 0.015625, "cifar", 32, MEAN, STD, 4)
@@ -204,7 +206,7 @@ def test_the_first_versions_had_one_size_for_a_data_set(monkeypatch, name, side,
     new = up_to_date(old)
     assert Network.of(new["network"]) == Network("resnet18", 0.5, stem, side, mean, std, 8, True)
     assert (new["holds"], new["epoch"], new["data"], new["global_batch"]) == ("simclr", 2, "x", 16)
-    assert new["settings"] == {"dataset_name": name, "batch_size": 16, "temperature": 0.1, "views": 2}
+    assert new["settings"].items() >= {"dataset_name": name, "batch_size": 16, "temperature": 0.1, "views": 2}.items()
     assert up_to_date(new) == new
     assert old == {"kind": "simclr", "epoch": 2, "data": "x", "settings": settings}
 

@@ -145,6 +145,7 @@ class Given(nn.Cell):
         return ops.concat([before, z, after])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_ranks_have_the_loss_of_the_global_batch(world_size, count):

@@ -72,6 +72,7 @@ def state(optimizer):
     return {parameter.name: parameter.asnumpy().copy() for parameter in optimizer.get_parameters()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
 @pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
 def test_a_factor_of_0_leaves_everything_as_it_is(name, bad):

@@ -43,6 +43,7 @@ def test_blocks_begin_as_the_identity(name):
 
 # --- forward pass in NumPy ---
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, side, stem", [
     ("resnet18", 32, "cifar"), ("resnet50", 32, "cifar"), ("resnet18", 40, "imagenet"), ("resnet18", 32, "strided")])
 def test_forward_pass(name, side, stem):

@@ -186,6 +186,7 @@ def measured(views):
             "saturation": np.ptp(colour, axis=1) / gray.std((1, 2)), "hue": to_hsv(colour)[0]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("factor", FACTORS)
 def test_jitter_changes(factor):
     """Every one of the four, as in the paper: the views are spread like those that NumPy makes, and not without it."""

@@ -134,6 +134,7 @@ def network(encoder, width, stem="cifar", side=32):
     return Network(encoder, width, stem, side, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), 16, True), views(side)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoder, width, stem, side", [
     ("resnet18", 1, "cifar", 8), ("resnet18", 0.11, "strided", 33), ("resnet18", 0.0625, "imagenet", 33),
     ("resnet50", 0.0625, "cifar", 12)])
@@ -154,6 +155,7 @@ def test_an_encoder_computes_what_it_does_of_mindspores_layers(own, mindspore, e
         assert max(distances.values()) < 1e-4, max(distances.items(), key=lambda item: item[1])
 
 
+@pytest.mark.long
 def test_a_step_copies_no_weights(tmp_path):
     """MindSpore copies those that are read at two places, if there is a cell with a ``bprop`` between them."""
     with process_with("own", MS_DEV_SAVE_GRAPHS="2", MS_DEV_SAVE_GRAPHS_PATH=str(tmp_path)) as submit:
@@ -167,6 +169,7 @@ def cosine(one, other):
     return one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
 
 
+@pytest.mark.long
 def test_an_encoder_in_bfloat16_learns_much_the_same(own):
     need_bfloat16()
     arguments = network("resnet18", 0.125, side=16)

@@ -86,6 +86,7 @@ def test_what_is_cast(monkeypatch, device, level, norm, of_norms):
 
 # --- steps ---
 
+@pytest.mark.long
 @pytest.mark.parametrize("level", ["O2", "O3"])
 def test_steps_in_float16_follow_those_in_float32(level):
     """From the same weights, the losses of 12 updates go the same way."""
@@ -140,6 +141,7 @@ class Steep(nn.Cell):
         return (z * self.slope).sum(), z.sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
 def test_an_overflowed_step_is_none_of_the_schedule(name):
     """Six steps, of which the first, third and fourth overflow, are those three that do not, with the first three
@@ -166,6 +168,7 @@ def test_an_overflowed_step_is_none_of_the_schedule(name):
     assert found == [(0, 1.0, 0.0), plain[0], plain[0], plain[0], plain[1], plain[2]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
 def test_the_scale_changes_nothing(name):
     """In float32 a scale of 2^16 is exact: weights, statistics and optimizer are those of a plain step to the bit."""
@@ -198,6 +201,7 @@ def test_the_scale_is_doubled_after_many_steps(monkeypatch):
 
 # --- a run ---
 
+@pytest.mark.long
 def test_a_resumed_run_has_the_same_weights_and_scale(tmp_path):
     def learner():
         model = SmallNetwork()
@@ -224,6 +228,7 @@ def test_a_resumed_run_has_the_same_weights_and_scale(tmp_path):
         assert np.array_equal(mine.asnumpy(), theirs.asnumpy()), mine.name
 
 
+@pytest.mark.long
 def test_a_run_in_mixed_precision(tmp_path):
     small = ("--dataset_name", "shapes", "--num_samples", "64", "--encoder", "resnet18", "--width_multiplier", "0.0625",
              "--projection_dimension", "8", "--eval_every", "0", "--cpu_layers", "mindspore", "--train_output_path",

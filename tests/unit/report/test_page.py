@@ -2,6 +2,7 @@
 import json
 from html.parser import HTMLParser
 
+import pytest
 from report_runs import CONFUSION, evaluated, make, pretrained, sampled
 
 from src.report import curves, page, runs
@@ -132,6 +133,7 @@ def test_many_classes_have_no_matrix(tmp_path):
     assert found.row("class 59") == ["class 59", "25.00 %"]
 
 
+@pytest.mark.long
 def test_a_run_keeps_its_page(tmp_path):
     """After a measurement and a result at once, after an epoch where little time goes into pages."""
     folder, file = make(tmp_path), tmp_path / "report.html"

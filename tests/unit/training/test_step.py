@@ -58,6 +58,7 @@ def test_totals_sum_up_until_the_epoch_ends(trained):
     assert not step.totals.asnumpy().any()
 
 
+@pytest.mark.long
 def test_the_norm_is_that_of_all_gradients():
     """Of two batches, in float64, with a projection head whose biases are vectors."""
     encoder = build_encoder(Network("resnet18", 0.0625))
