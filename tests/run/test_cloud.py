@@ -383,6 +383,7 @@ def job(calls, tmp_path, finished):
 NETWORK = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16", "--eval_every", "0")
 
 
+@pytest.mark.long
 def test_a_job_and_its_successor(job, tmp_path, calls, finished):
     """A job that fails leaves its run in the storage, and one on another machine goes on with it."""
     run_of_job = tmp_path / "bucket" / "runs" / "one"

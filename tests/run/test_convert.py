@@ -123,6 +123,7 @@ def test_a_refusal_of_a_process(work):
     assert sorted(work.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_converted_weights_are_evaluated(work):
     out = done(call_script("linear_eval.py", "--encoder_checkpoint_path", "weights.ckpt", "--train_dataset_path", ".",
                            "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "evaluated", cwd=work))
@@ -132,6 +133,7 @@ def test_converted_weights_are_evaluated(work):
     assert record["encoder_epoch"] is None
 
 
+@pytest.mark.long
 def test_converted_weights_are_exported(work):
     done(call_script("export.py", "--ckpt_simclr_encoder", "weights.ckpt", "--file_name", "encoder", cwd=work))
     assert ms.nn.GraphCell(ms.load(str(work / "encoder.mindir")))(
@@ -193,6 +195,7 @@ def test_an_encoder_is_evaluated_and_exported_from_the_file_that_pytorch_reads(t
             "--ckpt_linear_classifier: .*")
 
 
+@pytest.mark.long
 def test_training_begins_with_the_weights_of_that_file(told):
     done(call_script("train.py", "--pre_trained_path", "told.safetensors", "--train_dataset_path", ".",
                      "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "told_run",

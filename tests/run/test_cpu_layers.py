@@ -22,6 +22,8 @@ from helpers import (
 from src.layers.cpu import library
 from src.run import records
 
+pytestmark = pytest.mark.long
+
 WARNING = "the CPU's own layers cannot be used: "
 
 
@@ -54,7 +56,6 @@ def test_without_a_compiler_there_is_one_warning_and_the_losses_are_the_same(fin
     equal(*(values(path / "checkpoint" / "checkpoint_simclr-0.ckpt") for path in (run, finished / "run")))
 
 
-@pytest.mark.long
 def test_a_run_goes_on_with_the_other_layers(finished, without_compiler, tmp_path):
     """From its second epoch's checkpoint to nearly the weights that it has had after the third."""
     need_library()
@@ -78,7 +79,6 @@ def test_mindspores_layers_can_be_chosen_and_take_the_checkpoint_of_the_others(c
     assert "resumed after epoch 3 of 3" in out and WARNING not in out
 
 
-@pytest.mark.long
 def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, monkeypatch):
     need_library()
     monkeypatch.setattr(library, "BFLOAT16", set())
@@ -96,7 +96,6 @@ def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, mo
     assert one["protocol"].endswith("flips with probability 0.5, last epoch")
 
 
-@pytest.mark.long
 def test_a_run_in_float16_goes_on_with_the_layers_that_have_it(finished, tmp_path):
     need_library()
     done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", "O2", "--cpu_layers", "mindspore",

@@ -10,6 +10,8 @@ from PIL import Image
 from src.run import records
 from src.run.checkpoint import load
 
+pytestmark = pytest.mark.long
+
 SMALL = ("--device_target", "CPU", "--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "8",
          "--projection_dimension", "8", "--epoch_size", "1", "--train_dataset_path", "data")
 FOLDER = (*SMALL, "--dataset_name", "imagefolder", "--image_size", "40")
@@ -46,7 +48,6 @@ def test_a_run_on_a_folder_of_images(photos):
     assert stem.shape[2:] == (7, 7)
 
 
-@pytest.mark.long
 def test_images_without_labels_are_enough_for_pretraining(photos, tmp_path):
     """And the features of the encoder can be had; what takes labels says so."""
     (tmp_path / "data").mkdir()
@@ -79,7 +80,6 @@ def test_what_a_training_is_going_to_see_is_drawn_before(photos, tmp_path):
         assert sheet.size == (9 * 40 + 4, 8 * 40)
 
 
-@pytest.mark.long
 def test_evaluation_on_a_folder_of_images(photos):
     done(call_script(*EVALUATE, "--train_dataset_path", "data", "--epoch_size", "2", cwd=photos))
     (result,) = of_kind(records.LINEAR_EVAL, photos / "run")
@@ -132,7 +132,6 @@ def test_a_file_that_turns_out_damaged_ends_the_run(photos, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.long
 def test_stl10_from_pretraining_to_evaluation(tmp_path):
     rng, files = np.random.default_rng(0), tmp_path / "data" / "stl10_binary"
     files.mkdir(parents=True)

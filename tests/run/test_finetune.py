@@ -131,6 +131,7 @@ def test_the_record_says_everything(tuned):
     assert f"{100 * np.mean(accuracies):.3f} %" in (tuned.parent / "out").read_text().splitlines()[-2]
 
 
+@pytest.mark.long
 def test_the_network_is_kept_whole(finished, tuned, tmp_path):
     """linear_eval.py finds the accuracy of the first seed again with what was written, and export.py takes it."""
     place = tuned / "finetune" / "pretrained-0.2"
@@ -200,6 +201,7 @@ def watched(finished, tmp_path_factory):
     return folder, asked, [recorder.states for recorder in recorders]
 
 
+@pytest.mark.long
 def test_the_updates_are_those_of_momentum_in_numpy(finished, watched):
     """The paper's way of fine-tuning: momentum 0.9, rate 0.05 x B / 256 with cosine decay, no weight decay."""
     folder, ((name, parameters, rates, weight_decay),), ((*states, last),) = watched
@@ -311,6 +313,7 @@ def test_a_beginning_that_came_to_nothing_keeps_nobody_from_another(finished, tu
         equal(*(values(folder / "finetune" / "pretrained-0.2" / name, holds) for folder in (output, tuned)))
 
 
+@pytest.mark.long
 def test_a_diverging_training_ends_with_status_3(finished, tmp_path):
     result = finetune(finished, tmp_path / "outputs", "--learning_rate", 1e30)
     assert result.returncode == 3 and re.fullmatch("finetune.py: .*: training has diverged; .*\n", result.stderr)
@@ -340,6 +343,7 @@ def test_a_refusal_of_a_process(finished, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_another_data_set_than_the_encoders(watched, tmp_path):
     """The pair of checkpoints then belongs to the shapes."""
     folder, _, _ = watched

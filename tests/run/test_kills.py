@@ -50,6 +50,7 @@ def epoch_after(folder):
     return whole and whole.info["epoch"]
 
 
+@pytest.mark.long
 def test_at_every_moment_there_is_a_whole_checkpoint_and_its_records_are_there(left):
     epochs = [epoch_after(folder) for _, folder in left]
     first = epochs.index(0)

@@ -107,6 +107,7 @@ def test_a_second_evaluation_takes_the_cached_features(finished, output):
     assert out.count("features of") == 2
 
 
+@pytest.mark.long
 def test_features_are_made_again_for_another_encoder(finished, output, trace):
     out = done(evaluate(finished, output, "--epoch_size", "2", "--keep_checkpoint_max", "1",
                         "--encoder_checkpoint_path", "run/checkpoint/checkpoint_simclr-1.ckpt"))
@@ -124,6 +125,7 @@ def test_a_given_classifier_is_evaluated_without_training(finished, output):
     assert last_evaluation(output)["confusion"] == last_evaluation(finished / "run")["confusion"]
 
 
+@pytest.mark.long
 def test_more_classes_than_the_data_set_has(finished, output):
     done(evaluate(finished, output, "--class_num", "12", "--epoch_size", "1"))
     done(evaluate(finished, output, "--pre_classifier_checkpoint_path", output / "linear_classifier"))
@@ -132,6 +134,7 @@ def test_more_classes_than_the_data_set_has(finished, output):
     assert record["class_accuracy"]["class 11"] is None
 
 
+@pytest.mark.long
 def test_a_shorter_evaluation_replaces_the_longer_one(finished, output):
     for epochs in (3, 1):
         done(evaluate(finished, output, "--epoch_size", epochs))
@@ -196,6 +199,7 @@ def test_every_protocol_in_one_table(finished, output):
     assert load(str(output / "linear_classifier"), "linear_classifier", "test").info["epoch"] == 2
 
 
+@pytest.mark.long
 def test_test_labels_change_nothing_but_the_accuracy(finished, tmp_path):
     """With the test labels in another order L-BFGS chooses the same penalty and all scores stay."""
     shutil.copytree(finished / "data", tmp_path / "relabelled")

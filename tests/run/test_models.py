@@ -15,6 +15,8 @@ from src.resnet import build_encoder
 from src.run import records
 from src.tasks import encoders
 
+pytestmark = pytest.mark.long
+
 FOLDER = ROOT / "models" / "cifar10_resnet18_cpu"
 ENCODER, CLASSIFIER = FOLDER / "encoder.safetensors", FOLDER / "linear_classifier.ckpt"
 CARD = (FOLDER / "README.md").read_text(encoding="utf-8")

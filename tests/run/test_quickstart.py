@@ -38,6 +38,7 @@ def copy(tmp_path):
     return root
 
 
+@pytest.mark.long
 def test_quickstart_without_data(copy, tmp_path):
     result = subprocess.run([SHELL, str(copy / "scripts" / "quickstart.sh")], cwd=tmp_path, capture_output=True,
                             text=True, timeout=300)

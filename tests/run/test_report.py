@@ -118,6 +118,7 @@ def test_a_page_opens(browser, tmp_path, found):
     check_quiet(browser)
 
 
+@pytest.mark.long
 def test_runs_are_shown_and_hidden(browser, tmp_path):
     opened(browser, make(tmp_path / "one", pretrained(4)), make(tmp_path / "two", pretrained(3)))
     before = drawn(browser)
@@ -130,6 +131,7 @@ def test_runs_are_shown_and_hidden(browser, tmp_path):
     check_quiet(browser)
 
 
+@pytest.mark.long
 def test_pointing_at_a_dot_shows_its_image(browser, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
     run = make(tmp_path / "run", pretrained(2))

@@ -155,6 +155,7 @@ def test_a_seed_repeats_the_run_however_often_it_is_measured(finished, tmp_path,
     trace.check(tmp_path / "again")
 
 
+@pytest.mark.long
 def test_a_diverging_run_ends_with_status_3(finished, tmp_path):
     result = start_script("train.py", *arguments(tmp_path / "diverged", "--learning_rate", "1e30", "--optimizer", "SGD",
                                                  "--warmup_epochs", "0"), cwd=finished)
@@ -165,6 +166,7 @@ def test_a_diverging_run_ends_with_status_3(finished, tmp_path):
         assert all(np.isfinite(value).all() for value in values(file).values())
 
 
+@pytest.mark.long
 def test_graphs_are_saved_on_request(finished, tmp_path):
     graphs = tmp_path / "run" / "graphs"
     with begun_script("train.py", *arguments(tmp_path / "run", "--save_graphs", "True"), cwd=finished,
@@ -265,6 +267,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_is_one_line_and_leaves_whole_files(finished, small_disk, monkeypatch):
     disk, fill = small_disk
     run = disk / "run"
@@ -282,6 +285,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_whole_files(finished, small
     equal(values(finished / "run"), values(run))
 
 
+@pytest.mark.long
 def test_a_folder_that_vanishes_is_one_line(finished, tmp_path, monkeypatch):
     run = tmp_path / "run"
     delay(monkeypatch, lambda epoch: epoch == 2 and shutil.rmtree(run))
@@ -387,7 +391,7 @@ def test_resuming_on_other_data_is_refused(finished, tmp_path):
             r"--train_dataset_path: its training images \(120 images, .*\) are not those that .* \(100 images, ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_an_interrupted_run_saves_its_last_epoch_and_goes_on_from_there(finished, tmp_path, number):
     """Though it was to save at the end alone; what it has then is what it would have had without interruption."""
     run, flags = tmp_path / "run", ("--save_checkpoint_epochs", "100", "--eval_every", "0", "--report", "False")

@@ -23,6 +23,7 @@ def test_parameter_counts(name, side, count):
     assert sum(parameter.size for parameter in encoder.trainable_params()) == count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, width, features", [
     ("resnet18", 0.25, 128), ("resnet34", 1, 512), ("resnet50", 0.5, 1024), ("resnet50", 2, 4096)])
 def test_feature_widths(name, width, features):

@@ -27,6 +27,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (3200, 32, 32, 3), dtype=np.uint8)
 
 
+@pytest.mark.long
 def test_views_differ_epochs_differ_and_seeds_repeat(images):
     views = Views(images, BATCH, PAPER_SMALL, seed=3, workers=WORKERS)
     epochs = [epoch(views, number) for number in range(2)]

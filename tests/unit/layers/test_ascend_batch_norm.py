@@ -76,6 +76,7 @@ class Ranks:
         return found
 
 
+@pytest.mark.long
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([(2, 1, 1), (2, 3, 2), (4, 1, 5)]))
 def test_two_ranks_are_one_with_the_whole_batch(seed, width, shape):

@@ -124,6 +124,7 @@ def test_the_sheet_of_views_is_a_part_of_the_page(tmp_path):
     assert Image.open(io.BytesIO(base64.b64decode(uri))).size == (3, 2)
 
 
+@pytest.mark.long
 def test_the_untrained_encoder_is_shown_beside(tmp_path):
     run = make(tmp_path / "run", [*pretrained(2), evaluated(0.75), evaluated(0.7, "knn")])
     sampled(run)

@@ -76,6 +76,7 @@ def test_measured_every_k_epochs_and_at_the_end(step, probe, lines):
     assert "weighted kNN (cosine, k=50, temperature 0.1) of 30 test images among 50" in records[0]["protocol"]
 
 
+@pytest.mark.long
 def test_the_numbers_by_an_independent_route(step, probe):
     (record,) = monitored(step, probe, 4, 4, 4, 4)
     step.model.set_train(False)
