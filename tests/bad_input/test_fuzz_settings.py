@@ -135,7 +135,9 @@ def _values(takes):
     if takes is BOOLEAN:
         return st.booleans()
     if takes in (PATH, URL):
-        return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
+        # The line breaks of other times become spaces where PyYAML writes them as they are.
+        return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x85\u2028\u2029"), min_size=1,
+                       max_size=60)
     if takes.expects.startswith("one of "):
         return st.sampled_from(takes.expects[len("one of "):].split(", "))
     values = st.integers(0, 2**32) if takes.expects.startswith("an integer") else st.floats(0, 2000)

@@ -6,6 +6,7 @@ they take is seen in the dry runs of tests/ascend.
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Tensor, nn, ops
