@@ -125,7 +125,11 @@ def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Ru
     refusal = f"--train_output_path: {place.folder} already holds a fine-tuned network"
     begun = _begun(place)
     there = records.read(run.layout.records) if run.layout.records.exists() else []
-    own = [record for record in there if begun and record.get("training") == begun["training"]]
+
+    def is_own(record: records.Record) -> bool:
+        return bool(begun) and record.get("training") == begun["training"]
+
+    own = list(filter(is_own, there))
     done = {record["seed"]: record["accuracy"] for record in own if record["kind"] == records.FINETUNE_EVAL}
     other = next((name for name in wanted if wanted[name] != begun.get(name)), None)
     if other and (done or place.encoder.exists()):
@@ -136,7 +140,7 @@ def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Ru
         raise UserError(f"{refusal}; name another folder")
     run.make()
     with writing("train_output_path", place.folder):
-        records.keep(run.layout.records, lambda record: record not in own or record.get("seed") in done)
+        records.keep(run.layout.records, lambda record: not is_own(record) or record.get("seed") in done)
         if not other:
             logger.info("taken up: %d of %d seeds are done", len(done), settings.repeat)
             return Training(begun["training"], done)
