@@ -55,7 +55,7 @@ def main() -> None:
                  "encoder_epoch": source.info["epoch"]}
         info = info_of(settings.class_num, encoder.features, settings.dataset_name, test.classes, digest,
                        source.info["epoch"])
-        results = Results(test.labels, test.classes, about, run.records.add)
+        results = Results(test.labels, test.classes, about, evaluating.once(run))
         for protocol in settings.protocols:
             for seed in settings.seeds_of(protocol):
                 if protocol == "knn":

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NoReturn, Tuple
 
 from src.common.files import write_text
 from src.common.logs import logger
@@ -100,8 +100,12 @@ def read(path: Path, quiet: bool = False) -> List[Record]:
 def keep(path: Path, wanted: Callable[[Record], bool]) -> None:
     """Drop the records that are not ``wanted``, and what is no record."""
     if path.exists():
-        kept = [json.dumps(record) + "\n" for record in read(path) if wanted(record)]
-        write_text(path, "".join(kept))
+        rewrite(path, filter(wanted, read(path)))
+
+
+def rewrite(path: Path, found: Iterable[Record]) -> None:
+    """Let the file have these records, whole."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in found))
 
 
 def _parsed(path: Path) -> Tuple[List[Record], List[int]]:

@@ -1,5 +1,6 @@
 """What linear_eval.py does beside the evaluation: what it begins with, and the classifier that it keeps."""
 import importlib
+import json
 from typing import Any, Dict, List, Optional, Tuple
 
 from mindspore import Tensor
@@ -17,7 +18,7 @@ from src.run import checkpoint, records
 from src.run.checkpoint import Checkpoint
 from src.run.layout import EVALUATION, Series
 from src.run.opened import Run
-from src.run.records import LINEAR_EVAL, LINEAR_SGD, Record
+from src.run.records import LINEAR_EVAL, LINEAR_SGD, Record, Sink
 from src.settings.given import Given, values_of
 from src.settings.scripts import EvalSettings
 from src.simclr_model import LinearClassifier
@@ -97,16 +98,42 @@ def resolve(given: Given, ready: Optional[Checkpoint], train: Optional[Images], 
 def begin(settings: EvalSettings, run: Run) -> None:
     """Begin in the run's folder, without the epochs of a linear classifier that was ended before it had a result."""
     run.begin(values_of(settings), EVALUATION)
-    if run.process.is_first and run.layout.records.exists():
-        unfinished: Dict[int, List[Record]] = {}
-        for record in records.read(run.layout.records, quiet=True):
-            if record["kind"] == records.CLASSIFIER_EPOCH:
-                unfinished.setdefault(record.get("seed"), []).append(record)
-            elif record.get("protocol_id") == LINEAR_SGD:
-                unfinished.pop(record.get("seed"), None)
-        if unfinished:
-            dropped = [record for of_seed in unfinished.values() for record in of_seed]
-            records.keep(run.layout.records, lambda record: record not in dropped)
+    _drop_unfinished(run)
+
+
+def _drop_unfinished(run: Run) -> None:
+    """Drop the epochs of linear classifiers that no result comes after."""
+    if not run.process.is_first or not run.layout.records.exists():
+        return
+    found = records.read(run.layout.records, quiet=True)
+    kept: List[Record] = []
+    with_result = set()
+    for record in reversed(found):
+        if record.get("protocol_id") == LINEAR_SGD:
+            with_result.add(record.get("seed"))
+        if record["kind"] != records.CLASSIFIER_EPOCH or record.get("seed") in with_result:
+            kept.append(record)
+    if len(kept) < len(found):
+        with writing("train_output_path", run.layout.records):
+            records.rewrite(run.layout.records, reversed(kept))
+
+
+def once(run: Run) -> Sink:
+    """Return what adds the results of an evaluation to a run's records, each once.
+
+    One that they have already, to the last digit, is not added again, nor are the epochs of its classifier: an
+    evaluation that was ended before its end, and is done again, leaves what it leaves when nothing befalls it.
+    """
+    there = records.read(run.layout.records, quiet=True) if run.layout.records.exists() else []
+
+    def add(record: Record) -> None:
+        if json.loads(json.dumps(record)) in there:
+            logger.info("%s has this result already, the same", run.layout.records)
+            _drop_unfinished(run)
+        else:
+            run.records.add(record)
+
+    return add
 
 
 def describe(settings: EvalSettings, source: Checkpoint, features: int, train: Optional[Images], test: Images) -> None:

@@ -164,6 +164,20 @@ def test_a_killed_evaluation_leaves_a_whole_classifier_and_the_next_one_ends_as_
     assert of_kind(records.LINEAR_EVAL, output) == [first, last_evaluation(output.with_name("other"))]
 
 
+@pytest.mark.long
+def test_an_evaluation_that_is_done_again_leaves_one_result(finished, output):
+    """As one that was killed after its result: what is there to the last digit is not written a second time."""
+    done(evaluate(finished, output, "--protocol", "knn"))
+    done(evaluate(finished, output, "--epoch_size", 1, "--repeat", 2))
+    first = records.read(output / "metrics.jsonl")
+    out = done(evaluate(finished, output, "--epoch_size", 1, "--repeat", 2))
+    assert out.count("has this result already, the same") == 3
+    assert records.read(output / "metrics.jsonl") == first
+    done(evaluate(finished, output, "--epoch_size", 2))
+    assert [record["kind"] for record in records.read(output / "metrics.jsonl")[len(first):]] == [
+        records.CLASSIFIER_EPOCH, records.CLASSIFIER_EPOCH, records.LINEAR_EVAL]
+
+
 def test_a_diverging_classifier_ends_with_status_3(finished, output):
     result = evaluate(finished, output, "--learning_rate", 1e30, "--epoch_size", 3)
     assert result.returncode == 3
