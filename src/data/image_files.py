@@ -111,6 +111,8 @@ def check_whole(file: Path) -> None:
     with to_read(file) as stream:
         try:
             Image.open(stream, formats=FORMATS).load()
+        except MemoryError:
+            raise
         except Exception:  # of damaged files Pillow raises all kinds
             raise damaged(file) from None
 

@@ -63,6 +63,9 @@ def check_start(device_target: str, promised_devices: Optional[int]) -> None:
         raise UserError(f"{name}: got {shown(os.environ[name])}, takes the number of processes, 1 to 99999, which the "
                         "launchers of scripts/ set")
     started = int(os.environ[name])
+    port = os.environ.get("MS_SCHED_PORT", "8118")  # MindSpore's own
+    if "MS_ROLE" in os.environ and not (re.fullmatch("[1-9][0-9]{0,4}", port) and int(port) < 2**16):
+        raise UserError(f"MS_SCHED_PORT: got {shown(port)}, takes a port, 1 to 65535, which msrun sets (--master_port)")
     if table_file:
         _check_table(table_file, started, name)
     if device_target == "CPU" and "MS_ROLE" not in os.environ:

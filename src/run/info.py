@@ -20,6 +20,7 @@ from src.settings.flags import LEARNING
 from src.settings.given import flags_of
 from src.settings.network import Network, default_stem
 from src.settings.scripts import TrainSettings
+from src.settings.types import shown
 
 # Side, mean and deviation that the name of a data set stood for while checkpoints kept no more than the name.
 _MEANT = {
@@ -114,21 +115,12 @@ def _check_flag(name: str, value: Any) -> None:
     except (ValueError, KeyError):
         is_taken = False
     if not is_taken:
-        raise ValueError(f"{name} is {_shown(value)}, takes {_FLAGS[name].expects}")
+        raise ValueError(f"{name} is {shown(value)}, takes {_FLAGS[name].expects}")
 
 
 def _need(name: str, value: Any, is_right: Callable[[Any], bool]) -> None:
     if not is_right(value):
-        raise ValueError(f"{name} is {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    """Return a value from anywhere as JSON, not more than a line has room for."""
-    try:
-        text = json.dumps(value, default=str)
-    except ValueError:  # an integer of more than 4,300 digits
-        return "a number without end"
-    return text if len(text) <= 40 else f"{text[:40]}..."
+        raise ValueError(f"{name} is {shown(value)}")
 
 
 def _is_count(value: Any) -> bool:

@@ -333,6 +333,8 @@ ENVIRONMENT = {
     "table zeros": ({**EIGHT, "RANK_TABLE_FILE": "/dev/zero"}, "RANK_TABLE_FILE: /dev/zero: cannot", "take a rank tab"),
     "table pipe": ({**EIGHT, "RANK_TABLE_FILE": "pipe"}, "RANK_TABLE_FILE: pipe: cannot be read", "take a rank table"),
     "table nowhere": ({**EIGHT, "RANK_TABLE_FILE": ESCAPES}, "RANK_TABLE_FILE: " + ESCAPED, "take a rank table"),
+    **{f"port {port}": ({"MS_WORKER_NUM": "2", "MS_ROLE": "MS_WORKER", "MS_SCHED_PORT": port},
+                        f"MS_SCHED_PORT: got '{port}'", "takes a port, 1 to 65535") for port in ("65536", "0", "x")},
     "no msrun": ({"RANK_SIZE": "2"}, "--device_target: got CPU", "take scripts/run_distribution_train_msrun.sh"),
 }
 ALONE = {name: ({name: "8"}, f"{name}=8: this was started as one of several", "add it, or start one process")
