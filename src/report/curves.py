@@ -86,12 +86,12 @@ def _lines(run: Story, curve: Curve) -> List[Tuple[str, List[Tuple[int, float]]]
     for record in run.of_kind(curve.kind):
         if record.get(curve.key) is not None:
             line = lines.setdefault((record.get("training"), record.get("seed")), {})
-            for later in [epoch for epoch in line if epoch >= record["epoch"]]:
-                del line[later]
+            while line and next(reversed(line)) >= record["epoch"]:
+                line.popitem()
             line[record["epoch"]] = record[curve.key]
     trainings = list(dict.fromkeys(training for training, _ in lines))
     return [(run.name + (f", training {trainings.index(training) + 1}" if len(trainings) > 1 else "")
-             + (f", seed {seed}" if len(lines) > 1 else ""), sorted(line.items()))
+             + (f", seed {seed}" if len(lines) > 1 else ""), list(line.items()))
             for (training, seed), line in lines.items()]
 
 

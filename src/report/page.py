@@ -28,7 +28,8 @@ UNTRAINED = "untrained"  # the folder, in a run's, of an evaluation of its encod
 PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
              records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
              records.SUPERVISED: "supervised, from random weights"}
-WORTH_A_PAGE = (records.MONITOR, records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL, records.REPEATED_EVAL)
+RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL, records.REPEATED_EVAL)
+FREE = 10  # seconds that the pages of a training may take, however short it is
 
 
 class Setting(NamedTuple):
@@ -85,26 +86,32 @@ def try_to_write(folder: Path, compute: bool) -> Optional[str]:
 class Keeper:
     """A sink of records that writes the page of the run in ``folder`` anew after what is worth it.
 
-    That is a measurement of the monitor, and every result; and an epoch, as long as the pages take less than a
-    two-hundredth of the time. That a page cannot be written is a warning, once: it must not end a training.
+    That is every result; a measurement of the monitor, as long as the pages take less than a twentieth of the time;
+    and an epoch, as long as they take less than a two-hundredth. That a page cannot be written is a warning, once: it
+    must not end a training.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.next = 0.0
+        self.begun = time.perf_counter()
+        self.spent = 0.0  # seconds on pages
         self.failed: Optional[str] = None
 
     def __call__(self, record: Record) -> None:
         begin = time.perf_counter()
-        if record["kind"] not in WORTH_A_PAGE and begin < self.next:
+        if not self._has_time_for(record["kind"], begin - self.begun):
             return
         failed = try_to_write(self.folder, compute=False)
         if failed and not self.failed:
             logger.warning("warning: the run's page could not be written (%s); the run goes on; `python report.py %s` "
                            "tells more", failed, self.folder)
         self.failed = self.failed or failed
-        end = time.perf_counter()
-        self.next = end + 200 * (end - begin)
+        self.spent += time.perf_counter() - begin
+
+    def _has_time_for(self, kind: str, passed: float) -> bool:
+        if kind in RESULTS:
+            return True
+        return self.spent <= (FREE + passed / 20 if kind == records.MONITOR else passed / 200)
 
 
 def render(runs: Sequence[Story], compute: bool = True) -> str:

@@ -149,8 +149,10 @@ def test_a_run_keeps_its_page(tmp_path):
     assert written_after(next(epoch)) and not written_after(next(epoch))
     assert written_after(measured) and not written_after(measured | {"kind": "linear_classifier"})
     assert written_after(evaluated(0.7)) and "70.00 %" in file.read_text()
-    keeper.next = 0
+    keeper.spent = 0
     assert written_after(measured | {"kind": "pretrain", "loss": 1.0, "contrastive_accuracy": 0.5})
+    keeper.spent = page.FREE + 100
+    assert not written_after(measured) and written_after(evaluated(0.7))
 
 
 def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
