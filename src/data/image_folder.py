@@ -8,6 +8,7 @@ Images may have any size, and are too many for the memory as a rule. So they sta
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import List, Optional, Tuple
 
@@ -26,6 +27,8 @@ SPLITS = {"pretrain": ("train",), "train": ("train",), "test": ("test", "val")}
 STARTS, ENDS = (JPEG, PNG), (b"\xff\xd9", b"IEND\xaeB`\x82")
 LONGEST_START, LONGEST_END = 8, 8
 READERS = 16  # threads that look into the files at the start: they wait for the disk, not for a core
+AT_ONCE = 64  # files that a thread is given: one by one, giving them takes longer than looking
+MANY = 10_000  # files that take long enough to be spoken of
 
 
 class ImageFolder:
@@ -88,8 +91,12 @@ def _unlabelled(folder: Path) -> List[Path]:
 
 
 def _looked_at(images: List[Path], side: int, root: Optional[Path] = None) -> ImageFiles:
+    if len(images) >= MANY:
+        logger.info("looking at the beginning and the end of %s image files", f"{len(images):,}")
+    parts = (images[start:start + AT_ONCE] for start in range(0, len(images), AT_ONCE))
     with ThreadPoolExecutor(READERS) as pool:
-        return ImageFiles(images, list(pool.map(partial(_size_of_image, side=side), images)), side, root)
+        sizes = list(chain.from_iterable(pool.map(partial(_sizes_of_images, side=side), parts)))
+    return ImageFiles(images, sizes, side, root)
 
 
 def _images_of(folder: Path) -> List[Path]:
@@ -98,6 +105,10 @@ def _images_of(folder: Path) -> List[Path]:
         raise UserError(f"{folder}: has no {', '.join(SUFFIXES)} files, and every folder there is a class; put its "
                         "images in, or remove it")
     return images
+
+
+def _sizes_of_images(files: List[Path], side: int) -> List[int]:
+    return [_size_of_image(file, side) for file in files]
 
 
 def _size_of_image(file: Path, side: int) -> int:
