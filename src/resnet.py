@@ -135,6 +135,15 @@ def widths_of(network: Network) -> List[int]:
     return [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
 
 
+def largest_map(network: Network) -> int:
+    """Return the bytes of the largest feature map of an image, float32: the stem's or the first stage's output."""
+    block, _ = ENCODERS[network.encoder]
+    stem, width = STEMS[network.stem], widths_of(network)[0]
+    side = -(-network.image_size // stem.stride)
+    pooled = -(-side // 2) if stem.pooling else side
+    return 4 * width * max(side ** 2, block.expansion * pooled ** 2)
+
+
 def build_encoder(network: Network, layers: Optional[Layers] = None) -> ResNet:
     """Return the encoder of ``network``, without its projection head, of ``layers`` or else of MindSpore's own."""
     block, depths = ENCODERS[network.encoder]

@@ -5,12 +5,17 @@
 DATA_SETS="cifar10 cifar100 stl10 imagefolder shapes" # those of src/dataset.py
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
-# fail MESSAGE [STATUS]: one line on standard error, without what a terminal would obey; status 2, or another.
-fail() {
-    line=$(printf '%s: %s' "$(basename -- "$0")" "$1" | tr '\n' '\177')
+# say TEXT: print it as one line, without what a terminal would obey.
+say() {
+    line=$(printf '%s' "$1" | tr '\n' '\177')
     printf '%s\n' "$line" | LC_ALL=C.UTF-8 grep -qx '[[:print:]]*' ||
         line=$(printf '%s' "$line" | LC_ALL=C tr -c ' -~' '?')
-    printf '%s\n' "$line" >&2
+    printf '%s\n' "$line"
+}
+
+# fail MESSAGE [STATUS]: one line on standard error; status 2, or another.
+fail() {
+    say "$(basename -- "$0"): $1" >&2
     exit "${2:-2}"
 }
 
@@ -85,7 +90,7 @@ chosen_python() {
 
 # new_log LOG: an empty one; what an earlier run wrote there, or goes on writing, becomes LOG.1, or LOG.2, ...
 new_log() {
-    if [ -s "$1" ]; then
+    if [ -e "$1" ]; then
         number=1
         while [ -e "$1.$number" ]; do number=$((number + 1)); done
         mv "$1" "$1.$number"
@@ -108,14 +113,16 @@ launch() {
     python=$(chosen_python) || exit 2
     export PYTHONUNBUFFERED=1
     new_log "$log"
-    echo "log: $log"
+    say "log: $log"
     if [ "${FOREGROUND:-0}" = 1 ]; then
-        status_file=$(mktemp)
-        { "$python" "$script" "$@" 2>&1 || echo $? >"$status_file"; } | tee -a "$log"
-        status=$(cat "$status_file")
-        rm -f "$status_file"
-        exit "${status:-0}"
+        folder=$(mktemp -d) || fail "cannot make a temporary folder; name one that can be written: TMPDIR=/folder"
+        mkfifo "$folder/output"
+        (trap '' HUP INT TERM && exec tee -a "$log" <"$folder/output") &
+        exec >"$folder/output" 2>&1
+        rm -r "$folder"
+        exec "$python" "$script" "$@" # in the launcher's place, where signals reach it
     fi
+    case " $* " in *" --quiet "*) START=5 ;; esac # it does not say when it has begun
     nohup "$python" "$script" "$@" >>"$log" 2>&1 </dev/null &
     echo "process id: $!"
     wait_for_start "$!" "$log"

@@ -76,11 +76,11 @@ failed() {
     status=$2
     how="ended with status $status"
     [ "$status" -le 128 ] || how="was killed by signal $((status - 128))"
-    echo "$(basename -- "$0"): $1 $how and was the first to fail; all others were ended; the end of its log $3:" >&2
+    say "$(basename -- "$0"): $1 $how and was the first to fail; all others were ended; the end of its log $3:" >&2
     tail -n 20 "$3" >&2
     shift 3
     for log; do
-        echo "the end of the log $log:" >&2
+        say "the end of the log $log:" >&2
         tail -n 20 "$log" >&2
     done
     exit "$status"
@@ -105,7 +105,7 @@ look() {
 # watch_ranks COUNT WHICH: return when COUNT ranks have ended well; as soon as one fails, do not.
 watch_ranks() {
     count=$1
-    echo "started here: $2; logs: $(log_of RANK), and rank 0's tells the progress"
+    say "started here: $2; logs: $(log_of RANK), and rank 0's tells the progress"
     while :; do
         look
         case $bad in

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Iterator, Optional, Union
@@ -38,8 +39,21 @@ def link_whole(path: Path, target: str) -> None:
     temporary = _beside(path)
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
-    os.replace(temporary, path)
+    try:
+        if not path.is_symlink() and path.is_dir():
+            path.rmdir()  # a folder, with which a copy has replaced the link
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink()
+        raise
     flush(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder in one that is there, where it is missing, and bring its name to the disk."""
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)
+        flush(path.parent)
 
 
 def flush(path: Path) -> None:
@@ -98,9 +112,9 @@ def locked(file: Path, wait: bool) -> Iterator[bool]:
                     continue
             except FileNotFoundError:  # its last holder has removed it
                 continue
-            os.ftruncate(number, 0)
-            os.write(number, f"process {os.getpid()} on {os.uname().nodename}".encode())
             try:
+                os.ftruncate(number, 0)
+                os.write(number, f"process {os.getpid()} on {os.uname().nodename}".encode())
                 yield is_locked
             finally:
                 with suppress(OSError):  # the folder may be gone
@@ -161,6 +175,22 @@ def reading(place: Union[str, Path], remedy: str = "check that it is there and i
         yield
     except OSError as error:
         raise UserError(f"{place}: cannot be read ({reason_of(error)}); {remedy}") from None
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Give a folder that is gone afterwards.
+
+    Raises:
+        UserError: none can be made.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise UserError(f"TMPDIR: no temporary folder can be made ({reason_of(error)}); name one that can be written"
+                        ) from None
+    with made as folder:
+        yield Path(folder)
 
 
 @contextmanager

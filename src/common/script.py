@@ -85,3 +85,5 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
+    if getattr(sys.stdout, "errors", "") == "strict":  # what its encoding has not would end the script
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -3,6 +3,7 @@
 A record is its label bytes and 3,072 pixel bytes (red, green and blue planes of 32 x 32), see
 https://www.cs.toronto.edu/~kriz/cifar.html. `shapes` is written in the layout of CIFAR-10.
 """
+from itertools import combinations
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -73,7 +74,12 @@ class Cifar(NamedTuple):
         if len(places) < self.train_files and places[0].match(self.patterns["train"]):
             logger.warning("warning: %s has %d of %s's %d training files; copy the others there, or go on with "
                            "fewer images", places[0].parent, len(places), self.title, self.train_files)
-        records = np.concatenate([self._read_records(file) for file in places])
+        parts = [self._read_records(file) for file in places]
+        for one, other in combinations(range(len(parts)), 2):
+            if np.array_equal(parts[one], parts[other]):
+                raise UserError(f"{places[one]}: has the same images as {places[other].name}, and they would "
+                                "count twice; remove one of the two")
+        records = np.concatenate(parts)
         planes = records[:, self.label_bytes:].reshape(-1, 3, side, side)
         return Images(np.ascontiguousarray(channels_last(planes)), records[:, self.label_bytes - 1].astype(np.int32))
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -78,7 +78,15 @@ class ImageFolder:
 
 
 def _folders(place: Path) -> List[Path]:
-    return sorted(path for path in place.glob("*") if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in place.glob("*") if path.is_dir() and not path.name.startswith("."))
+    seen: Dict[Tuple[int, int], Path] = {}
+    for folder in folders:
+        about = folder.stat()
+        other = seen.setdefault((about.st_dev, about.st_ino), folder)
+        if other is not folder:
+            raise UserError(f"{folder}: is the same folder as {other.name}, and its images would be of two classes; "
+                            "remove one of the two")
+    return folders
 
 
 def _unlabelled(folder: Path) -> List[Path]:

@@ -14,6 +14,7 @@ from src.run.records import Record
 from src.run.sample import Sample
 from src.settings import text_file
 
+LARGEST_CONFIG = 2**16  # bytes; one is some 4,000, and to read YAML takes long
 SCRIPTS = {PRETRAINING: "train.py", EVALUATION: "linear_eval.py", FINE_TUNING: "finetune.py"}
 RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL)
 ORDER = (records.LINEAR_SGD, records.LINEAR_LBFGS, records.KNN, records.FINE_TUNED, records.SUPERVISED)  # of results
@@ -142,7 +143,7 @@ class _Plain(yaml.SafeLoader):
 
 def _config(file: Path) -> Dict[str, Any]:
     remedy = "bring back what was written there, or take it away"
-    text = text_file.read(str(file), str(file), remedy)
+    text = text_file.read(str(file), str(file), remedy, largest=LARGEST_CONFIG)
     try:
         config = yaml.load(text, _Plain)  # noqa: S506 - it is a safe loader
         is_config = _is_plain(config) and _is_config(config)

@@ -4,26 +4,29 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
 from src.common.errors import DamagedError, UserError, option
-from src.common.files import BLOCK, link_whole, reading, reason_of, written_whole
+from src.common.files import BLOCK, link_whole, make_folder, reading, reason_of, written_whole
 from src.common.logs import logger
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.run import info as infos
-from src.run.layout import Series, checkpoint_in
+from src.run.layout import CLASSIFIERS, PRETRAINED, Series, series_at
 from src.settings.network import Network
 
 ENCODER, CLASSIFIER = infos.ENCODER, infos.CLASSIFIER  # what a checkpoint holds
+_SERIES = {ENCODER: PRETRAINED, CLASSIFIER: CLASSIFIERS}
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
+_TAKE = "take one of train.py, linear_eval.py, finetune.py or convert.py"
 _SUM, _SUM_BYTES = b"crc_num", 10  # what MindSpore writes at the end of a file: this, and its CRC-32 in so many bytes
+_ENTRY = 0x0A  # begins every entry of a file, and its length follows: Protocol Buffers' field 1
 
 
 class Checkpoint(NamedTuple):
@@ -59,7 +62,7 @@ def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info
     The one of epoch 0, the untrained network, is never removed; ``earlier`` are files of another training, which this
     one takes the place of.
     """
-    series.folder.mkdir(exist_ok=True)  # but not the run's, which somebody may have taken away
+    make_folder(series.folder)  # but not the run's, which somebody may have taken away
     path = series.of_epoch(epoch)
     save(path, parameters, {**info, "epoch": epoch})
     link_whole(series.latest, path.name)
@@ -69,39 +72,49 @@ def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info
         old.unlink()
 
 
-def remove_after(series: Series, epoch: int) -> None:
-    """Remove the checkpoints of later epochs."""
-    for file in series.files():
-        if series.epoch_of(file) > epoch:
-            file.unlink()
+def go_back_to(found: Checkpoint, series: Series) -> None:
+    """Remove the checkpoints of later epochs than that of ``found``, and point `latest` at it."""
+    later = [file for file in series.files() if series.epoch_of(file) > found.info["epoch"]]
+    for file in later:
+        file.unlink()
+    if later:
+        logger.warning("warning: removed, for the run goes on before them: %s", ", ".join(file.name for file in later))
+    if Path(os.path.realpath(series.latest)) != found.path:
+        link_whole(series.latest, found.path.name)
 
 
 def load(path: str, holds: str, flag: str) -> Checkpoint:
     """Read a checkpoint of this project; the info of one of earlier versions is brought up to date.
 
     Args:
-        path: the file, a link to it (`latest`), or a folder that has `latest`.
+        path: the file, or the newest whole one of a run: its folder, that of its checkpoints, or `latest` in there.
         holds: what it must hold, ``ENCODER`` or ``CLASSIFIER``.
         flag: the flag that gave ``path``, for error messages.
 
     Raises:
         UserError: there is no such file, it holds something else, or what no network of use can have.
     """
+    with reading(f"{option(flag)}: {path}"):
+        series = series_at(Path(path), _SERIES[holds])
+    return series and newest_whole(series, holds, flag) or _load_file(path, holds, flag)
+
+
+def _load_file(path: str, holds: str, flag: str) -> Checkpoint:
     source = f"{option(flag)}: {path}"
     with reading(source):
-        file = Path(os.path.realpath(checkpoint_in(Path(path))))
+        file = Path(os.path.realpath(path))
         if not file.is_file():
             raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
         has_sum = check_sum(file, source)  # before MindSpore, which damaged files may crash
     try:
         parameters = ms.load_checkpoint(str(file))
     except Exception as error:  # of damaged files it raises all kinds
-        raise DamagedError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); take one of "
-                           "train.py, linear_eval.py, finetune.py or convert.py") from None
+        raise DamagedError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); {_TAKE}"
+                           ) from None
     text = parameters.pop(_INFO, None)
     if not isinstance(text, str):
-        raise UserError(f"{source} was not written by this project (no {_INFO} in it); take a checkpoint of train.py, "
-                        "linear_eval.py, finetune.py or convert.py")
+        raise DamagedError(f"{source} was not written by this project (no {_INFO} in it); take a checkpoint of "
+                           "train.py, linear_eval.py, finetune.py or convert.py")
     with infos.believed(source):
         info = infos.read(text)
     if info.get("dry_run") and not is_dry_run():
@@ -119,13 +132,17 @@ def check_sum(file: Path, source: str) -> bool:
     """Compare the checksum that MindSpore has written behind all bytes of a checkpoint; return whether there is one.
 
     Raises:
-        DamagedError: it does not fit.
+        DamagedError: it does not fit, or there is none, and no whole entries either.
     """
     with file.open("rb") as stream:
-        left = max(0, stream.seek(0, os.SEEK_END) - len(_SUM) - _SUM_BYTES)
+        size = stream.seek(0, os.SEEK_END)
+        left = max(0, size - len(_SUM) - _SUM_BYTES)
         stream.seek(left)
         end = stream.read()
         if not end.startswith(_SUM):
+            if not _has_whole_entries(stream, size):
+                raise DamagedError(f"{source} is not a checkpoint that MindSpore can read (it does not end where an "
+                                   f"entry of it ends); {_TAKE}")
             return False
         stream.seek(0)
         found = 0
@@ -138,30 +155,53 @@ def check_sum(file: Path, source: str) -> bool:
     return True
 
 
+def _has_whole_entries(stream: BinaryIO, size: int) -> bool:
+    """Return whether a file of ``size`` bytes is entries one after the other, each with its length before it."""
+    place = 0
+    while place < size:
+        stream.seek(place)
+        start = stream.read(11)
+        length = 0
+        for count, byte in enumerate(start[1:], 1):  # seven bits a byte, the last ones first
+            length |= (byte & 0x7F) << 7 * (count - 1)
+            if byte < 0x80:
+                break
+        else:
+            return False
+        if start[0] != _ENTRY:
+            return False
+        place += 1 + count + length
+    return 0 < place == size
+
+
 def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
     """Return the checkpoint that `latest` points at or, where that is not whole, the newest one that is; a warning
     tells of it. None where the series has no files at all.
+
+    Where `latest` is no link, as in a copy that has followed it, it is older than what it stands beside.
 
     Raises:
         UserError: none of them is whole, or one cannot be read, which says nothing about what is in it.
     """
     linked = Path(os.path.realpath(series.latest))
+    if series.files() and not series.latest.is_symlink():
+        linked = Path()
     others = [file for file in (series.of_epoch(0), *series.files()) if file.is_file() and file.resolve() != linked]
     candidates = [linked] * linked.is_file() + others[::-1]
     problem = "" if linked.is_file() else f"{series.latest} points at no checkpoint"
     for file in candidates:
         try:
-            found = load(str(file), holds, flag)
+            found = _load_file(str(file), holds, flag)
         except DamagedError as error:
             problem = problem or str(error)
             continue
         if problem:
-            logger.warning("warning: %s; the run goes on from the newest whole checkpoint, %s", problem, file)
+            logger.warning("warning: %s; taken is the newest whole checkpoint, %s", problem, file)
         return found
     if not candidates:
         return None
     raise UserError(f"{option(flag)}: none of the {len(candidates)} checkpoints in {series.folder} is whole "
-                    f"({problem}); begin another run")
+                    f"({problem}); take those of another run")
 
 
 def shared(found: Optional[Checkpoint], process: Process) -> Optional[Checkpoint]:

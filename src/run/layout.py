@@ -1,9 +1,11 @@
 """The names and paths of a run on disk. They are all here; docs/training.md shows them as a tree."""
+import os
 import re
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 LATEST = "latest"  # beside checkpoints: a link to the newest
+PRETRAINED, CLASSIFIERS = "checkpoint_simclr", "linear_classifier"  # how the names of checkpoints begin
 # A script's own config.yaml and log begin with this.
 PRETRAINING, EVALUATION, FINE_TUNING = "", "eval_", "finetune_"
 
@@ -66,11 +68,11 @@ class Layout(NamedTuple):
 
     @property
     def checkpoints(self) -> Series:
-        return Series(self.path / "checkpoint", "checkpoint_simclr")
+        return Series(self.path / "checkpoint", PRETRAINED)
 
     @property
     def classifiers(self) -> Series:
-        return Series(self.path / "linear_classifier", "linear_classifier")
+        return Series(self.path / "linear_classifier", CLASSIFIERS)
 
     @property
     def dry_run(self) -> Path:
@@ -121,6 +123,11 @@ class Layout(NamedTuple):
                                       *(self.path / "finetune").glob("*")) if folder.is_dir()]
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a script has begun here."""
+        return any(self.config(script).exists() for script in (PRETRAINING, EVALUATION, FINE_TUNING))
+
+    @property
     def lock(self) -> Path:
         """What says that a script writes here, as long as it does."""
         return self.path / ".lock"
@@ -136,7 +143,10 @@ class Layout(NamedTuple):
         return FineTuned(self.path / "finetune" / f"{initial_weights}-{label_fraction:g}")
 
 
-def checkpoint_in(path: Path) -> Path:
-    """Return `latest` where ``path`` is a run's folder or one of checkpoints that has it, else ``path`` itself."""
-    folders = (path, Layout(path).checkpoints.folder)
-    return next((folder / LATEST for folder in folders if (folder / LATEST).exists()), path)
+def series_at(path: Path, prefix: str) -> Optional[Series]:
+    """Return the checkpoints that ``path`` stands for: a run's folder, theirs, or `latest` in it, else None."""
+    if path.name == LATEST and not path.is_dir():
+        return Series(path.parent, prefix)
+    folders = (path, Layout(path).checkpoints.folder) if path.is_dir() else ()
+    known = (Series(folder, prefix) for folder in folders)
+    return next((series for series in known if os.path.lexists(series.latest) or series.files()), None)

@@ -87,6 +87,8 @@ class Run:
                     holder = self.layout.lock.read_text(encoding="utf-8", errors="replace")
                 raise UserError(f"--train_output_path: {self.layout.path} is in use by {holder or 'another process'}; "
                                 "wait for its end, or name another folder") from None
+            for folder in self.layout.folders if is_locked else ():
+                clear_unfinished(folder)
         if not is_locked:
             logger.warning("warning: the file system of %s has no locks: start no second run there", self.layout.path)
         self.is_reserved = True
@@ -95,12 +97,17 @@ class Run:
         """Make the folder, where it was not there when the run was opened, and reserve it.
 
         Raises:
-            UserError: it cannot be made, or another process has made it since.
+            UserError: it cannot be made, or another process has begun a run in it since.
         """
-        if not self.is_reserved:
-            with writing("train_output_path", self.layout.path):
-                self.layout.path.mkdir(parents=True)
-            self.reserve()
+        if self.is_reserved:
+            return
+        with writing("train_output_path", self.layout.path):
+            self.layout.path.mkdir(parents=True, exist_ok=True)  # a data set may have been made in there
+            flush(self.layout.path.parent)
+        self.reserve()
+        if self.layout.has_begun:
+            raise UserError(f"--train_output_path: another process has just begun a run in {self.layout.path}; name "
+                            "another folder")
 
     def begin(self, settings: Dict[str, Any], script: str) -> None:
         """Make the folder and write down there what is run; the log goes there too from now on.
@@ -115,8 +122,6 @@ class Run:
         if self.process.is_first:
             self.make()
             with writing("train_output_path", self.layout.path):
-                for folder in self.layout.folders:
-                    clear_unfinished(folder)
                 write_text(self.layout.config(script), yaml.safe_dump(
                     {"settings": settings, **_circumstances(self.process)}, sort_keys=False))
                 log_to_file(self.layout.log(script))
@@ -160,6 +165,8 @@ def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator
         except BaseException:
             run.sync()
             raise
+        if run.has_begun and process.is_first:
+            run.flush_records()
         if run.copy and run.has_begun:
             run.copy.send()
     if is_dry_run():

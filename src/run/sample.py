@@ -41,14 +41,23 @@ def read(path: Path) -> Optional[Sample]:
     """
     if not path.is_file():
         return None
-    with zipfile.ZipFile(path) as parts:
-        if sum(part.file_size for part in parts.infolist()) > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB")
-    with np.load(path, allow_pickle=False) as found:
+    with np.load(of_size(path), allow_pickle=False) as found:
         parts = {name: found[name] for name in Sample._fields}
     sample = Sample(**{**parts, "classes": tuple(map(str, parts["classes"].tolist()))})
     _check(sample)
     return sample
+
+
+def of_size(path: Path) -> Path:
+    """Return the path of a .npz file, if it has not far more than there is of a sample.
+
+    Raises:
+        Exception: it has, or is damaged.
+    """
+    with zipfile.ZipFile(path) as parts:
+        if sum(part.file_size for part in parts.infolist()) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB")
+    return path
 
 
 def _check(sample: Sample) -> None:

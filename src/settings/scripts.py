@@ -92,11 +92,21 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
         if given["lr_scaling"] and "learning_rate" in given.chosen:
             raise UserError(f"--lr_scaling: got {given['lr_scaling']} with --learning_rate {given['learning_rate']}, "
                             "which is the peak itself and is not scaled; leave one of them out")
+        if not given["resume"]:
+            TrainSettings.check_beginning(given)
+
+    @staticmethod
+    def check_beginning(given: Given) -> None:
+        """Check what does not matter where a run is resumed, which has settings of its own.
+
+        Raises:
+            UserError: there is something wrong with it.
+        """
         for name in ("warmup_epochs", "pretrain_epoch_size"):
-            if name in given.chosen and given[name] >= given["epoch_size"] and not given["resume"]:
+            if name in given.chosen and given[name] >= given["epoch_size"]:
                 raise UserError(f"--{name}: got {given[name]}, takes less than epoch_size, which is "
                                 f"{given['epoch_size']}")
-        if given["pretrain_epoch_size"] and not given["pre_trained_path"] and not given["resume"]:
+        if given["pretrain_epoch_size"] and not given["pre_trained_path"]:
             raise UserError(f"--pretrain_epoch_size: got {given['pretrain_epoch_size']} without --pre_trained_path; "
                             "name the checkpoint that has these epochs behind it")
 
@@ -213,8 +223,8 @@ class ConvertSettings(Flags):
         BOOLEAN, "the weights were trained on pixels less the data set's mean colour, divided by its deviation, as is "
         "usual in PyTorch", NETWORK, Group.NETWORK, True)
     pretrain_epoch_size: Optional[int] = flag(
-        integer(0), "epochs that the weights have behind them, for the records; by default unknown", CIRCUMSTANCE,
-        Group.RUN)
+        integer(0, 1_000_000), "epochs that the weights have behind them, for the records; by default unknown",
+        CIRCUMSTANCE, Group.RUN)
 
     @staticmethod
     def check(given: Given) -> None:

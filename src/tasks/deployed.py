@@ -1,4 +1,5 @@
 """A network as it is used: the encoder, alone or with its classifier, from their checkpoints."""
+import os
 from typing import Optional, Tuple
 
 from mindspore import nn, ops
@@ -7,7 +8,7 @@ from src.common.errors import UserError
 from src.common.files import sha256_of
 from src.dataset import DATA_SETS
 from src.evaluation import classifier
-from src.resnet import ResNet, build_encoder
+from src.resnet import ResNet, build_encoder, largest_map
 from src.run.checkpoint import Checkpoint
 from src.run.signature import FLOAT32, MOST_BYTES, Signature
 from src.simclr_model import LinearClassifier
@@ -51,6 +52,12 @@ def deployed(source: Checkpoint, linear_checkpoint: Optional[str], flag: str, dt
     Raises:
         UserError: the checkpoints do not fit each other, or the batch is too large.
     """
+    needed = 2 * batch_size * largest_map(source.network)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(f"{source.path}: a batch of {batch_size} images takes more than {needed / 2**30:.0f} GB "
+                        f"between two layers, and this machine has {there / 2**30:.0f}; export it with a smaller "
+                        "--batch_size")
     encoder = build_encoder(source.network)
     encoders.load_weights(encoder, source)
     linear, classes, name = None, None, source.info["settings"]["dataset_name"]

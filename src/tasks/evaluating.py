@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from mindspore import Tensor
 
 from src.common.errors import DamagedError, UserError
-from src.common.files import sha256_of, writing
+from src.common.files import reading, sha256_of, writing
 from src.common.logs import logger
 from src.data.images import Images
 from src.distributed.collectives import share
@@ -42,7 +42,9 @@ def find_start(given: Given, run: Run) -> Tuple[Checkpoint, str, Optional[Checkp
         UserError: there are none, they do not belong together, or the folder has another encoder's classifier.
     """
     source = run.read(lambda: labelled.read_encoder(given, run))
-    digest = share(sha256_of(source.path) if run.process.is_first else "", run.process)
+    with run.together(), reading(source.path):
+        mine = sha256_of(source.path) if run.process.is_first else ""
+    digest = share(mine, run.process)
 
     def find_classifier() -> Optional[Checkpoint]:
         if given["pre_classifier_checkpoint_path"]:
@@ -57,14 +59,14 @@ def find_start(given: Given, run: Run) -> Tuple[Checkpoint, str, Optional[Checkp
 
 def _check_place(series: Series, encoder_digest: str) -> None:
     """Raise UserError where a new classifier would replace one of another encoder."""
-    there = series.files()
-    try:
-        digests = [checkpoint.load(str(file), checkpoint.CLASSIFIER, "train_output_path").info["encoder_digest"]
-                   for file in there[-1:]]
-    except DamagedError as error:
-        logger.warning("warning: %s; it is going to be replaced", error)
-        return
-    if digests not in ([], [encoder_digest]):
+    found = None
+    for file in reversed(series.files()):
+        try:
+            found = checkpoint.load(str(file), checkpoint.CLASSIFIER, "train_output_path")
+            break
+        except DamagedError as error:
+            logger.warning("warning: %s; it is going to be replaced", error)
+    if found and found.info["encoder_digest"] != encoder_digest:
         raise UserError(f"--train_output_path: {series.folder} holds the classifier of another encoder; name another "
                         "folder for this evaluation")
 
@@ -105,7 +107,7 @@ def _drop_unfinished(run: Run) -> None:
     """Drop the epochs of linear classifiers that no result comes after."""
     if not run.process.is_first or not run.layout.records.exists():
         return
-    found = records.read(run.layout.records, quiet=True)
+    found = records.read(run.layout.records)
     kept: List[Record] = []
     with_result = set()
     for record in reversed(found):
@@ -121,13 +123,18 @@ def _drop_unfinished(run: Run) -> None:
 def once(run: Run) -> Sink:
     """Return what adds the results of an evaluation to a run's records, each once.
 
-    One that they have already, to the last digit, is not added again, nor are the epochs of its classifier: an
-    evaluation that was ended before its end, and is done again, leaves what it leaves when nothing befalls it.
+    One that is the last of its kind, protocol and seed, to the last digit, is not added again, nor are the epochs of
+    its classifier: an evaluation that was ended before its end, and is done again, leaves what it leaves when nothing
+    befalls it.
     """
+    def key(record: Record) -> Tuple[Any, ...]:
+        return record["kind"], record.get("protocol"), record.get("seed")
+
     there = records.read(run.layout.records, quiet=True) if run.layout.records.exists() else []
+    last = {key(record): record for record in there}
 
     def add(record: Record) -> None:
-        if json.loads(json.dumps(record)) in there:
+        if json.loads(json.dumps(record)) == last.get(key(record)):
             logger.info("%s has this result already, the same", run.layout.records)
             _drop_unfinished(run)
         else:

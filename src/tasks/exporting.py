@@ -2,7 +2,6 @@
 import importlib.util
 import os
 import shutil
-import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Iterator, Tuple
@@ -12,7 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.common.errors import UserError
-from src.common.files import reading, writing, written_whole
+from src.common.files import reading, temporary_folder, writing, written_whole
 from src.common.logs import logger
 from src.distributed.dry_run import is_dry_run
 from src.run import signature
@@ -104,8 +103,8 @@ def random_images(about: Signature) -> np.ndarray:
 def written(model: Deployed, about: Signature, file_format: str) -> Iterator[Path]:
     """Write the model with its signature to a temporary folder, which is there until the end of the block."""
     # MindSpore refuses paths with spaces and most other characters, so it writes to a plain one.
-    with tempfile.TemporaryDirectory(prefix="simclr-export-") as folder:
-        path = Path(folder) / f"model{SUFFIXES[file_format]}"
+    with temporary_folder("simclr-export-") as folder:
+        path = folder / f"model{SUFFIXES[file_format]}"
         images = Tensor(random_images(about))
         if file_format == "ONNX":
             _write_onnx(path, model, images, about)

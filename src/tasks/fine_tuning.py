@@ -15,7 +15,7 @@ from mindspore import dtype as mstype
 from mindspore.train import Callback
 
 from src.common.errors import UserError
-from src.common.files import sha256_of, write_text, writing
+from src.common.files import make_folder, sha256_of, write_text, writing
 from src.common.logs import logger
 from src.data.few_labels import balanced_subset
 from src.data.images import Images
@@ -140,12 +140,15 @@ def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Ru
         raise UserError(f"{refusal}; name another folder")
     run.make()
     with writing("train_output_path", place.folder):
-        records.keep(run.layout.records, lambda record: not is_own(record) or record.get("seed") in done)
+        if own:
+            records.rewrite(run.layout.records, [record for record in there if not is_own(record)
+                                                 or record.get("seed") in done])
         if not other:
             logger.info("taken up: %d of %d seeds are done", len(done), settings.repeat)
             return Training(begun["training"], done)
         training = Training(uuid.uuid4().hex[:12], {})
-        place.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(place.folder.parent)
+        make_folder(place.folder)
         write_text(place.begun, json.dumps({"training": training.name, **wanted}, indent=1) + "\n")
     return training
 
@@ -178,7 +181,8 @@ def write_labels(settings: FinetuneSettings, seed: int, rows: np.ndarray, about:
     if settings.label_fraction == 1 or not run.process.is_first:
         return {}
     file = place_of(settings, run).labels(seed)
-    write_text(file, json.dumps({**about, "seed": seed, "rows": rows.tolist()}) + "\n")
+    with writing("train_output_path", file.parent):
+        write_text(file, json.dumps({**about, "seed": seed, "rows": rows.tolist()}) + "\n")
     logger.info("%d images, as many of every class: %s", len(rows), file)
     return {"labels_file": str(file.relative_to(run.layout.path))}
 

@@ -1,7 +1,7 @@
 """Opening a model of any form, and giving it images; for an ONNX file without MindSpore, which takes long to import."""
+import errno
 import os
 import shutil
-import tempfile
 import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +12,7 @@ from typing import Any, Callable, Deque, Iterable, Iterator, List, NamedTuple, O
 import numpy as np
 
 from src.common.errors import UserError
-from src.common.files import reading, reason_of
+from src.common.files import reading, reason_of, temporary_folder
 from src.common.logs import logger
 from src.data.any_image import SUFFIXES, images_below, read_image
 from src.data.images import channels_first
@@ -119,10 +119,12 @@ def _mindir(path: Path) -> Model:
     about = signature.read_beside(path)
     import mindspore as ms
     try:
-        with tempfile.TemporaryDirectory(prefix="simclr-predict-") as folder:
+        with temporary_folder("simclr-predict-") as folder:
             # MindSpore refuses paths with spaces and most other characters, so it reads from a plain one.
             cell = ms.nn.GraphCell(ms.load(shutil.copyfile(path, f"{folder}/model{MINDIR}")))
     except (RuntimeError, ValueError, TypeError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise  # it is the temporary folder that is full
         raise UserError(f"MODEL: {path} is no MINDIR file that MindSpore can run ({reason_of(error)}); "
                         f"{signature.AGAIN}") from None
     return Model(about, lambda batch: outputs_of(cell, batch))
@@ -145,7 +147,7 @@ def _of_checkpoint(path: Path, classifier: Optional[str]) -> Model:
 def _classifier_beside(path: Path) -> Optional[str]:
     """Return the classifier that lies where linear_eval.py or finetune.py puts the one of the checkpoint ``path``."""
     folder = path if path.is_dir() else path.parent
-    places = (Layout(folder).classifiers.latest, Layout(folder.parent).classifiers.latest, FineTuned(folder).classifier)
+    places = (Layout(folder).classifiers.folder, Layout(folder.parent).classifiers.folder, FineTuned(folder).classifier)
     return next((str(place) for place in places if place.exists()), None)
 
 

@@ -85,12 +85,21 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
             raise UserError(f"--resume: {found.path} was converted or fine-tuned, and is no run of train.py; begin one "
                             "with its weights: --pre_trained_path, and another --train_output_path")
         return found
-    if series.files():
+    if not given["resume"] and (series.files() or _has_epochs(run)):
         raise UserError(f"--train_output_path: {run.layout.path} already holds a run; go on with it with "
                         "--resume True, or name another folder")
     if given["resume"]:
+        if _has_epochs(run):
+            raise UserError(f"--resume: {run.layout.path} has the records of a run, and no checkpoint in "
+                            f"{series.folder}; bring one back, or name another folder")
         logger.info("no checkpoint in %s yet: the run begins", series.folder)
     return None
+
+
+def _has_epochs(run: Run) -> bool:
+    """Return whether the folder has the records of a training, though it was ended before its first checkpoint."""
+    there = records.read(run.layout.records, quiet=True) if run.layout.records.exists() else []
+    return any(record["kind"] == records.PRETRAIN for record in there)
 
 
 def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings, Network]:
@@ -107,6 +116,8 @@ def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings,
     elif found:
         given = given.adopt({name: value for name, value in found.network.settings.items() if name != "image_size"},
                             str(found.path))
+    if not start.resumed:  # --resume on a folder without a run
+        TrainSettings.check_beginning(given)
     given = inputs.fit_workers(_follow_paper(inputs.follow_images(given)))
     if given["learning_rate"] is None:
         scaling = given["lr_scaling"] or default_scaling(given["optimizer"])
@@ -177,9 +188,10 @@ def begin_files(start: Start, settings: TrainSettings, run: Run, save: Saver) ->
     if start.resumed:
         logger.info("resumed after epoch %d of %d from %s", epoch, settings.epoch_size, start.resumed.path)
         if run.process.is_first:
-            checkpoint.remove_after(run.layout.checkpoints, epoch)  # what is damaged, or has no `latest`
-            records.keep(run.layout.records, lambda record: record["kind"] not in (
-                records.PRETRAIN, records.MONITOR) or record["epoch"] <= epoch)
+            with writing("train_output_path", run.layout.path):
+                checkpoint.go_back_to(start.resumed, run.layout.checkpoints)
+                records.keep(run.layout.records, lambda record: record["kind"] not in (
+                    records.PRETRAIN, records.MONITOR) or record["epoch"] <= epoch)
         return
     if start.source:
         has_head = start.source.network.projection_dimension is not None

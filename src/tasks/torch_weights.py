@@ -31,6 +31,7 @@ PREFIXES = ("", "encoder.", "backbone.", "encoder_q.", "base_encoder.")
 HEADS = ("projection_head.", "projector.")  # lightly and the reference, solo-learn; MoCo v2 calls it fc
 CLASSIFIERS = ("fc.", "linear.")  # torchvision, lightly
 COUNTER = "num_batches_tracked"
+SAFE_TORCH = (2, 6)  # from which on `weights_only` keeps its word: CVE-2025-32434
 SETTINGS = "simclr_settings"  # in the metadata of this project's .safetensors files: what weights do not tell, as JSON
 # An encoder cut out as nn.Sequential(*list(resnet.children())[:-1]), as lightly does, has numbers for names; 2 and 3
 # are ReLU and pooling. In lightly's own ResNet these are no children: cut out it has lost them, and 2 is layer1.
@@ -137,6 +138,9 @@ def _read_safetensors(path: str, flag: str) -> Weights:
 
 def _read_pickle(path: str, flag: str) -> Weights:
     torch = _package("torch", path, flag)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise UserError(f"{option(flag)}: {path}: PyTorch {torch.__version__} may run code that a pickle holds; take "
+                        f"{'.'.join(map(str, SAFE_TORCH))} or later, or a .safetensors file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of, such as other pickles than its own, ends in an error

@@ -141,7 +141,13 @@ class Monitor(Callback):
         of_test = probe.test and represent(probe.test.pixels)
         measured = {}
         if self.process.is_first:
-            first, second = np.split(unit_rows(model.projection_head(Tensor(of_views)).asnumpy().astype(np.float32)), 2)
+            embedded = model.projection_head(Tensor(of_views)).asnumpy().astype(np.float32)
+            if not all(np.isfinite(rows).all() for rows in (embedded, of_bank, *([of_test] if probe.test else []))):
+                logger.warning("warning: not measured, for the representations of some images are no finite numbers, "
+                               "though the loss is one: moving averages that lag, or float16; the run goes on")
+                model.set_train()
+                return {}
+            first, second = np.split(unit_rows(embedded), 2)
             measured = {"knn_accuracy": probe.test and knn_accuracy(of_bank, probe.bank.labels, of_test,
                                                                     probe.test.labels),
                         "alignment": spread.alignment(first, second),

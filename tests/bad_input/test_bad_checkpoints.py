@@ -1,5 +1,6 @@
 """Checkpoints and weights that are damaged, foreign or hostile, given to every script that reads them."""
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -269,6 +270,13 @@ def test_images_that_no_memory_holds(place, encoder):
     with_info(place / "x.ckpt", encoder, setting("image_size", 10**6))
     refuse(reading("export", "x.ckpt"), place, "x.ckpt: a batch of 1 images of 1000000 x 1000000|image_size is 1000000",
            "smaller --batch_size|takes an integer")
+
+
+def test_a_batch_that_no_memory_holds_between_two_layers(place, encoder, monkeypatch):
+    shutil.copyfile(encoder, place / "x.ckpt")
+    monkeypatch.setattr(os, "sysconf", lambda name: 1000)  # a machine of a MB
+    refuse((*reading("export", "x.ckpt"), "--batch_size", 1000), place,
+           "x.ckpt: a batch of 1000 images takes more than", "smaller --batch_size")
 
 
 # --- weights that are of no use ---

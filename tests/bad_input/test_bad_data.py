@@ -66,6 +66,20 @@ def test_cifar(tmp_path, name, damage, message):
            f"{AGAIN}|check that it is there|remove it")
 
 
+def test_a_file_of_cifar_under_another_name(tmp_path):
+    data = cifar(tmp_path / "data")
+    (tmp_path / "data" / "data_batch_1 (1).bin").write_bytes(data)
+    refuse(("scripts/check_data.py", "cifar10", "data"), tmp_path, "has the same images as data_batch_1", "remove one")
+
+
+def test_a_class_under_another_name(tmp_path):
+    for place in ("train/cat", "test/cat"):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        (tmp_path / "data" / place / "x.png").write_bytes(PNG)
+    (tmp_path / "data" / "train" / "dog").symlink_to("cat")
+    refuse(("scripts/check_data.py", "imagefolder", "data"), tmp_path, "dog: is the same folder as cat", "remove one")
+
+
 @pytest.mark.parametrize("script, flags", [
     ("train.py", ()), ("linear_eval.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest")),
     ("finetune.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest"))])

@@ -74,6 +74,7 @@ CONFIGS = [
     case("a list for the encoder", "settings: {encoder: [a]}", "holds no settings"),
     case("an object for the data set", "settings: {dataset_name: {a: b}}", "holds no settings"),
     case("a text for the epochs", "settings: {epoch_size: many}", "holds no settings"),
+    case("a large file", "settings: {a: 1}\n" + 2**16 * "#", "has more than 65536 bytes"),
     case("a number for the command", "settings: {}\ncommand_line: 5", "holds no settings"),
 ]
 

@@ -137,6 +137,12 @@ NUMBERS = {  # of --batch_size and --temperature, which take integers and number
 FLAGS = {
     "no value": ((*TRAIN, "--batch_size"), "--batch_size: got no value", "an integer of at least 2"),
     "no value before a flag": ((*TRAIN, "--encoder", "--seed", "1"), "--encoder: got no value", "one of resnet18"),
+    "resumed, of no run": ((*TRAIN, "--resume", "--warmup_epochs", "1e308"), r"--warmup_epochs: got 1e\+308",
+                           "takes less than epoch_size"),
+    "resumed, behind its end": ((*TRAIN, "--resume", "--pretrain_epoch_size", "500"), "--pretrain_epoch_size: got 500",
+                                "takes less than epoch_size"),
+    "epochs of PyTorch": ((*CONVERT, "--pretrain_epoch_size", "3000000000"), "--pretrain_epoch_size: got '3000000000'",
+                          "at most 1000000"),
     "twice": ((*TRAIN, "--seed", "1", "--seed", "two"), "--seed: got 'two'", "an integer of at least 0"),
     "twice, of no value": ((*EVAL, "--seed", "1", "--seed="), "--seed: got no value", "an integer of at least 0"),
     "unknown, near": ((*TRAIN, "--bach_size", "8"), "--bach_size: unknown flag .got '8'", "mean --batch_size"),

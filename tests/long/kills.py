@@ -31,7 +31,7 @@ wanted, folder, count = int(os.environ["KILL_AFTER"]), os.environ["KILL_IN"], 0
 def watched(call):
     def watching(*arguments, **options):
         global count
-        place = arguments[-1] if call.__name__ == "symlink" else arguments[0]
+        place = arguments[call.__name__ == "symlink"]
         place = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.path.abspath(place)
         result = call(*arguments, **options)
         if place.startswith(folder) and os.environ.get("RANK_ID", "0") == "0":

@@ -361,7 +361,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(fi
     else:
         newest.write_bytes(content if damage == "a flipped bit" else b"")
     out = done(train(copied, "run", "--resume"))
-    assert "the run goes on from the newest whole checkpoint, run/checkpoint/checkpoint_simclr-2.ckpt" in out
+    assert "taken is the newest whole checkpoint, run/checkpoint/checkpoint_simclr-2.ckpt" in out
     assert "resumed after epoch 2 of 3" in out
     equal(values(finished / "run"), values(run))
     epochs = [record["epoch"] for record in records.read(run / "metrics.jsonl") if record["kind"] == "pretrain"]
@@ -448,8 +448,21 @@ def test_a_folder_has_one_run_at_a_time(finished, tmp_path):
     assert not (run / ".lock").exists()
 
 
-def test_a_run_is_not_overwritten(finished):
+def test_a_run_is_not_overwritten(finished, copied):
     refused(train(finished, "run"), "--train_output_path: run already holds a run; .*--resume True")
+    for file in (copied / "run" / "checkpoint").iterdir():
+        if file.name != "checkpoint_simclr-0.ckpt":
+            file.unlink()
+    refused(train(copied, "run"), "--train_output_path: run already holds a run; .*--resume True")  # it has epochs
+    (copied / "run" / "checkpoint" / "checkpoint_simclr-0.ckpt").unlink()
+    refused(train(copied, "run", "--resume"), "--resume: run has the records of a run, and no checkpoint in ")
+
+
+@pytest.mark.long
+def test_a_run_may_have_its_data_in_its_folder(tmp_path):
+    done(call_script("train.py", *SMALL, "--dataset_name", "shapes", "--num_samples", "32", "--epoch_size", "1",
+                     "--train_dataset_path", "outputs/data", "--train_output_path", "outputs", cwd=tmp_path))
+    assert (tmp_path / "outputs" / "config.yaml").exists() and (tmp_path / "outputs" / "data").is_dir()
 
 
 @pytest.mark.long

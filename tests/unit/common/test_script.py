@@ -54,7 +54,9 @@ def test_the_first_signal_ends_in_good_order_and_the_second_at_once(number):
     assert process.returncode == 128 + number
 
     # The second one does not wait for Python, which has no turn here, as while a graph is compiled.
-    process = start(SLOW.format(then="import ctypes; ctypes.CDLL(None).sleep(60)"), stdout=subprocess.PIPE)
+    waiting = ("import ctypes; m = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; "
+               "lock(m); lock(m)")
+    process = start(SLOW.format(then=waiting), stdout=subprocess.PIPE)
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
     assert process.stdout.readline() == "tidied\n"

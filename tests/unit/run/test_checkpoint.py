@@ -1,10 +1,12 @@
 """Checkpoints are whole, strict and found again."""
+import os
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src.common.errors import UserError
+from src.common.errors import DamagedError, UserError
 from src.run import checkpoint
 from src.run.layout import Layout, Series
 from src.settings.network import Network
@@ -182,7 +184,7 @@ def test_the_newest_whole_one_is_found(series, said):
     flipped(series.of_epoch(3), 99)
     assert newest(series) == 2
     assert "checkpoint_simclr-3.ckpt is damaged" in said.messages[0] and said.messages[0].endswith(
-        f"the run goes on from the newest whole checkpoint, {series.of_epoch(2)}")
+        f"taken is the newest whole checkpoint, {series.of_epoch(2)}")
     series.of_epoch(2).write_bytes(b"")
     assert newest(series) == 1
     for epoch in (0, 1):
@@ -199,10 +201,45 @@ def test_without_latest_the_newest_counts(series, said, link):
     elif link:
         series.latest.symlink_to(link)
     assert newest(series) == 3
-    assert f"{series.latest} points at no checkpoint; the run goes on from" in said.messages[0]
+    assert f"{series.latest} points at no checkpoint; taken is" in said.messages[0]
 
 
-def test_what_is_newer_than_the_one_taken_goes(series):
-    checkpoint.remove_after(series, 1)
+def test_what_is_newer_than_the_one_taken_goes(series, said):
+    checkpoint.go_back_to(checkpoint.load(str(series.of_epoch(1)), "simclr", "x"), series)
     assert [file.name for file in series.files()] == ["checkpoint_simclr-1.ckpt"]
     assert series.of_epoch(0).exists()
+    assert os.readlink(series.latest) == "checkpoint_simclr-1.ckpt"
+    assert "removed" in said.messages[0] and "checkpoint_simclr-2.ckpt, checkpoint_simclr-3.ckpt" in said.messages[0]
+
+
+def test_a_copy_in_the_place_of_latest_is_older_than_what_is_beside_it(series, said):
+    """As tools leave it that follow links: what they copied first is not what the run has come to."""
+    series.latest.unlink()
+    series.latest.write_bytes(series.of_epoch(1).read_bytes())
+    assert newest(series) == 3 and "points at no checkpoint" in said.messages[0]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: content[:-1], lambda content: content[:-17 - 1], lambda content: content[:len(content) // 2],
+    lambda content: content[:-512] + bytes(512), lambda content: bytes(len(content)), lambda content: content[:1]])
+def test_a_file_that_has_lost_its_end_is_not_one_of_an_earlier_version(series, damage, monkeypatch, said):
+    """It has no checksum either, and MindSpore is not to see it."""
+    content = series.of_epoch(3).read_bytes()
+    series.of_epoch(3).write_bytes(damage(content))
+    with monkeypatch.context() as patch, pytest.raises(DamagedError, match="no.* a checkpoint that MindSpore can read"):
+        patch.setattr(checkpoint.ms, "load_checkpoint", None)
+        checkpoint.load(str(series.of_epoch(3)), "simclr", "x")
+    assert newest(series) == 2
+
+
+def test_without_its_checksum_alone_a_file_is_one_of_an_earlier_version(series, said):
+    content = series.of_epoch(3).read_bytes()
+    series.of_epoch(3).write_bytes(content[:-17])
+    assert newest(series) == 3 and "has no checksum" in said.messages[0]
+
+
+@pytest.mark.parametrize("place", ["", "checkpoint", "checkpoint/latest"])
+def test_every_script_finds_the_newest_whole_one(series, said, place):
+    flipped(series.of_epoch(3), 99)
+    found = checkpoint.load(str(series.folder.parent / place), "simclr", "encoder_checkpoint_path")
+    assert found.info["epoch"] == 2 and "3.ckpt is damaged" in said.messages[0]

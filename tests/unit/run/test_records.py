@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.run import records
-from src.run.layout import Layout, Series, checkpoint_in
+from src.run.layout import LATEST, Layout, Series, series_at
 from src.run.records import Records, appended_to
 
 EVALUATED = {"kind": "linear_eval", "protocol": "x", "seed": 0, "accuracy": 0.5}
@@ -110,9 +110,9 @@ def test_checkpoints_are_in_the_order_of_their_epochs(tmp_path):
 
 def test_a_checkpoint_is_found_in_a_run_and_in_its_folder(tmp_path):
     series = Layout(tmp_path).checkpoints
-    assert checkpoint_in(tmp_path) == tmp_path
+    assert series_at(tmp_path, series.prefix) is series_at(tmp_path / "nowhere", series.prefix) is None
     series.folder.mkdir()
     series.of_epoch(3).touch()
-    series.latest.symlink_to(series.of_epoch(3).name)
-    assert checkpoint_in(tmp_path) == checkpoint_in(series.folder) == series.latest
-    assert checkpoint_in(series.of_epoch(3)) == series.of_epoch(3)
+    for place in (tmp_path, series.folder, series.folder / LATEST):
+        assert series_at(place, series.prefix) == series
+    assert series_at(series.of_epoch(3), series.prefix) is None

@@ -108,6 +108,13 @@ def test_training_does_not_notice(step, probe):
     assert step.training and all(cell.training for _, cell in step.model.cells_and_names())
 
 
+def test_representations_that_are_no_numbers_are_not_measured(step, probe, lines, monkeypatch):
+    """Though the loss is one, as where moving averages lag: the training goes on."""
+    monkeypatch.setattr(monitor, "extract", lambda encoder, pixels, *_: np.full((len(pixels), 32), np.inf, np.float32))
+    assert monitored(step, probe, 4, 4, 4, 4) == []
+    assert any("not measured" in line for line in lines()) and step.training
+
+
 def test_the_probe_is_always_the_same(random_images, monkeypatch):
     monkeypatch.setattr(monitor, "IMAGES", 20)
     monkeypatch.setattr(monitor, "VIEWED_IMAGES", 6)
