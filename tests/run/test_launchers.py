@@ -53,6 +53,28 @@ def recorded(place):
     return (place / "record").read_text().splitlines()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_in_the_foreground_signals_arrive(place, number):
+    """Those to the launcher's process alone, as a scheduler or a container sends them."""
+    (place.parent / "bin" / "python").write_text(
+        '#!/bin/sh\ntrap "echo heard; exit 7" INT TERM HUP\necho begun\nfor _ in 1 2 3 4 5 6; do sleep 1; done\n')
+    env = {**os.environ, "PATH": f"{place.parent}/bin:{os.environ['PATH']}", "FOREGROUND": "1"}
+    launcher = [SHELL, str(ROOT / "scripts" / "run_standalone_train_cpu.sh"), *TRAIN_CPU]
+    with subprocess.Popen(launcher, cwd=place, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == f"log: {place}/log\n" and process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=20)[0] == "heard\n"
+    assert process.returncode == 7 and (place / "log").read_text() == "begun\nheard\n"
+
+
+def test_what_a_terminal_would_obey_is_not_printed(place):
+    folder = place / "a\x1b[2J\nb"
+    (folder / "data set").mkdir(parents=True)
+    (folder.parent / "bin").symlink_to(place.parent / "bin")  # where `launch` looks for the stand-in
+    result = launch(folder, "run_standalone_train_cpu.sh", *TRAIN_CPU, FOREGROUND="1")
+    assert result.stdout == f"log: {place}/a?[2J?b/log\nfrom the stand-in\n"
+
+
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_arguments_arrive_in_the_background(place, name):
     arguments, script, log = LAUNCHERS[name]

@@ -126,6 +126,20 @@ def test_nothing_has_threads_before_ctrl_c_is_waited_for(script):
                           env={**os.environ, "PYTHONPATH": "scripts"}).returncode == 0
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "gbk", "utf-8"])
+def test_what_an_output_cannot_take_is_written_in_escapes(encoding):
+    body = r"""
+def main():
+    print("\u00d7 \udcff")
+    logger.info("\u4e2d \udcff")
+"""
+    process = subprocess.run([sys.executable, "-c", SCRIPT.format(body=body)], cwd=ROOT, capture_output=True,
+                             check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (process.returncode, process.stderr) == (0, b"")
+    printed, logged = process.stdout.decode(encoding).splitlines()
+    assert printed in ("\u00d7 \\udcff", "\\xd7 \\udcff") and logged in ("\u4e2d \\udcff", "\\u4e2d \\udcff")
+
+
 def test_a_defect_of_ours_says_so():
     status, errors = ended("def main():\n    [][1]")
     assert status == 1 and errors[-2] == "IndexError: list index out of range"
