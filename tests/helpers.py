@@ -173,8 +173,11 @@ def equal(first, second):
 
 def state_of(folder):
     """Return what tells whether anything in a folder has changed since."""
-    return {path.relative_to(folder).as_posix(): (path.lstat().st_mtime_ns, path.lstat().st_size, path.lstat().st_ino)
-            for path in folder.rglob("*") if not path.is_dir()}
+    def state(path):
+        about = path.lstat()
+        return None if path.is_dir() else (about.st_mtime_ns, about.st_size, about.st_ino)
+
+    return {path.relative_to(folder).as_posix(): state(path) for path in folder.rglob("*")}
 
 
 class Trace:

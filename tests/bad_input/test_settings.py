@@ -456,21 +456,16 @@ def quick():
     signal.signal(signal.SIGALRM, before)
 
 
-def left(folder):
-    """Return what tells whether anything in a folder has changed: files and folders."""
-    return state_of(folder), sorted(path for path in folder.rglob("*") if path.is_dir())
-
-
 def check(folder, call, culprit, remedy, caller=call_script, **options):
     """Check that a call is refused in one line that names both, and leaves nothing."""
-    before = left(folder)
+    before = state_of(folder)
     result = caller(*call, cwd=folder, **options)
     refused(result, culprit)
     refused(result, remedy)
     assert result.stderr.isprintable() or result.stderr[:-1].isprintable(), ascii(result.stderr)
     assert len(result.stderr) < 1500, "nobody reads a line as long as that"
     assert "Traceback" not in result.stdout
-    assert left(folder) == before
+    assert state_of(folder) == before
 
 
 @pytest.mark.parametrize("call, culprit, remedy", FLAGS.values(), ids=FLAGS)
