@@ -15,7 +15,7 @@ from src.common.logs import logger
 from src.report import curves, tsne
 from src.report.listing import encoder_of, percent
 from src.report.pictures import Sheet
-from src.report.runs import Story, is_run, read, told_apart
+from src.report.runs import Story, read, told_apart
 from src.run import records
 from src.run.layout import Layout
 from src.run.records import Record
@@ -144,7 +144,7 @@ def render(runs: Sequence[Story], compute: bool = True) -> str:
 
 def _untrained(runs: Sequence[Story]) -> List[Story]:
     """Return what is known of the untrained encoder of a single run: an evaluation in its folder ``untrained``."""
-    return [read(run.path / UNTRAINED) for run in runs if len(runs) == 1 and is_run(run.path / UNTRAINED)]
+    return [read(run.path / UNTRAINED) for run in runs if len(runs) == 1 and Layout(run.path / UNTRAINED).holds_run]
 
 
 def _gallery(run: Story, number: int, classes: Sequence[str], compute: bool) -> Gallery:

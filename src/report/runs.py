@@ -107,11 +107,6 @@ def _result(by_seed: List[Record], repeated: Optional[Record]) -> Result:
     return Result(last["protocol_id"], last["protocol"], mean, interval, deviation, len(by_seed), last)
 
 
-def is_run(folder: Path) -> bool:
-    """Say whether ``folder`` has what a run leaves from its first moment on."""
-    return any(Layout(folder).config(script).is_file() for script in SCRIPTS) or Layout(folder).records.is_file()
-
-
 def read(folder: Path, pictures: bool = True, quiet: bool = False) -> Story:
     """Read the run in ``folder``, with the pictures that it has kept or without; ``quiet`` as for ``records.read``.
 
@@ -120,7 +115,7 @@ def read(folder: Path, pictures: bool = True, quiet: bool = False) -> Story:
     """
     layout = Layout(folder)
     with reading(folder):
-        is_there = is_run(folder)
+        is_there = layout.holds_run
     if not is_there:
         raise UserError(f"{folder}: holds no run (neither {layout.records.name} nor config.yaml); name the "
                         "--train_output_path of train.py, linear_eval.py or finetune.py")
@@ -213,7 +208,7 @@ def below(folder: Path) -> List[Story]:
         raise UserError(f"--list: got {folder}, takes a folder with runs in it")
     found = []
     for place, _, _ in sorted(os.walk(folder)):
-        if is_run(Path(place)):
+        if Layout(Path(place)).holds_run:
             try:
                 found.append(read(Path(place), pictures=False))
             except UserError as error:

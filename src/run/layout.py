@@ -123,9 +123,10 @@ class Layout(NamedTuple):
                                       *(self.path / "finetune").glob("*")) if folder.is_dir()]
 
     @property
-    def has_begun(self) -> bool:
+    def holds_run(self) -> bool:
         """Whether a script has begun here."""
-        return any(self.config(script).exists() for script in (PRETRAINING, EVALUATION, FINE_TUNING))
+        return self.records.is_file() or any(
+            self.config(script).is_file() for script in (PRETRAINING, EVALUATION, FINE_TUNING))
 
     @property
     def lock(self) -> Path:

@@ -105,7 +105,7 @@ class Run:
             self.layout.path.mkdir(parents=True, exist_ok=True)  # a data set may have been made in there
             flush(self.layout.path.parent)
         self.reserve()
-        if self.layout.has_begun:
+        if self.layout.holds_run:
             raise UserError(f"--train_output_path: another process has just begun a run in {self.layout.path}; name "
                             "another folder")
 
