@@ -72,8 +72,9 @@ def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info
         old.unlink()
 
 
-def go_back_to(found: Checkpoint, series: Series) -> None:
-    """Remove the checkpoints of later epochs than that of ``found``, and point `latest` at it."""
+def go_back_to(found: Checkpoint, series: Series, keep: int) -> None:
+    """Remove the checkpoints of later epochs than that of ``found``, point `latest` at it, and keep the newest ``keep``.
+    """
     later = [file for file in series.files() if series.epoch_of(file) > found.info["epoch"]]
     for file in later:
         file.unlink()
@@ -81,6 +82,8 @@ def go_back_to(found: Checkpoint, series: Series) -> None:
         logger.warning("warning: removed, for the run goes on before them: %s", ", ".join(file.name for file in later))
     if Path(os.path.realpath(series.latest)) != found.path:
         link_whole(series.latest, found.path.name)
+    for old in series.files()[:-keep]:
+        old.unlink()
 
 
 def load(path: str, holds: str, flag: str) -> Checkpoint:

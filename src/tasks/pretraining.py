@@ -189,7 +189,7 @@ def begin_files(start: Start, settings: TrainSettings, run: Run, save: Saver) ->
         logger.info("resumed after epoch %d of %d from %s", epoch, settings.epoch_size, start.resumed.path)
         if run.process.is_first:
             with writing("train_output_path", run.layout.path):
-                checkpoint.go_back_to(start.resumed, run.layout.checkpoints)
+                checkpoint.go_back_to(start.resumed, run.layout.checkpoints, settings.keep_checkpoint_max)
                 records.keep(run.layout.records, lambda record: record["kind"] not in (
                     records.PRETRAIN, records.MONITOR) or record["epoch"] <= epoch)
         return

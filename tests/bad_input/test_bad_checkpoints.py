@@ -522,6 +522,7 @@ PICKLES = [
 
 @pytest.mark.parametrize("make, culprit, remedy", PICKLES)
 def test_pickles(place, make, culprit, remedy):
+    pytest.importorskip("torch")
     make(place / "x.pth")
     refuse(("convert.py", "--source_path", "x.pth", "--target_path", "out.ckpt"), place, f"--source_path: .*{culprit}",
            remedy)
@@ -542,6 +543,8 @@ def test_places_of_converted_files(place, safe, make, culprit):
 @pytest.mark.parametrize("target, suffix", [("x.png/out", ".ckpt"), ("x.png/out", ".pth"), ("/proc/out", ".ckpt"),
                                             ("x" * 250, ".pth")])
 def test_places_where_nothing_can_be_written(place, safe, encoder, target, suffix):
+    if suffix == ".pth":
+        pytest.importorskip("torch")
     refuse(("convert.py", "--source_path", safe if suffix == ".ckpt" else encoder, "--target_path", target + suffix),
            place, f"--target_path: cannot write to {target}", "a place that can be written")
 
@@ -561,6 +564,7 @@ def test_processes(place, encoder, script, make, culprit, remedy):
 
 
 def test_a_malicious_pickle_in_a_process(place):
+    pytest.importorskip("torch")
     (place / "x.pth").write_bytes(pickle.dumps(Malicious()))
     refuse_in_a_process(("convert.py", "--source_path", "x.pth", "--target_path", "out.ckpt"), place,
                         f"--source_path: x.pth {NO_PICKLE[0]}", NO_PICKLE[1])

@@ -205,11 +205,16 @@ def test_without_latest_the_newest_counts(series, said, link):
 
 
 def test_what_is_newer_than_the_one_taken_goes(series, said):
-    checkpoint.go_back_to(checkpoint.load(str(series.of_epoch(1)), "simclr", "x"), series)
+    checkpoint.go_back_to(checkpoint.load(str(series.of_epoch(1)), "simclr", "x"), series, 9)
     assert [file.name for file in series.files()] == ["checkpoint_simclr-1.ckpt"]
     assert series.of_epoch(0).exists()
     assert os.readlink(series.latest) == "checkpoint_simclr-1.ckpt"
     assert "removed" in said.messages[0] and "checkpoint_simclr-2.ckpt, checkpoint_simclr-3.ckpt" in said.messages[0]
+
+
+def test_what_a_killed_process_has_not_removed_goes(series):
+    checkpoint.go_back_to(checkpoint.load(str(series.of_epoch(3)), "simclr", "x"), series, 2)
+    assert [file.name for file in series.files()] == ["checkpoint_simclr-2.ckpt", "checkpoint_simclr-3.ckpt"]
 
 
 def test_a_copy_in_the_place_of_latest_is_older_than_what_is_beside_it(series, said):
