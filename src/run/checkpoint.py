@@ -73,8 +73,7 @@ def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info
 
 
 def go_back_to(found: Checkpoint, series: Series, keep: int) -> None:
-    """Remove the checkpoints of later epochs than that of ``found``, point `latest` at it, and keep the newest ``keep``.
-    """
+    """Bring the series to where it was after ``found``: no later ones, `latest` at it, and the newest ``keep``."""
     later = [file for file in series.files() if series.epoch_of(file) > found.info["epoch"]]
     for file in later:
         file.unlink()
