@@ -24,12 +24,11 @@ def main() -> None:
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src import dataset
     from src.data.views import Views
-    from src.report.runs import is_run
     from src.run.opened import opened
     from src.tasks import following, inputs, pretraining
 
     with opened(given["train_output_path"], process) as run:
-        if is_run(run.layout.path):
+        if run.layout.holds_run:
             raise UserError(f"--train_output_path: {run.layout.path} holds a run, with the views that it has seen; "
                             "name another folder")
         settings, _ = pretraining.resolve(given, pretraining.Start(), process.world_size)
