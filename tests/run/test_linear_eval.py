@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers import (
     CLASSIFIER_EPOCHS,
     CLASSIFIER_STEPS,
     TEST_LABELS,
+    begun_script,
     call_script,
     done,
     equal,
@@ -176,6 +178,37 @@ def test_an_evaluation_that_is_done_again_leaves_one_result(finished, output):
     done(evaluate(finished, output, "--epoch_size", 2))
     assert [record["kind"] for record in records.read(output / "metrics.jsonl")[len(first):]] == [
         records.CLASSIFIER_EPOCH, records.CLASSIFIER_EPOCH, records.LINEAR_EVAL]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("script, kind", [
+    ("linear_eval.py", records.CLASSIFIER_EPOCH), ("finetune.py", records.FINETUNE)])
+def test_a_scheduler_is_obeyed(finished, tmp_path, script, kind):
+    """In one line, and with what has been written whole."""
+    run = tmp_path / "run"
+    with begun_script(script, "--encoder_checkpoint_path", "run", "--train_dataset_path", "data", "--batch_size", "10",
+                      "--epoch_size", "10000", "--train_output_path", run, cwd=finished,
+                      until=lambda: (run / "metrics.jsonl").exists() and of_kind(kind, run)) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+        assert process.stderr.read() == f"{script}: interrupted\n"
+    assert not list(run.rglob(".*"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("script", ["linear_eval.py", "finetune.py"])
+def test_a_folder_that_vanishes_is_one_line(finished, tmp_path, script, monkeypatch):
+    """Wherever its records are written next."""
+    run, add = tmp_path / "run", records.Records.add
+
+    def vanishing(self, record):
+        add(self, record)
+        shutil.rmtree(run, ignore_errors=True)
+
+    monkeypatch.setattr(records.Records, "add", vanishing)
+    refused(call_script(script, "--encoder_checkpoint_path", "run", "--train_dataset_path", "data", "--batch_size",
+                        "10", "--epoch_size", "2", "--train_output_path", run, "--report", "False", cwd=finished),
+            f"--train_output_path: cannot write to {run}/.*; name a folder that can be written")
 
 
 def test_a_diverging_classifier_ends_with_status_3(finished, output):
