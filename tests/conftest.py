@@ -2,12 +2,14 @@
 import fcntl
 import os
 import shutil
+import signal
 
 import pytest
 
 from src.distributed import environment  # noqa: E402
 
 environment.prepare("CPU", 0, seed=0)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has the tests' processes ignore
 
 import helpers  # noqa: E402
 
