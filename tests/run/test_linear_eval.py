@@ -175,9 +175,11 @@ def test_an_evaluation_that_is_done_again_leaves_one_result(finished, output):
     out = done(evaluate(finished, output, "--epoch_size", 1, "--repeat", 2))
     assert out.count("has this result already, the same") == 3
     assert records.read(output / "metrics.jsonl") == first
-    done(evaluate(finished, output, "--epoch_size", 2))
-    assert [record["kind"] for record in records.read(output / "metrics.jsonl")[len(first):]] == [
-        records.CLASSIFIER_EPOCH, records.CLASSIFIER_EPOCH, records.LINEAR_EVAL]
+    done(evaluate(finished, output, "--epoch_size", 1, "--learning_rate", 0.1))  # the same protocol in words
+    done(evaluate(finished, output, "--epoch_size", 1))  # is the last again
+    later = records.read(output / "metrics.jsonl")[len(first):]
+    assert [record["kind"] for record in later] == 2 * [records.CLASSIFIER_EPOCH, records.LINEAR_EVAL]
+    assert later[-1] in first and later[1] not in first
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import pytest
 from helpers import ROOT
 
 from src.common import files
+from src.common.errors import UserError
 
 HOLDER = """
 import sys
@@ -97,3 +98,10 @@ def test_a_link_is_replaced_whole(tmp_path):
     for target in ("first", "second"):
         files.link_whole(tmp_path / "latest", target)
         assert os.readlink(tmp_path / "latest") == target and len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_no_temporary_folder_can_be_made_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="^TMPDIR: no temporary folder can be made .No such file.*"), \
+            files.temporary_folder("x-"):
+        pass

@@ -40,7 +40,7 @@ from src.resnet import build_encoder
 from src.run import checkpoint
 from src.settings.network import Network
 from src.simclr_model import SimCLR, build_head
-from src.tasks.torch_weights import recognise, summary
+from src.tasks.torch_weights import read, recognise, summary
 
 
 @pytest.fixture
@@ -294,3 +294,11 @@ def test_writing_names_a_missing_package(tmp_path, converted, monkeypatch, packa
     monkeypatch.setitem(sys.modules, package, None)
     error = fails(tmp_path / "out.ckpt", tmp_path / "new" / f"back.{suffix}")
     assert error.startswith("--target_path: ") and f"needs the package {package.split('.')[0]}" in error
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cpu"])
+def test_pickles_are_not_given_to_a_pytorch_that_may_run_them(tmp_path, monkeypatch, version):
+    (tmp_path / "x.pth").write_bytes(b"a pickle")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__=version))
+    with pytest.raises(UserError, match=r"^--source_path: .*x.pth: PyTorch .* may run code .*take 2.6 or later"):
+        read(str(tmp_path / "x.pth"), "source_path")
