@@ -88,6 +88,11 @@ chosen_python() {
         fail "there is no ${PYTHON:-python} on the PATH; name one: PYTHON=/path/to/python sh $0"
 }
 
+# temporary_folder: make one, and print its name.
+temporary_folder() {
+    mktemp -d || fail "cannot make a temporary folder; name one that can be written: TMPDIR=/folder"
+}
+
 # new_log LOG: an empty one; what an earlier run wrote there, or goes on writing, becomes LOG.1, or LOG.2, ...
 new_log() {
     if [ -e "$1" ]; then
@@ -115,7 +120,7 @@ launch() {
     new_log "$log"
     say "log: $log"
     if [ "${FOREGROUND:-0}" = 1 ]; then
-        folder=$(mktemp -d) || fail "cannot make a temporary folder; name one that can be written: TMPDIR=/folder"
+        folder=$(temporary_folder) || exit 2
         mkfifo "$folder/output"
         (trap '' HUP INT TERM && exec tee -a "$log" <"$folder/output") &
         exec >"$folder/output" 2>&1

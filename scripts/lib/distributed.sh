@@ -11,7 +11,7 @@ IN_FRONT="It stays in front until all ranks have ended, and ends them all when o
 # prepare_ranks: the events' folder, and what a signal to the launcher does.
 prepare_ranks() {
     command -v setsid >/dev/null || fail "there is no setsid on the PATH; install util-linux"
-    state=$(mktemp -d) || fail "cannot make a temporary folder; name one that can be written: TMPDIR=/folder"
+    state=$(temporary_folder) || exit 2
     trap 'rm -rf "$state"' EXIT
     trap 'interrupted 129' HUP
     trap 'interrupted 130' INT

@@ -15,7 +15,7 @@ from src.common.logs import logger
 from src.report import curves, tsne
 from src.report.listing import encoder_of, percent
 from src.report.pictures import Sheet
-from src.report.runs import Story, read, told_apart
+from src.report.runs import RESULTS, Story, read, told_apart
 from src.run import records
 from src.run.layout import Layout
 from src.run.records import Record
@@ -28,7 +28,6 @@ UNTRAINED = "untrained"  # the folder, in a run's, of an evaluation of its encod
 PROTOCOLS = {records.LINEAR_SGD: "linear classifier, Adam", records.LINEAR_LBFGS: "linear classifier, L-BFGS",
              records.KNN: "nearest neighbours", records.FINE_TUNED: "fine-tuned network",
              records.SUPERVISED: "supervised, from random weights"}
-RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL, records.REPEATED_EVAL)
 FREE = 10  # seconds that the pages of a training may take, however short it is
 
 

@@ -16,7 +16,7 @@ from src.settings import text_file
 
 LARGEST_CONFIG = 2**16  # bytes; one is some 4,000, and to read YAML takes long
 SCRIPTS = {PRETRAINING: "train.py", EVALUATION: "linear_eval.py", FINE_TUNING: "finetune.py"}
-RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL)
+RESULTS = (records.LINEAR_EVAL, records.KNN_EVAL, records.FINETUNE_EVAL, records.REPEATED_EVAL)
 ORDER = (records.LINEAR_SGD, records.LINEAR_LBFGS, records.KNN, records.FINE_TUNED, records.SUPERVISED)  # of results
 
 
@@ -67,7 +67,7 @@ class Story(NamedTuple):
         """The evaluations, in a fixed order of their protocols; of those with the same protocol the last counts."""
         found: Dict[Tuple[str, str], Dict[int, Record]] = {}  # by protocol and seed
         repeated: Dict[Tuple[str, str], Record] = {}
-        for record in self.of_kind(*RESULTS, records.REPEATED_EVAL):
+        for record in self.of_kind(*RESULTS):
             protocol = record["protocol_id"], record["protocol"]
             if record["kind"] == records.REPEATED_EVAL:
                 repeated[protocol] = record

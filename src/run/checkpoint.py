@@ -2,20 +2,20 @@
 import dataclasses
 import json
 import os
-import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
 from src.common.errors import DamagedError, UserError, option
-from src.common.files import BLOCK, link_whole, make_folder, reading, reason_of, written_whole
+from src.common.files import link_whole, make_folder, reading, reason_of, written_whole
 from src.common.logs import logger
 from src.distributed.collectives import share
 from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
+from src.run import checksum
 from src.run import info as infos
 from src.run.layout import CLASSIFIERS, PRETRAINED, Series, series_at
 from src.settings.network import Network
@@ -24,9 +24,6 @@ ENCODER, CLASSIFIER = infos.ENCODER, infos.CLASSIFIER  # what a checkpoint holds
 _SERIES = {ENCODER: PRETRAINED, CLASSIFIER: CLASSIFIERS}
 _INFO = "simclr_info"  # the entry of a checkpoint that holds the JSON text of its info
 _SHOWN_DIFFERENCES = 3
-_TAKE = "take one of train.py, linear_eval.py, finetune.py or convert.py"
-_SUM, _SUM_BYTES = b"crc_num", 10  # what MindSpore writes at the end of a file: this, and its CRC-32 in so many bytes
-_ENTRY = 0x0A  # begins every entry of a file, and its length follows: Protocol Buffers' field 1
 
 
 class Checkpoint(NamedTuple):
@@ -107,11 +104,11 @@ def _load_file(path: str, holds: str, flag: str) -> Checkpoint:
         file = Path(os.path.realpath(path))
         if not file.is_file():
             raise UserError(f"{option(flag)}: no checkpoint at {path}; give a .ckpt file or a run's checkpoint folder")
-        has_sum = check_sum(file, source)  # before MindSpore, which damaged files may crash
+        has_sum = checksum.check(file, source)  # before MindSpore, which damaged files may crash
     try:
         parameters = ms.load_checkpoint(str(file))
     except Exception as error:  # of damaged files it raises all kinds
-        raise DamagedError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); {_TAKE}"
+        raise DamagedError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); {checksum.TAKE}"
                            ) from None
     text = parameters.pop(_INFO, None)
     if not isinstance(text, str):
@@ -128,52 +125,6 @@ def _load_file(path: str, holds: str, flag: str) -> Checkpoint:
         logger.warning("warning: %s: %s has no checksum, as those of earlier versions, so damage would not be noticed; "
                        "the checkpoints that are made from it have one", option(flag), path)
     return Checkpoint(file, parameters, info)
-
-
-def check_sum(file: Path, source: str) -> bool:
-    """Compare the checksum that MindSpore has written behind all bytes of a checkpoint; return whether there is one.
-
-    Raises:
-        DamagedError: it does not fit, or there is none, and no whole entries either.
-    """
-    with file.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        left = max(0, size - len(_SUM) - _SUM_BYTES)
-        stream.seek(left)
-        end = stream.read()
-        if not end.startswith(_SUM):
-            if not _has_whole_entries(stream, size):
-                raise DamagedError(f"{source} is not a checkpoint that MindSpore can read (it does not end where an "
-                                   f"entry of it ends); {_TAKE}")
-            return False
-        stream.seek(0)
-        found = 0
-        while left:
-            block = stream.read(min(left, BLOCK))
-            found, left = zlib.crc32(block, found), left - len(block)
-    if found != int.from_bytes(end[len(_SUM):], "big"):
-        raise DamagedError(f"{source} is damaged: its bytes do not have the checksum that was written with them; copy "
-                           "it again, or take an earlier one")
-    return True
-
-
-def _has_whole_entries(stream: BinaryIO, size: int) -> bool:
-    """Return whether a file of ``size`` bytes is entries one after the other, each with its length before it."""
-    place = 0
-    while place < size:
-        stream.seek(place)
-        start = stream.read(11)
-        length = 0
-        for count, byte in enumerate(start[1:], 1):  # seven bits a byte, the last ones first
-            length |= (byte & 0x7F) << 7 * (count - 1)
-            if byte < 0x80:
-                break
-        else:
-            return False
-        if start[0] != _ENTRY:
-            return False
-        place += 1 + count + length
-    return 0 < place == size
 
 
 def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:

@@ -103,11 +103,11 @@ def begin(settings: EvalSettings, run: Run) -> None:
     _drop_unfinished(run)
 
 
-def _drop_unfinished(run: Run) -> None:
-    """Drop the epochs of linear classifiers that no result comes after."""
+def _drop_unfinished(run: Run, quiet: bool = False) -> None:
+    """Drop the epochs of linear classifiers that no result comes after; ``quiet`` as for ``records.read``."""
     if not run.process.is_first or not run.layout.records.exists():
         return
-    found = records.read(run.layout.records)
+    found = records.read(run.layout.records, quiet)
     kept: List[Record] = []
     with_result = set()
     for record in reversed(found):
@@ -136,7 +136,7 @@ def once(run: Run) -> Sink:
     def add(record: Record) -> None:
         if json.loads(json.dumps(record)) == last.get(key(record)):
             logger.info("%s has this result already, the same", run.layout.records)
-            _drop_unfinished(run)
+            _drop_unfinished(run, quiet=True)
         else:
             run.records.add(record)
 

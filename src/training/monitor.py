@@ -139,23 +139,20 @@ class Monitor(Callback):
         model.set_train(False)
         of_views, of_bank = represent(np.concatenate([probe.first, probe.second])), represent(probe.bank.pixels)
         of_test = probe.test and represent(probe.test.pixels)
-        measured = {}
-        if self.process.is_first:
-            embedded = model.projection_head(Tensor(of_views)).asnumpy().astype(np.float32)
-            if not all(np.isfinite(rows).all() for rows in (embedded, of_bank, *([of_test] if probe.test else []))):
-                logger.warning("warning: not measured, for the representations of some images are no finite numbers, "
-                               "though the loss is one: moving averages that lag, or float16; the run goes on")
-                model.set_train()
-                return {}
-            first, second = np.split(unit_rows(embedded), 2)
-            measured = {"knn_accuracy": probe.test and knn_accuracy(of_bank, probe.bank.labels, of_test,
-                                                                    probe.test.labels),
-                        "alignment": spread.alignment(first, second),
-                        "uniformity": spread.uniformity(first),
-                        "embedding_std": spread.embedding_std(first),
-                        "effective_rank": spread.effective_rank(of_bank)}
+        z = self.process.is_first and model.projection_head(Tensor(of_views)).asnumpy().astype(np.float32)
         model.set_train()
-        return measured
+        if not self.process.is_first:
+            return {}
+        if not all(np.isfinite(rows).all() for rows in (z, of_bank, *([of_test] if probe.test else []))):
+            logger.warning("warning: not measured, for the representations of some images are no finite numbers, "
+                           "though the loss is one: moving averages that lag, or float16; the run goes on")
+            return {}
+        first, second = np.split(unit_rows(z), 2)
+        return {"knn_accuracy": probe.test and knn_accuracy(of_bank, probe.bank.labels, of_test, probe.test.labels),
+                "alignment": spread.alignment(first, second),
+                "uniformity": spread.uniformity(first),
+                "embedding_std": spread.embedding_std(first),
+                "effective_rank": spread.effective_rank(of_bank)}
 
 
 def knn_accuracy(bank: np.ndarray, bank_labels: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> float:

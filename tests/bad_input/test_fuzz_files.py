@@ -18,7 +18,7 @@ from src.data.cifar import CIFAR10_FILES, CIFAR100_FILES
 from src.data.image_folder import ImageFolder
 from src.data.stl10 import Stl10
 from src.resnet import ENCODERS
-from src.run import checkpoint, info, records, sample
+from src.run import checksum, info, records, sample
 from src.settings.network import Network
 from src.tasks import encoders, torch_weights
 
@@ -185,7 +185,7 @@ def test_what_a_checkpoint_says_of_itself(text):
 def test_checksums(tmp_path, data):
     file = tmp_path / "x.ckpt"
     file.write_bytes(data)
-    assert value_or_line(lambda: checkpoint.check_sum(file, "--flag: x")) in (None, True, False)
+    assert value_or_line(lambda: checksum.check(file, "--flag: x")) in (None, True, False)
 
 
 # --- weights of PyTorch ---
