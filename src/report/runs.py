@@ -101,10 +101,12 @@ class Story(NamedTuple):
 
 def _result(by_seed: List[Record], repeated: Optional[Record]) -> Result:
     last = by_seed[-1]
-    mean, interval, deviation = last["accuracy"], last.get("accuracy_interval"), None
+    mean, interval, deviation, seeds = last["accuracy"], last.get("accuracy_interval"), None, by_seed
     if repeated:
         mean, interval, deviation = (repeated.get(f"accuracy_{what}") for what in ("mean", "interval", "std"))
-    return Result(last["protocol_id"], last["protocol"], mean, interval, deviation, len(by_seed), last)
+        if isinstance(repeated.get("seeds"), list):  # with those that had the same result before, and no record since
+            seeds = repeated["seeds"]
+    return Result(last["protocol_id"], last["protocol"], mean, interval, deviation, len(seeds), last)
 
 
 def read(folder: Path, pictures: bool = True, quiet: bool = False) -> Story:

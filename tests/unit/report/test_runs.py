@@ -40,6 +40,9 @@ def test_what_is_repeated_counts_until_it_is_evaluated_again(tmp_path):
     folder = make(tmp_path, [evaluated(0.6), evaluated(0.7, seed=1), summary])
     (result,) = runs.read(folder).results
     assert (result.mean, result.deviation, result.seeds, result.interval) == (0.65, 0.07, 2, [0.5, 0.8])
+    make(tmp_path, [evaluated(0.8, seed=2), {**summary, "seeds": [0, 1, 2], "accuracy_mean": 0.7}])
+    (result,) = runs.read(folder).results
+    assert (result.mean, result.seeds) == (0.7, 3)  # the first two had the same results again, which leave no record
     make(tmp_path, [evaluated(0.3)])
     (result,) = runs.read(folder).results
     assert (result.mean, result.deviation, result.seeds) == (0.3, None, 1)
