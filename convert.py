@@ -9,9 +9,9 @@ from pathlib import Path
 from src.common.files import writing
 from src.common.logs import logger
 from src.common.script import status_of
+from src.run.preparing import prepare
 from src.settings.parsing import parse
 from src.settings.scripts import ConvertSettings
-from src.tasks.preparing import prepare
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
 
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src.run import checkpoint
-    from src.tasks import converting, encoders, torch_weights
+    from src.weights import converting, encoders, torch_weights
 
     source, target = given["source_path"], Path(given["target_path"])
     converting.check_paths(source, target)

@@ -7,9 +7,9 @@ import sys
 
 from src.common.logs import logger
 from src.common.script import status_of
+from src.run.preparing import prepare
 from src.settings.parsing import parse
 from src.settings.scripts import ExportSettings
-from src.tasks.preparing import prepare
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     process = prepare(given)
 
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
-    from src.tasks import exporting
+    from src.deploy import exporting
 
     file_format = given["file_format"]
     exporting.check_format(file_format, process.device_target)

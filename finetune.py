@@ -5,10 +5,10 @@
 import sys
 
 from src.common.script import status_of
+from src.run.preparing import prepare
 from src.settings.given import values_of
 from src.settings.parsing import parse
 from src.settings.scripts import FinetuneSettings
-from src.tasks.preparing import prepare
 
 
 def main() -> None:
@@ -19,19 +19,21 @@ def main() -> None:
     import mindspore
 
     from src.data.views import LabelledViews
+    from src.evaluation import labelled
     from src.evaluation.results import Results
     from src.layers.encoder_layers import encoder_layers
     from src.lr_generator import learning_rates
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
+    from src.run import inputs
+    from src.run.folder import open_run
     from src.run.layout import FINE_TUNING
-    from src.run.opened import opened
-    from src.simclr_model import ImageClassifier, LinearClassifier
-    from src.tasks import fine_tuning, inputs, labelled
-    from src.tasks.following import follow
+    from src.simclr_model import CrossEntropy, ImageClassifier, LinearClassifier
+    from src.training import fine_tuning
+    from src.training.following import follow
     from src.training.loop import learner_of, train
 
-    with opened(given["train_output_path"], process, given["train_url"]) as run:
+    with open_run(given["train_output_path"], process, given["train_url"]) as run:
         source = run.read(lambda: labelled.read_encoder(given, run))
         with run.together():  # what fails on one rank ends all
             given = fine_tuning.fill_from_checkpoint(given, source, process.world_size)
@@ -70,7 +72,7 @@ def main() -> None:
             model = ImageClassifier(encoder, LinearClassifier(encoder.features, settings.class_num))
             rates = learning_rates("cosine", settings.learning_rate, settings.epoch_size, len(views))
             optimizer = build_optimizer("SGD", model.trainable_params(), rates, settings.weight_decay)
-            learner = learner_of(model, fine_tuning.CrossEntropy(), optimizer, rates, layers.amp_level,
+            learner = learner_of(model, CrossEntropy(), optimizer, rates, layers.amp_level,
                                  process.world_size, layers.gradient_norm())
             with run.together():
                 details = fine_tuning.write_labels(settings, seed, rows, about, run)

@@ -5,9 +5,9 @@
 import sys
 
 from src.common.script import status_of
+from src.run.preparing import prepare
 from src.settings.parsing import parse
 from src.settings.scripts import EvalSettings
-from src.tasks.preparing import prepare
 
 
 def main() -> None:
@@ -15,28 +15,30 @@ def main() -> None:
     process = prepare(given)
 
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
-    from src.evaluation.classifier import info_of
+    from src.evaluation import beginning, labelled
     from src.evaluation.features import Split, cached
-    from src.evaluation.protocols import logistic_regression, nearest_neighbours
+    from src.evaluation.knn import nearest_neighbours
+    from src.evaluation.linear_lbfgs import logistic_regression
+    from src.evaluation.linear_sgd import info_of
     from src.evaluation.results import Results
-    from src.run.opened import opened
-    from src.tasks import evaluating, inputs, labelled
-    from src.tasks.following import finish, follow, show
+    from src.run import inputs
+    from src.run.folder import open_run
+    from src.training.following import finish, follow, show
 
-    evaluating.check_packages(given)
-    with opened(given["train_output_path"], process, given["train_url"]) as run:
-        source, digest, ready = evaluating.find_start(given, run)
+    beginning.check_packages(given)
+    with open_run(given["train_output_path"], process, given["train_url"]) as run:
+        source, digest, ready = beginning.find_start(given, run)
         with run.together():  # what fails on one rank ends all
-            given = evaluating.fill_from_checkpoints(given, source, ready)
+            given = beginning.fill_from_checkpoints(given, source, ready)
             inputs.stage(given["data_url"], given["dataset_name"], given["train_dataset_path"])
             train_images = None if ready else labelled.load_train(given)
             test_images = labelled.load_test(given)
-            settings = evaluating.resolve(given, ready, train_images, test_images)
+            settings = beginning.resolve(given, ready, train_images, test_images)
             encoder = labelled.load_encoder(source, process)
-            evaluating.begin(settings, run)
+            beginning.begin(settings, run)
             follow(run, settings.report, settings.tensorboard)
         run.broadcast(encoder.get_parameters())
-        evaluating.describe(settings, source, encoder.features, train_images, test_images)
+        beginning.describe(settings, source, encoder.features, train_images, test_images)
 
         # Images -> representations h, each rank its share of them.
         def represent(images, split: str) -> Split:
@@ -55,7 +57,7 @@ def main() -> None:
                  "encoder_epoch": source.info["epoch"]}
         info = info_of(settings.class_num, encoder.features, settings.dataset_name, test.classes, digest,
                        source.info["epoch"])
-        results = Results(test.labels, test.classes, about, evaluating.once(run))
+        results = Results(test.labels, test.classes, about, beginning.once(run))
         for protocol in settings.protocols:
             for seed in settings.seeds_of(protocol):
                 if protocol == "knn":
@@ -63,7 +65,7 @@ def main() -> None:
                 elif protocol == "lbfgs":
                     outcome = logistic_regression(train, test.features, settings.class_num, seed)
                 else:
-                    outcome = evaluating.classify(settings, seed, ready, train, test, info, run)
+                    outcome = beginning.classify(settings, seed, ready, train, test, info, run)
                 results.add(seed, outcome)
         results.summarise()
         finish(run, settings.report)

@@ -43,16 +43,16 @@ def main() -> None:
     log_to_console(sys.stderr)  # standard output is for the answers
     options = parsed()
 
-    from src.tasks import answers, predicting
+    from src.deploy import answers, predicting
 
     images = predicting.images_of(options.images)
     bank = predicting.images_of([options.neighbours], "--neighbours") if options.neighbours else []
     answers.check_place(options.features, "features")
     answers.check_place(options.picture, "picture")
     if predicting.needs_mindspore(options.model):
-        from src.distributed import environment
+        from src.device import environment
         environment.prepare(options.device_target, 0)
-    model = predicting.opened(options.model, options.classifier)
+    model = predicting.open_model(options.model, options.classifier)
     classes, width = model.signature.classes, model.signature.features
     if not classes and not options.features and not bank:
         raise UserError(f"MODEL: {options.model} is an encoder without a classifier; add --features or --neighbours, "

@@ -6,10 +6,10 @@ import sys
 
 from src.common.logs import logger
 from src.common.script import status_of
+from src.run.preparing import prepare
 from src.settings.given import values_of
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
-from src.tasks.preparing import prepare
 
 
 def main() -> None:
@@ -24,14 +24,15 @@ def main() -> None:
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
+    from src.run import inputs
+    from src.run.folder import open_run
     from src.run.layout import PRETRAINING
-    from src.run.opened import opened
     from src.simclr_model import SimCLR, build_head
-    from src.tasks import inputs, pretraining
-    from src.tasks.following import follow, show_views
+    from src.training import pretraining
+    from src.training.following import follow, show_views
     from src.training.loop import learner_of, train
 
-    with opened(given["train_output_path"], process, given["train_url"]) as run:
+    with open_run(given["train_output_path"], process, given["train_url"]) as run:
         start = pretraining.find_start(given, run)
         with run.together():  # what fails on one rank ends all
             settings, network = pretraining.resolve(given, start, process.world_size)

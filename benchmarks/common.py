@@ -130,7 +130,7 @@ def network(options: argparse.Namespace, **more: Any) -> "Network":
 
 def prepare(seed: int = 0, distributed: bool = False, cpu_layers: str = "own") -> "Process":
     """Import MindSpore for the CPU, with the CPU's own layers or with MindSpore's, as the scripts do."""
-    from src.distributed import environment
+    from src.device import environment
     from src.layers.cpu import library
     return environment.prepare("CPU", 0, seed, distributed=distributed,
                                load_cpu_library=library.load if cpu_layers == "own" else None)
@@ -195,7 +195,7 @@ def peak_memory() -> float:
 
 def mindspore_environment() -> Dict[str, Optional[str]]:
     """Return the variables that change MindSpore's speed, as this process has them."""
-    from src.distributed.environment import CPU_SETTINGS, MINDSPORE_LAYERS_SETTINGS
+    from src.device.environment import CPU_SETTINGS, MINDSPORE_LAYERS_SETTINGS
     return {name: os.environ.get(name) for name in (*CPU_SETTINGS, *MINDSPORE_LAYERS_SETTINGS, *LAUNCHER_ENVIRONMENT)}
 
 

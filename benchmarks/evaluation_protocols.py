@@ -1,6 +1,6 @@
 """Seconds of judging cached features on the CPU without training a network: L-BFGS and weighted kNN.
 
-L-BFGS is src.evaluation.protocols.logistic_regression as linear_eval.py calls it, with its sweep of the penalty,
+L-BFGS is src.evaluation.linear_lbfgs.logistic_regression as linear_eval.py calls it, with its sweep of the penalty,
 the fit to all training features and the scores of the test features; kNN is nearest_neighbours. The features are
 drawn so that they resemble those of an encoder: not below 0, of very different strength in different directions,
 and with classes that overlap. Every round is the whole work anew, with a seed of its own. --features_folder takes
@@ -49,7 +49,8 @@ def given_features(options: argparse.Namespace) -> Tuple[Tuple[np.ndarray, np.nd
 def protocols(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
     from src.evaluation.features import Split
-    from src.evaluation.protocols import logistic_regression, nearest_neighbours
+    from src.evaluation.knn import nearest_neighbours
+    from src.evaluation.linear_lbfgs import logistic_regression
 
     train, test = (given_features if options.features_folder else drawn_features)(options)
     train = Split(*train)

@@ -29,7 +29,7 @@ def read_pixels(options: argparse.Namespace):
 
 def pipeline(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of either pipeline."""
-    from src.distributed import environment
+    from src.device import environment
     environment.prepare("CPU", 0, SEED)
     from pil_augmentation import PilAugmentation
 

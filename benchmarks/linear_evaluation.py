@@ -1,6 +1,6 @@
 """Seconds of training the linear classifier on the CPU: this project against a plain PyTorch loop.
 
-Features and labels are random and in memory. MindSpore's side is src.evaluation.classifier.train as linear_eval.py
+Features and labels are random and in memory. MindSpore's side is src.evaluation.linear_sgd.train as linear_eval.py
 calls it, with its graph compilation, its standardisation of the features and a checkpoint per epoch. PyTorch's side
 is the same work written plainly: standardisation, index_select, nn.Linear, Adam with a cosine decay, batches of 128.
 Both train all --epochs; they take ten turns each, and a total is the sum of the turns, nothing of it scaled.
@@ -36,11 +36,11 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src.distributed import environment
+    from src.device import environment
     environment.prepare("CPU", 0, SEED)
     from mindspore import Tensor
 
-    from src.evaluation import classifier
+    from src.evaluation import linear_sgd
     from src.evaluation.features import Split
     from src.run import checkpoint
     from src.run.layout import Layout
@@ -66,7 +66,7 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
         def save(epoch: int) -> None:
             checkpoint.save_epoch(series, epoch, linear.get_parameters(), {"holds": checkpoint.CLASSIFIER}, KEPT)
 
-        classifier.train(linear, train, options.epochs, BATCH_SIZE, LEARNING_RATE, SEED, end_of_epoch, save)
+        linear_sgd.train(linear, train, options.epochs, BATCH_SIZE, LEARNING_RATE, SEED, end_of_epoch, save)
         seconds = time.perf_counter() - begin
     parent.answer({"seconds": seconds, "accuracy": accuracy(linear(Tensor(train.features)).asnumpy(), train.labels)})
 

@@ -4,7 +4,7 @@ from typing import List
 import numpy as np
 from mindspore.dataset import transforms, vision
 
-from src.data.augmentation import JITTER_PROBABILITY
+from src.data.views import JITTER_PROBABILITY
 from src.settings.augmentation import Augmentation
 
 

@@ -33,10 +33,10 @@ def serve(parent: common.Parent, classify, **facts) -> None:
 
 def own(options: argparse.Namespace, parent: common.Parent) -> None:
     """The worker of this project."""
-    from src.tasks import answers, predicting
+    from src.deploy import answers, predicting
 
     def classify(folder):
-        model = predicting.opened(str(folder / "model.onnx"), None)
+        model = predicting.open_model(str(folder / "model.onnx"), None)
         images = predicting.images_of(sorted(map(str, folder.glob("*.png"))))
         lines = [answers.as_text(answer, answers.told(answer, model.signature, None), 20, 10)
                  for answer in predicting.answers(model, images, print)]

@@ -1,4 +1,4 @@
-"""The augmentation of ``src/data/augmentation.py`` in PyTorch, for whole batches on their device.
+"""The augmentation of ``src/data/views.py`` in PyTorch, for whole batches on their device.
 
 The random numbers are drawn on the CPU, a handful per image, so that a seed means the same on every device
 and no step waits for the device to answer. Pixels are floats in [0, 1] in between and are rounded once at

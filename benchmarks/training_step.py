@@ -3,7 +3,7 @@
 A step is forward, backward and Adam on two views of a batch of 32 x 32 uint8 images. The batch is random, in memory
 and the same in every step; with --input pipeline this project's side alone is train.py's loop over an epoch of as many
 images, with their augmentation, its progress and its report. MindSpore runs in graph mode with the CPU's own layers
-(--cpu_layers mindspore: with MindSpore's), the settings of src/distributed/environment.py and those of the launchers.
+(--cpu_layers mindspore: with MindSpore's), the settings of src/device/environment.py and those of the launchers.
 PyTorch runs in each of --settings: plain (eager, NCHW), channels_last, compiled (channels_last and torch.compile); in
 bfloat16 by autocast where --amp_level O2 is given. All may use the same cores and take turns of --steps steps. A turn
 is timed as a whole, until the last loss has arrived. A product of matrices by PyTorch takes turns with them: what the

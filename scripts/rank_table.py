@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from src.common import text_file
 from src.common.errors import UserError
 from src.common.script import status_of
 from src.distributed import rank_table
-from src.settings import text_file
 from src.settings.parsing import Parser
 from src.settings.types import shown
 

@@ -12,9 +12,9 @@ from src.common.errors import UserError
 from src.common.files import writing
 from src.common.logs import logger
 from src.common.script import status_of
+from src.run.preparing import prepare
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
-from src.tasks.preparing import prepare
 
 
 def main() -> None:
@@ -24,10 +24,12 @@ def main() -> None:
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src import dataset
     from src.data.views import Views
-    from src.run.opened import opened
-    from src.tasks import following, inputs, pretraining
+    from src.report import following
+    from src.run import inputs
+    from src.run.folder import open_run
+    from src.training import pretraining
 
-    with opened(given["train_output_path"], process) as run:
+    with open_run(given["train_output_path"], process) as run:
         if run.layout.holds_run:
             raise UserError(f"--train_output_path: {run.layout.path} holds a run, with the views that it has seen; "
                             "name another folder")

@@ -28,6 +28,11 @@ def default_learning_rate(name: str, global_batch: int, scaling: str) -> float:
     return peak * (global_batch / batch) ** EXPONENTS[scaling]
 
 
+def fine_tuning_rate(global_batch: int) -> float:
+    """Return the peak learning rate of fine-tuning with SGD, 0.05 x B / 256 for B images per step (paper, B.5)."""
+    return 0.05 * global_batch / 256
+
+
 def default_warmup(warmup_epochs: float, epochs: int) -> float:
     """Return the warm-up of a run that was given none: ``warmup_epochs``, or 15 % of a short run."""
     return min(warmup_epochs, 0.15 * epochs)

@@ -3,6 +3,7 @@ from typing import Optional
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
 
 from src.layers.encoder_layers import Norm
 from src.resnet import ResNet
@@ -75,6 +76,19 @@ class ImageClassifier(nn.Cell):
 
     def construct(self, images):
         return self.classifier(self.encoder(images))
+
+
+class CrossEntropy(nn.Cell):
+    """Logits (B, classes) and labels (B,) -> mean cross entropy and accuracy, both scalars, float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.cross_entropy = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+
+    def construct(self, logits, labels):
+        logits = logits.astype(mstype.float32)
+        hits = (ops.argmax(logits, 1).astype(mstype.int32) == labels).astype(mstype.float32)
+        return self.cross_entropy(logits, labels), hits.mean()
 
 
 def build_head(features: int, network: Network, norm: Norm = nn.BatchNorm2d) -> ProjectionHead:

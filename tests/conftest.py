@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from src.distributed import environment  # noqa: E402
+from src.device import environment  # noqa: E402
 
 environment.prepare("CPU", 0, seed=0)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has the tests' processes ignore

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from src.distributed import environment
+from src.device import environment
 from src.layers.cpu import library
 
 

@@ -73,7 +73,7 @@ check_flags() { # what follows the fixed arguments
 
 # What must stand in the environment before processes on the CPU start: large pages for their heaps, and where
 # there are several, which would each take all cores, their share of threads.
-# The rest src/distributed/environment.py sets itself. The user's own values win.
+# The rest src/device/environment.py sets itself. The user's own values win.
 tune() { # DEVICE_TARGET [PROCESSES]
     [ "$1" = CPU ] || return 0
     export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

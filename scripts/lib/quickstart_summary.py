@@ -10,7 +10,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from src.common.logs import log_to_console
 from src.data.images import channels_first
-from src.distributed import environment
+from src.device import environment
 from src.run import records
 from src.run.layout import Layout
 
@@ -26,14 +26,14 @@ def accuracy(folder: Path) -> float:
 def main(run: Path, name: str, data: str, seconds: int) -> None:
     environment.prepare("CPU", 0)
     from src import dataset
-    from src.tasks import predicting
+    from src.deploy import predicting
 
     log_to_console()
     test = dataset.load(name, data, "test")
     classes = test.classes
     shown = np.random.default_rng(0).permutation(len(test.labels))[:IMAGES]
     model = run / "simclr.mindir"
-    probabilities, _ = predicting.opened(str(model), None).run(channels_first(test.pixels[shown]))
+    probabilities, _ = predicting.open_model(str(model), None).run(channels_first(test.pixels[shown]))
     for index, row in zip(shown, probabilities):
         verdict = "right" if row.argmax() == test.labels[index] else "wrong"
         print(f"  test image {index:5d}: {classes[test.labels[index]]:<10}  read as {classes[row.argmax()]:<10} "

@@ -13,7 +13,6 @@ import numpy as np
 from mindspore import Parameter, Tensor, get_context, nn, ops
 
 from src.common.errors import UserError
-from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 
 
@@ -44,7 +43,7 @@ def row_gather(rank: int, world_size: int) -> nn.Cell:
     return GatherOnCPU(rank, world_size) if get_context("device_target") == "CPU" else ops.AllGather()
 
 
-class Mean(nn.Cell):
+class MeanOverRanks(nn.Cell):
     """A tensor of this rank -> the mean over all ranks, with its gradient."""
 
     def __init__(self, world_size: int):
@@ -69,13 +68,9 @@ class SumOfEach(nn.Cell):
         return self.for_each(self.sum, values)
 
 
-def _is_alone(process: Process) -> bool:
-    return process.world_size == 1 or is_dry_run()
-
-
 def broadcast(parameters: Iterable[Parameter], process: Process) -> None:
     """Give every rank the values of rank 0."""
-    if not _is_alone(process):
+    if not process.is_alone:
         from_first = ops.Broadcast(0)
         for parameter in parameters:
             parameter.set_data(from_first((parameter,))[0])
@@ -83,7 +78,7 @@ def broadcast(parameters: Iterable[Parameter], process: Process) -> None:
 
 def share(value: Any, process: Process, root: int = 0) -> Any:
     """Return rank ``root``'s ``value``, which JSON can hold; the other ranks' values are ignored."""
-    if _is_alone(process):
+    if process.is_alone:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
     from_root = ops.Broadcast(root)
@@ -107,7 +102,7 @@ def together(process: Process) -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    if not _is_alone(process):
+    if not process.is_alone:
         failed = ops.AllGather()(Tensor(np.array([error is not None], np.float32))).asnumpy()
         if failed.any():
             first = int(failed.argmax())
@@ -120,6 +115,6 @@ def together(process: Process) -> Iterator[None]:
 
 def sum_over_ranks(values: np.ndarray, process: Process) -> np.ndarray:
     """Return the sum of the ranks' float32 ``values``, on every rank."""
-    if _is_alone(process):
+    if process.is_alone:
         return values * process.world_size
     return ops.AllReduce()(Tensor(values)).asnumpy()

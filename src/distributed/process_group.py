@@ -32,11 +32,17 @@ class Process(NamedTuple):
     rank: int = 0
     world_size: int = 1
     cpu_library: Optional[CpuLibrary] = None  # MindSpore's own layers are taken without it
+    is_dry_run: bool = False  # then the other ranks are not there, whatever ``world_size`` says
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0, which alone reads checkpoints and writes the run's folder."""
         return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nobody to exchange values with."""
+        return self.world_size == 1 or self.is_dry_run
 
 
 def check_alone() -> None:

@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
+from src.common import text_file
 from src.common.errors import UserError
 from src.common.files import write_text
-from src.settings import text_file
 from src.settings.types import shown
 
 _REMEDY = "take a rank table, or make one with scripts/rank_table.py"

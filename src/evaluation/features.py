@@ -11,8 +11,8 @@ from src.common.errors import UserError
 from src.common.files import reason_of, writing, written_whole
 from src.common.logs import bar, logger
 from src.data.images import PixelSource, batches, channels_first, fingerprint
+from src.device.dry_run import is_dry_run
 from src.distributed.collectives import share, together
-from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.resnet import ResNet
 

@@ -1,6 +1,10 @@
 """Weighted k-nearest-neighbour classification (Wu et al. 2018, section 3.4)."""
 import numpy as np
 
+from src.evaluation.features import Split
+from src.evaluation.results import Outcome
+from src.run.records import KNN, KNN_EVAL
+
 NEIGHBOURS = 200
 TEMPERATURE = 0.1
 _CHUNK = 500  # queries at a time: with a bank of 50,000 their similarities take 100 MB
@@ -34,6 +38,14 @@ def knn_scores(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, class_
         votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(nearest) * class_num)
         scores[start:start + _CHUNK] = votes.reshape(-1, class_num)
     return scores
+
+
+def nearest_neighbours(train: Split, test_rows: np.ndarray, class_num: int) -> Outcome:
+    """Classify by weighted kNN among all training images. Nothing in it is random."""
+    k = min(NEIGHBOURS, len(train.labels))
+    protocol = f"weighted kNN (cosine, k={k}, temperature {TEMPERATURE}) on cached features without augmentation"
+    return Outcome(KNN_EVAL, KNN, protocol, knn_scores(train.features, train.labels, test_rows, class_num),
+                   {"k": k, "temperature": TEMPERATURE})
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from mindspore.ops import Primitive
 from mindspore.ops import signature as sig
 from mindspore.ops._grad_experimental.grad_base import bprop_getters
 
-from src.distributed.collectives import Mean
+from src.distributed.collectives import MeanOverRanks
 
 NCHW = 0  # what the kernels take as the format
 
@@ -31,7 +31,7 @@ class MeanOfPair(nn.Cell):
 
     def __init__(self, world_size: int):
         super().__init__()
-        self.mean = Mean(world_size)
+        self.mean = MeanOverRanks(world_size)
 
     def construct(self, first, second):
         return ops.split(self.mean(ops.concat((first, second))), first.shape[0])

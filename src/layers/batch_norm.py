@@ -4,7 +4,7 @@ from typing import Callable
 
 from mindspore import Tensor, nn, ops
 
-from src.distributed.collectives import Mean
+from src.distributed.collectives import MeanOverRanks
 from src.distributed.process_group import Process
 from src.layers.ascend_batch_norm import AscendBatchNorm
 
@@ -29,7 +29,7 @@ class Normalise(nn.Cell):
 
     def __init__(self, world_size: int):
         super().__init__()
-        self.mean = Mean(world_size)
+        self.mean = MeanOverRanks(world_size)
         self.batch_norm = ops.BatchNorm(is_training=False, epsilon=EPSILON)
 
     def scale_and_shift(self, x, scale, shift):

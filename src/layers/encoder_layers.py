@@ -3,13 +3,12 @@ from functools import partial
 from typing import Callable, NamedTuple
 
 from mindspore import dtype as mstype
-from mindspore import nn, ops
+from mindspore import get_context, nn, ops
 
 from src.common.logs import logger
 from src.distributed.process_group import Process
 from src.layers.batch_norm import batch_norm
 from src.layers.cpu import cells
-from src.layers.optimizers import GradientNorm
 
 Norm = Callable[..., nn.Cell]
 
@@ -56,11 +55,27 @@ class Fork(nn.Cell):
         return x, x
 
 
-class Mean(nn.Cell):
+class MeanOfPixels(nn.Cell):
     """Images (N, C, H, W) -> the means of their pixels (N, C)."""
 
     def construct(self, x):
         return x.mean((2, 3))
+
+
+class GradientNorm(nn.Cell):
+    """A tuple of gradients -> their length as one vector, a scalar.
+
+    On Ascend they are joined first, for few kernels; elsewhere the sum of so many squares would lose digits.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.half_square_sum = ops.L2Loss()
+        self.joins = get_context("device_target") == "Ascend"
+
+    def construct(self, gradients):
+        parts = [ops.concat([gradient.reshape(-1) for gradient in gradients])] if self.joins else gradients
+        return ops.sqrt(2 * ops.stack([self.half_square_sum(part) for part in parts]).sum())
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, **options) -> nn.Conv2d:
@@ -80,7 +95,7 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
         return (norm_relu if relu else norm)(channels, gamma_init=gamma_init)
 
     precision = "float32" if amp_level == "O0" else f"mixed precision {amp_level}"
-    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, Mean, norm, GradientNorm, precision, amp_level)
+    return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, MeanOfPixels, norm, GradientNorm, precision, amp_level)
 
 
 def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:
@@ -103,7 +118,7 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
                         amp_level)
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
     layers = Layers(*(partial(layer, kernels) for layer in (
-        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.Mean)), norm,
+        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.MeanOfPixels)), norm,
                     partial(cells.GradientNorm, kernels), precision)
     # A cell with a ``bprop`` makes MindSpore copy every weight of the network twice per step.
     return layers if dtype == mstype.bfloat16 else layers._replace(fork=Fork)

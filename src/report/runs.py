@@ -5,6 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import yaml
 
+from src.common import text_file
 from src.common.errors import UserError
 from src.common.files import reading, reason_of
 from src.common.logs import logger
@@ -12,7 +13,6 @@ from src.run import records, sample
 from src.run.layout import EVALUATION, FINE_TUNING, PRETRAINING, Layout
 from src.run.records import Record
 from src.run.sample import Sample
-from src.settings import text_file
 
 LARGEST_CONFIG = 2**16  # bytes; one is some 4,000, and to read YAML takes long
 SCRIPTS = {PRETRAINING: "train.py", EVALUATION: "linear_eval.py", FINE_TUNING: "finetune.py"}

@@ -12,8 +12,8 @@ from mindspore import Parameter
 from src.common.errors import DamagedError, UserError, option
 from src.common.files import link_whole, make_folder, reading, reason_of, written_whole
 from src.common.logs import logger
+from src.device.dry_run import is_dry_run
 from src.distributed.collectives import share
-from src.distributed.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.run import checksum
 from src.run import info as infos

@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 import yaml
 
+from src.common import text_file
 from src.common.errors import UserError
-from src.settings import text_file
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from src.common.errors import DivergedError
 from src.common.logs import bar, has_bar, log_epoch, logger
-from src.distributed.dry_run import is_dry_run
+from src.device.dry_run import is_dry_run
 from src.run.saver import Saver
 from src.training.step import Totals
 

@@ -10,7 +10,7 @@ from mindspore.train import Callback
 from src.common.logs import logger
 from src.data.images import Images, PixelSource, channels_last
 from src.data.views import Views
-from src.distributed.dry_run import is_dry_run
+from src.device.dry_run import is_dry_run
 from src.distributed.process_group import Process
 from src.evaluation import spread
 from src.evaluation.features import extract

@@ -5,8 +5,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
-from src.distributed.collectives import Mean, SumOfEach
-from src.layers.optimizers import GradientNorm, Optimizer
+from src.distributed.collectives import MeanOverRanks, SumOfEach
+from src.layers.encoder_layers import GradientNorm
+from src.optimizer import Optimizer
 
 
 class Totals(NamedTuple):
@@ -45,7 +46,7 @@ class TrainStep(nn.Cell):
         self.share = 1 / world_size  # of a rank in the mean over all; a factor of the loss is one of its gradients
         self.average, self.sum_gradients = nn.Identity(), nn.Identity()
         if world_size > 1:
-            self.average, self.sum_gradients = Mean(world_size), SumOfEach()
+            self.average, self.sum_gradients = MeanOverRanks(world_size), SumOfEach()
 
     def begin_epoch(self) -> None:
         """Set the totals to zero."""

@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple, Optional
 import numpy as np
 from ascend import stand_ins
 
-from src.distributed.environment import CPU_SETTINGS, MINDSPORE_LAYERS_SETTINGS
+from src.device.environment import CPU_SETTINGS, MINDSPORE_LAYERS_SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Two cores, on whatever machine: MindSpore takes its numbers of threads from them, and some graphs do not compile with

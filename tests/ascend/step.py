@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parent.parent.parent / "benchmarks"))
 import common
-from src.distributed import environment
+from src.device import environment
 
 SIDE = 32  # of the images
 

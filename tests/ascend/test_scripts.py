@@ -9,7 +9,7 @@ from ascend import dry_run
 from helpers import SMALL, write_cifar
 from mindspore import nn
 
-from src.distributed import dry_run as dry_runs
+from src.device import dry_run as dry_runs
 
 pytestmark = pytest.mark.long
 

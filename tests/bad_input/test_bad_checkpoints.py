@@ -15,7 +15,7 @@ from PIL import Image
 from refusals import case, device, link_loop, pipe, refuse, refuse_in_a_process
 
 from src.run.layout import Layout
-from src.tasks import torch_weights
+from src.weights import torch_weights
 
 INFO = "simclr_info"
 ELSEWHERE = ("--train_dataset_path", "data", "--train_output_path", "out", "--batch_size", "10")

@@ -9,8 +9,8 @@ from helpers import call_script, done, start_script, state_of
 from PIL import Image
 from refusals import case, check_refused, device, link_loop, pipe, refuse, refuse_in_a_process
 
-from src.run import signature
-from src.run.signature import Signature
+from src.deploy import signature
+from src.deploy.signature import Signature
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from src.data.stl10 import Stl10
 from src.resnet import ENCODERS
 from src.run import checksum, info, records, sample
 from src.settings.network import Network
-from src.tasks import encoders, torch_weights
+from src.weights import encoders, torch_weights
 
 quickly = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),

@@ -32,9 +32,8 @@ from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.layers.ascend_batch_norm import AscendBatchNorm
 from src.layers.batch_norm import GlobalBatchNorm, batch_norm
-from src.run import checkpoint, records
-from src.tasks import inputs, pretraining
-from src.training import loop
+from src.run import checkpoint, inputs, records
+from src.training import loop, pretraining
 
 pytestmark = pytest.mark.long
 

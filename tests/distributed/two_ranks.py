@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
 
-from src.distributed import environment  # noqa: E402
+from src.device import environment  # noqa: E402
 
 process = environment.prepare("CPU", 0, distributed=True)
 

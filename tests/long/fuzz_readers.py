@@ -48,7 +48,7 @@ def info() -> Callable[[str], Any]:
 
 
 def safetensors() -> Callable[[str], Any]:
-    from src.tasks import torch_weights
+    from src.weights import torch_weights
 
     def read(path: str) -> Any:
         named = Path(f"{path}.safetensors")
@@ -63,8 +63,8 @@ def metadata() -> Callable[[str], Any]:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from src.tasks import encoders
-    from src.tasks.torch_weights import SETTINGS, Found
+    from src.weights import encoders
+    from src.weights.torch_weights import SETTINGS, Found
     found = Found({"encoder": "resnet18", "width_multiplier": 0.5, "projection_dimension": None,
                    "head_batch_norm": False}, {}, [], 0, False)
 

@@ -26,8 +26,7 @@ from src.nt_xent import NTXent
 from src.optimizer import build_optimizer
 from src.resnet import ENCODERS, build_encoder
 from src.settings.network import STEMS, Network
-from src.simclr_model import ImageClassifier, LinearClassifier, SimCLR, build_head
-from src.tasks.fine_tuning import CrossEntropy
+from src.simclr_model import CrossEntropy, ImageClassifier, LinearClassifier, SimCLR, build_head
 from src.training.step import TrainStep
 
 torch = pytest.importorskip("torch")

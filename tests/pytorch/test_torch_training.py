@@ -10,16 +10,16 @@ from mindspore.dataset import vision
 from scipy.stats import ks_2samp
 
 from src.data import shapes
-from src.data.augmentation import operations
 from src.data.cifar import NAMES, write_file
+from src.data.views import operations
 from src.run import checkpoint, records
 from src.settings.augmentation import Augmentation
 from src.settings.given import values_of
 from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
-from src.tasks import torch_weights
-from src.tasks.pretraining import Start, resolve
+from src.training.pretraining import Start, resolve
+from src.weights import torch_weights
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")

@@ -16,7 +16,7 @@ from src.common.errors import UserError
 from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.run import staging
-from src.run.opened import opened
+from src.run.folder import open_run
 
 STAND_INS = ROOT / "tests" / "stand_ins"
 
@@ -274,7 +274,7 @@ def test_one_sends_at_a_time(calls, tmp_path, monkeypatch):
 @contextlib.contextmanager
 def begun(folder, url):
     """A run that has begun, without what ``Run.begin`` writes."""
-    with opened(str(folder), Process("CPU"), url and str(url)) as run:
+    with open_run(str(folder), Process("CPU"), url and str(url)) as run:
         run.has_begun = True
         yield run
 
@@ -313,7 +313,7 @@ def test_a_run_that_failed_is_copied_out_and_its_error_wins(calls, tmp_path, mon
 @pytest.mark.parametrize("error", [None, UserError("refused")])
 def test_a_run_that_never_began_is_not_copied(calls, tmp_path, error):
     """What lies in the folder then is of an earlier one."""
-    with contextlib.suppress(UserError), opened(str(tree(tmp_path / "run", {"log": "earlier"})), Process("CPU"),
+    with contextlib.suppress(UserError), open_run(str(tree(tmp_path / "run", {"log": "earlier"})), Process("CPU"),
                                                 str(tmp_path / "bucket")) as run:
         run.sync()
         if error:
@@ -323,7 +323,7 @@ def test_a_run_that_never_began_is_not_copied(calls, tmp_path, error):
 
 def test_only_the_first_rank_copies(calls, tmp_path, monkeypatch):
     monkeypatch.setattr(collectives, "together", lambda process: contextlib.nullcontext())  # the other is not there
-    with opened(str(tree(tmp_path / "run", {"log": "begun"})), Process("CPU", 1, 2), str(tmp_path / "bucket")) as run:
+    with open_run(str(tree(tmp_path / "run", {"log": "begun"})), Process("CPU", 1, 2), str(tmp_path / "bucket")) as run:
         run.has_begun = True
         run.sync()
     assert not calls()

@@ -14,7 +14,7 @@ from torch_layouts import RESNET18, WIDTH, any_bits, convert, encoder_alone, fai
 from src import dataset
 from src.resnet import build_encoder
 from src.run import checkpoint, records
-from src.tasks import encoders
+from src.weights import encoders
 
 
 @pytest.fixture

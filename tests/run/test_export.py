@@ -10,8 +10,8 @@ import pytest
 from helpers import TEST_LABELS, call_script, done, features_of, of_kind, refused, start_script
 
 from src.data.shapes import draw
+from src.deploy import predicting
 from src.run import records
-from src.tasks import predicting
 
 IMAGES = np.ascontiguousarray(draw(37, 9).pixels.transpose(0, 3, 1, 2))  # the test images
 ENCODER = ("export.py", "--ckpt_simclr_encoder", "run/checkpoint/latest", "--batch_size", "37")

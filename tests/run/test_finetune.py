@@ -23,8 +23,8 @@ from src.resnet import build_encoder
 from src.run import records
 from src.run.checkpoint import load
 from src.settings.augmentation import PAPER_SMALL, Augmentation
-from src.tasks import fine_tuning
-from src.tasks.fine_tuning import CrossEntropy
+from src.simclr_model import CrossEntropy
+from src.training import fine_tuning
 
 CLASSES = tuple("abcde")
 

@@ -13,7 +13,7 @@ from src import dataset
 from src.data.images import channels_first
 from src.resnet import build_encoder
 from src.run import records
-from src.tasks import encoders
+from src.weights import encoders
 
 pytestmark = pytest.mark.long
 

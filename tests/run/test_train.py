@@ -35,7 +35,7 @@ from helpers import (
 
 from src.common.errors import DivergedError
 from src.layers import mixed_precision
-from src.run import checkpoint, opened, records
+from src.run import checkpoint, folder, records
 from src.run.checkpoint import load
 
 
@@ -223,7 +223,7 @@ def test_a_run_that_ends_early_still_has_its_last_checkpoint(finished, tmp_path,
             assert ended.wait(60)
             time.sleep(0.3)
 
-    monkeypatch.setattr(opened, "appended_to", raising)
+    monkeypatch.setattr(folder, "appended_to", raising)
     delay(monkeypatch, until)
     result = train(finished, run)
     assert result.returncode == status and result.stderr.count("\n") == 1, result.stderr
@@ -424,7 +424,7 @@ def test_an_interrupted_epoch_is_begun_again(finished, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
         return write
 
-    monkeypatch.setattr(opened, "appended_to", raising)
+    monkeypatch.setattr(folder, "appended_to", raising)
     assert train(finished, run, "--save_checkpoint_epochs", "3").returncode == 130
     monkeypatch.undo()
     assert load(str(run), "simclr", "x").info["epoch"] == 1

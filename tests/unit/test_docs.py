@@ -1,5 +1,4 @@
 """The pages are true of the tree: what they name is there, and their links lead somewhere."""
-import ast
 import json
 import re
 
@@ -40,20 +39,6 @@ def test_the_tables_of_communication_are_what_was_counted():
     page = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
     for table in communication.tables({int(devices): found for devices, found in saved["devices"].items()}):
         assert f"\n\n{table}\n\n" in page
-
-
-def test_the_house_lists_every_module_in_its_own_words():
-    listed = {}
-    section = (ROOT / "docs" / "house.md").read_text(encoding="utf-8").split("\n## Every file of src/\n")[1]
-    for package, table in re.findall(r"^### (.+?)$(.*?)(?=^##)", section, re.M | re.S):
-        folder = "src/" if package == "The six" else f"src/{package}"
-        listed.update({folder + name: words for name, words in re.findall(r"^\| `(\w+\.py)` \| (.*) \|$", table, re.M)})
-    expected = {}
-    for file in (ROOT / "src").rglob("*.py"):
-        if file.name != "__init__.py":
-            words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).split("\n\n")[0]
-            expected[str(file.relative_to(ROOT))] = " ".join(words.split()).replace("``", "`")
-    assert listed == expected
 
 
 def test_the_readme_is_one_screen_and_a_bit():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src.layers import optimizers
+from src import optimizer as optimizers
 from src.lr_generator import default_learning_rate, default_scaling
 from src.optimizer import build_optimizer, decays
 from src.resnet import build_encoder

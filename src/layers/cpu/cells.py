@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, Tuple
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.distributed.collectives import Mean as MeanOfRanks
+from src.distributed.collectives import MeanOverRanks
 from src.layers.batch_norm import EPSILON, KEPT
 
 FLOAT = mstype.float32
@@ -38,7 +38,7 @@ class Kernels:
         self.path, self.dtype, self.world_size = path, dtype, world_size
         self.channels_last = self._kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), dtype)
         self.convolve = {stride: self._convolution(stride) for stride in (1, 2)}
-        self.mean_of_ranks = MeanOfRanks(world_size) if world_size > 1 else nn.Identity()
+        self.mean_of_ranks = MeanOverRanks(world_size) if world_size > 1 else nn.Identity()
         self.statistics = self._kernel("batch_statistics", lambda x: (2, x[-1]), FLOAT)
         self.running = self._kernel("running_statistics", lambda statistics, mean, *_: (mean, mean), (FLOAT, FLOAT))
         ends = ("plain", "relu", "add_relu")
@@ -210,7 +210,7 @@ class MaxPool(nn.Cell):
         return self.pool(x)[0]
 
 
-class Mean(nn.Cell):
+class MeanOfPixels(nn.Cell):
     """Images (N, H, W, C) -> the means of their pixels (N, C), float32."""
 
     def __init__(self, kernels: Kernels):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from src.data.augmentation import operations
-from src.data.views import LabelledViews, Views, to_dataset
+from src.data.views import LabelledViews, Views, operations, to_dataset
 from src.settings.augmentation import PAPER_LARGE, PAPER_SMALL
 
 BATCH, WORKERS = 64, 2

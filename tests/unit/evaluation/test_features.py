@@ -6,7 +6,7 @@ from mindspore import Tensor
 from src.common.errors import UserError
 from src.distributed.process_group import Process
 from src.evaluation import features
-from src.evaluation.classifier import epoch_order
+from src.evaluation.linear_sgd import epoch_order
 from src.resnet import build_encoder
 from src.settings.network import Network
 

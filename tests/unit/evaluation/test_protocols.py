@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from src.common.errors import UserError
-from src.evaluation import protocols, results
+from src.evaluation import linear_lbfgs, results
 from src.evaluation.accuracy import wilson_interval
 from src.evaluation.features import Split
-from src.evaluation.knn import knn_scores
-from src.evaluation.protocols import hold_out, logistic_regression, nearest_neighbours
+from src.evaluation.knn import knn_scores, nearest_neighbours
+from src.evaluation.linear_lbfgs import hold_out, logistic_regression
 from src.evaluation.results import Outcome, Results
 
 
@@ -55,7 +55,7 @@ def test_the_fit_minimises_the_stated_loss(fitted):
 def test_the_penalty_is_the_best_on_held_out_training_images(fitted):
     train, _, outcome = fitted
     accuracies = outcome.details["held_out_accuracy"]
-    assert list(accuracies) == [f"{l2:g}" for l2 in protocols.PENALTIES]
+    assert list(accuracies) == [f"{l2:g}" for l2 in linear_lbfgs.PENALTIES]
     scaler = StandardScaler().fit(train.features)
     rows = scaler.transform(train.features.astype(np.float64))
     chosen, held = (Split(rows[part], train.labels[part]) for part in hold_out(train.labels, seed=0))
@@ -73,7 +73,7 @@ def test_held_out_images_are_a_random_part_by_seed(monkeypatch):
     assert sorted([*chosen, *held]) == list(range(100))
     assert np.array_equal(held, hold_out(labels, 3)[1])
     assert not np.array_equal(held, hold_out(labels, 4)[1])
-    monkeypatch.setattr(protocols, "SWEPT_IMAGES", 50)
+    monkeypatch.setattr(linear_lbfgs, "SWEPT_IMAGES", 50)
     bounded, same = hold_out(labels, 3)
     assert len(bounded) == 50 and np.array_equal(same, held)
 

@@ -20,9 +20,9 @@ from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
 from src.simclr_model import ProjectionHead, SimCLR
-from src.tasks.pretraining import likely_causes
 from src.training import monitor
 from src.training.monitor import Healthy, Monitor, build_probe, symptoms, trivial_loss
+from src.training.pretraining import likely_causes
 from src.training.step import TrainStep
 
 BATCH, DIMENSION = 8, 16

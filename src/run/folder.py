@@ -14,8 +14,9 @@ from mindspore import Parameter
 from src.common.errors import UserError
 from src.common.files import clear_unfinished, flush, locked, write_text, writing
 from src.common.logs import log_to_file, logger
-from src.distributed import collectives, dry_run
-from src.distributed.dry_run import is_dry_run
+from src.device import dry_run
+from src.device.dry_run import is_dry_run
+from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
@@ -145,7 +146,7 @@ class Run:
 
 
 @contextmanager
-def opened(folder: str, process: Process, url: Optional[str] = None) -> Iterator[Run]:
+def open_run(folder: str, process: Process, url: Optional[str] = None) -> Iterator[Run]:
     """Open a run for a script; the arguments are those of ``Run``.
 
     At the end, and after an error or an interruption, the run is copied to its place in the cloud. A dry run ends with

@@ -7,7 +7,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src.common.errors import DivergedError, UserError, option
 from src.common.logs import log_epoch, logger
-from src.distributed.dry_run import is_dry_run
+from src.device.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.lr_generator import learning_rates
 from src.optimizer import build_optimizer

@@ -7,12 +7,12 @@ from mindspore import nn, ops
 from src.common.errors import UserError
 from src.common.files import sha256_of
 from src.dataset import DATA_SETS
-from src.evaluation import classifier
+from src.deploy.signature import FLOAT32, MOST_BYTES, Signature
+from src.evaluation import linear_sgd
 from src.resnet import ResNet, build_encoder, largest_map
 from src.run.checkpoint import Checkpoint
-from src.run.signature import FLOAT32, MOST_BYTES, Signature
 from src.simclr_model import LinearClassifier
-from src.tasks import encoders
+from src.weights import encoders
 
 
 class Deployed(nn.Cell):
@@ -62,8 +62,8 @@ def deployed(source: Checkpoint, linear_checkpoint: Optional[str], flag: str, dt
     encoders.load_weights(encoder, source)
     linear, classes, name = None, None, source.info["settings"]["dataset_name"]
     if linear_checkpoint:
-        found = classifier.load(linear_checkpoint, flag, source, sha256_of(source.path))
-        linear, classes, name = classifier.build(found), tuple(found.info["classes"]), found.info["dataset_name"]
+        found = linear_sgd.load(linear_checkpoint, flag, source, sha256_of(source.path))
+        linear, classes, name = linear_sgd.build(found), tuple(found.info["classes"]), found.info["dataset_name"]
     side = source.network.image_size
     about = Signature(dtype, side, DATA_SETS[name].shorter_edge(side), batch_size, encoder.features, classes, name)
     if about.nbytes > MOST_BYTES:

@@ -13,19 +13,19 @@ from src.data.images import Images, fingerprint
 from src.data.views import Views
 from src.distributed.collectives import share, sum_over_ranks
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
-from src.run import checkpoint, records, staging
+from src.run import checkpoint, inputs, records, staging
 from src.run.checkpoint import Checkpoint
-from src.run.opened import Run
+from src.run.folder import Run
 from src.run.saver import Saver
 from src.settings.augmentation import PAPER_LARGE, PAPER_SMALL
 from src.settings.given import Given, Role, values_of
 from src.settings.network import SMALL_SIDE, Network
 from src.settings.scripts import TrainSettings
 from src.simclr_model import SimCLR
-from src.tasks import encoders, inputs
 from src.training.callbacks import EpochReport, Progress, SaveCheckpoint
 from src.training.loop import Learner
 from src.training.monitor import Healthy, Monitor, build_probe, trivial_loss
+from src.weights import encoders
 
 
 class Start(NamedTuple):

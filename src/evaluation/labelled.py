@@ -9,9 +9,9 @@ from src.layers.encoder_layers import Layers, encoder_layers
 from src.resnet import ResNet, build_encoder
 from src.run import staging
 from src.run.checkpoint import Checkpoint
-from src.run.opened import Run
+from src.run.folder import Run
 from src.settings.given import Given
-from src.tasks import encoders
+from src.weights import encoders
 
 
 def read_encoder(given: Given, run: Run) -> Checkpoint:

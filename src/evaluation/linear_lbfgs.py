@@ -1,6 +1,6 @@
-"""Ways to judge frozen representations without training a network: logistic regression and nearest neighbours.
+"""Logistic regression on frozen representations, by L-BFGS, with its penalty chosen on held-out training images.
 
-A protocol gets the representations of the test images, never their labels, so nothing can be chosen by them.
+It gets the representations of the test images, never their labels, so nothing can be chosen by them.
 """
 import warnings
 from typing import Any, Dict, Tuple
@@ -10,23 +10,14 @@ import numpy as np
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.evaluation.features import Split
-from src.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_scores
 from src.evaluation.results import Outcome
-from src.run.records import KNN, KNN_EVAL, LINEAR_EVAL, LINEAR_LBFGS
+from src.run.records import LINEAR_EVAL, LINEAR_LBFGS
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the sweep, the strongest first
 HELD_OUT = 0.2            # share of the training images that the sweep chooses on
 SWEPT_IMAGES = 20_000     # at most, that the sweep fits on
 ITERATIONS = 1000         # at most, of L-BFGS
 TOLERANCE = 1e-4          # of the largest entry of the gradient, where L-BFGS ends
-
-
-def nearest_neighbours(train: Split, test_rows: np.ndarray, class_num: int) -> Outcome:
-    """Classify by weighted kNN among all training images. Nothing in it is random."""
-    k = min(NEIGHBOURS, len(train.labels))
-    protocol = f"weighted kNN (cosine, k={k}, temperature {TEMPERATURE}) on cached features without augmentation"
-    return Outcome(KNN_EVAL, KNN, protocol, knn_scores(train.features, train.labels, test_rows, class_num),
-                   {"k": k, "temperature": TEMPERATURE})
 
 
 def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, seed: int) -> Outcome:

@@ -10,19 +10,18 @@ from src.common.files import reading, sha256_of, writing
 from src.common.logs import logger
 from src.data.images import Images
 from src.distributed.collectives import share
-from src.evaluation import classifier
+from src.evaluation import labelled, linear_sgd
 from src.evaluation.features import Split
-from src.evaluation.protocols import hold_out
+from src.evaluation.linear_lbfgs import hold_out
 from src.evaluation.results import Outcome
 from src.run import checkpoint, records
 from src.run.checkpoint import Checkpoint
+from src.run.folder import Run
 from src.run.layout import EVALUATION, Series
-from src.run.opened import Run
 from src.run.records import LINEAR_EVAL, LINEAR_SGD, Record, Sink
 from src.settings.given import Given, values_of
 from src.settings.scripts import EvalSettings
 from src.simclr_model import LinearClassifier
-from src.tasks import labelled
 
 
 def check_packages(given: Given) -> None:
@@ -48,7 +47,7 @@ def find_start(given: Given, run: Run) -> Tuple[Checkpoint, str, Optional[Checkp
 
     def find_classifier() -> Optional[Checkpoint]:
         if given["pre_classifier_checkpoint_path"]:
-            return classifier.load(given["pre_classifier_checkpoint_path"], "pre_classifier_checkpoint_path", source,
+            return linear_sgd.load(given["pre_classifier_checkpoint_path"], "pre_classifier_checkpoint_path", source,
                                    digest)
         if given["protocol"] in ("sgd", "all"):
             _check_place(run.layout.classifiers, digest)
@@ -160,7 +159,7 @@ def classify(settings: EvalSettings, seed: int, ready: Optional[Checkpoint], tra
              info: Dict[str, Any], run: Run) -> Outcome:
     """Classify by a linear classifier: one that is ``ready``, or one that is trained here; the first seed's is kept."""
     if ready:
-        linear, how = classifier.build(ready), "given classifier"
+        linear, how = linear_sgd.build(ready), "given classifier"
     else:
         linear, how = LinearClassifier(info["features"], settings.class_num), f"{settings.epoch_size} epochs"
         series = run.layout.classifiers
@@ -175,6 +174,6 @@ def classify(settings: EvalSettings, seed: int, ready: Optional[Checkpoint], tra
                                           earlier)
                 earlier.clear()
 
-        classifier.train(linear, train, settings.epoch_size, settings.batch_size, settings.learning_rate, seed,
+        linear_sgd.train(linear, train, settings.epoch_size, settings.batch_size, settings.learning_rate, seed,
                          run.records.add, save, settings.print_iter)
-    return Outcome(LINEAR_EVAL, LINEAR_SGD, f"{classifier.PROTOCOL}, {how}", linear(Tensor(test.features)).asnumpy())
+    return Outcome(LINEAR_EVAL, LINEAR_SGD, f"{linear_sgd.PROTOCOL}, {how}", linear(Tensor(test.features)).asnumpy())

@@ -3,7 +3,7 @@ import importlib.util
 
 from src.common.errors import UserError
 from src.common.logs import quieten
-from src.distributed import environment
+from src.device import environment
 from src.distributed.process_group import Process
 from src.layers.cpu import library
 from src.run.layout import Layout

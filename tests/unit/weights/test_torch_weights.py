@@ -40,7 +40,7 @@ from src.resnet import build_encoder
 from src.run import checkpoint
 from src.settings.network import Network
 from src.simclr_model import SimCLR, build_head
-from src.tasks.torch_weights import read, recognise, summary
+from src.weights.torch_weights import read, recognise, summary
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import uuid
 from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
-from mindspore import Tensor, nn, ops
-from mindspore import dtype as mstype
+from mindspore import Tensor
 from mindspore.train import Callback
 
 from src.common.errors import UserError
@@ -20,38 +19,24 @@ from src.common.logs import logger
 from src.data.few_labels import balanced_subset
 from src.data.images import Images
 from src.distributed.collectives import share
-from src.evaluation import classifier
+from src.evaluation import labelled, linear_sgd
 from src.evaluation.features import extract
 from src.evaluation.results import Outcome
-from src.layers.optimizers import MOMENTUM
-from src.run import checkpoint, records
+from src.lr_generator import fine_tuning_rate
+from src.optimizer import MOMENTUM
+from src.run import checkpoint, inputs, records
 from src.run.checkpoint import Checkpoint
+from src.run.folder import Run
 from src.run.layout import FineTuned
-from src.run.opened import Run
 from src.settings.augmentation import Augmentation
 from src.settings.given import Given, Role, values_of
 from src.settings.scripts import FinetuneSettings
 from src.simclr_model import ImageClassifier
-from src.tasks import inputs, labelled
 from src.training.callbacks import EpochReport, Progress
 from src.training.loop import Learner
 
-PEAK, PEAK_BATCH = 0.05, 256  # learning rate for so many images per step, in proportion for others
 TITLES = {"pretrained": "fine-tuning of the whole network", "random": "supervised training from random weights"}
 PROTOCOL_IDS = {"pretrained": records.FINE_TUNED, "random": records.SUPERVISED}
-
-
-class CrossEntropy(nn.Cell):
-    """Logits (B, classes) and labels (B,) -> mean cross entropy and accuracy, both scalars, float32."""
-
-    def __init__(self):
-        super().__init__()
-        self.cross_entropy = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
-
-    def construct(self, logits, labels):
-        logits = logits.astype(mstype.float32)
-        hits = (ops.argmax(logits, 1).astype(mstype.int32) == labels).astype(mstype.float32)
-        return self.cross_entropy(logits, labels), hits.mean()
 
 
 def fill_from_checkpoint(given: Given, source: Checkpoint, world_size: int) -> Given:
@@ -62,7 +47,7 @@ def fill_from_checkpoint(given: Given, source: Checkpoint, world_size: int) -> G
     """
     given = inputs.fit_workers(labelled.fill_from_encoder(given, source))
     if given["learning_rate"] is None:
-        given = given.fill(learning_rate=PEAK * given["batch_size"] * world_size / PEAK_BATCH)
+        given = given.fill(learning_rate=fine_tuning_rate(given["batch_size"] * world_size))
     return given
 
 
@@ -236,7 +221,7 @@ def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint,
             "holds": checkpoint.ENCODER, "epoch": settings.epoch_size, "network": source.network.without_head,
             "settings": {"dataset_name": source.info["settings"]["dataset_name"]},
             "fine_tuned_from": source.path.name})
-        info = classifier.info_of(settings.class_num, model.encoder.features, settings.dataset_name, test.classes,
+        info = linear_sgd.info_of(settings.class_num, model.encoder.features, settings.dataset_name, test.classes,
                                   sha256_of(place.encoder), settings.epoch_size)
         checkpoint.save(place.classifier, checkpoint.part(own, "classifier.").values(),
                         {**info, "epoch": settings.epoch_size})

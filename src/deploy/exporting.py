@@ -13,12 +13,12 @@ from mindspore import Tensor, nn
 from src.common.errors import UserError
 from src.common.files import reading, temporary_folder, writing, written_whole
 from src.common.logs import logger
-from src.distributed.dry_run import is_dry_run
-from src.run import signature
-from src.run.signature import Signature
+from src.deploy import predicting, signature
+from src.deploy.deployed import Deployed, deployed
+from src.deploy.signature import Signature
+from src.device.dry_run import is_dry_run
 from src.settings.given import Given
-from src.tasks import encoders, predicting
-from src.tasks.deployed import Deployed, deployed
+from src.weights import encoders
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 TOLERANCE = 1e-3  # relative to the largest output
@@ -160,7 +160,7 @@ def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> 
         return
     images = random_images(about)
     live = predicting.outputs_of(model, images)
-    found = predicting.opened(str(file), None).run(images)
+    found = predicting.open_model(str(file), None).run(images)
     if [output.shape for output in found] != [output.shape for output in live]:
         raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs, but "
                            f"{[output.shape for output in found]}")

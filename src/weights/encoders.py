@@ -13,8 +13,8 @@ from src.run import checkpoint, info
 from src.run.checkpoint import Checkpoint
 from src.settings.network import Network
 from src.simclr_model import build_head
-from src.tasks import torch_weights
-from src.tasks.torch_weights import Found, torch_name
+from src.weights import torch_weights
+from src.weights.torch_weights import Found, torch_name
 
 
 def load(path: str, flag: str) -> Checkpoint:

@@ -9,7 +9,7 @@ from src.common.logs import logger
 from src.data.images import Images, PixelSource, fingerprint
 from src.distributed.collectives import share
 from src.run import staging
-from src.run.opened import Run
+from src.run.folder import Run
 from src.settings.given import Given
 from src.settings.network import Colour, default_stem
 

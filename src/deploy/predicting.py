@@ -16,9 +16,9 @@ from src.common.files import reading, reason_of, temporary_folder
 from src.common.logs import logger
 from src.data.any_image import SUFFIXES, images_below, read_image
 from src.data.images import channels_first
-from src.run import signature
+from src.deploy import signature
+from src.deploy.signature import UINT8, Signature
 from src.run.layout import FineTuned, Layout
-from src.run.signature import UINT8, Signature
 
 BATCH = 64   # images in a call of a checkpoint's network
 AHEAD = 128  # images that are read before their turn comes
@@ -56,7 +56,7 @@ def needs_mindspore(model: str) -> bool:
     return not model.endswith(ONNX)
 
 
-def opened(model: str, classifier: Optional[str]) -> Model:
+def open_model(model: str, classifier: Optional[str]) -> Model:
     """Open an exported model, or a checkpoint with its classifier where there is one.
 
     Args:
@@ -131,8 +131,8 @@ def _mindir(path: Path) -> Model:
 
 
 def _of_checkpoint(path: Path, classifier: Optional[str]) -> Model:
-    from src.tasks import encoders
-    from src.tasks.deployed import deployed
+    from src.deploy.deployed import deployed
+    from src.weights import encoders
     source, found = encoders.load(str(path), "MODEL"), classifier or _classifier_beside(path)
     try:
         cell, about = deployed(source, found, "classifier", UINT8, BATCH)

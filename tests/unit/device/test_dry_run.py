@@ -5,14 +5,15 @@ from helpers import SMALL, call_script, refused, write_cifar
 from mindspore import Parameter, Tensor
 
 from src.common.errors import UserError
-from src.distributed import collectives, dry_run
+from src.device import dry_run
+from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.run import checkpoint
+from src.run.folder import open_run
 from src.run.layout import Layout
-from src.run.opened import opened
 from src.settings.network import Network
 
-ONE_OF_EIGHT = Process("Ascend", 3, 8)
+ONE_OF_EIGHT = Process("Ascend", 3, 8, is_dry_run=True)
 
 
 @pytest.fixture
@@ -56,14 +57,14 @@ def test_its_folder_is_for_dry_runs(monkeypatch, tmp_path):
                             cwd=tmp_path), "--train_output_path: run holds the files of a dry run")
     assert [path.name for path in layout.path.iterdir()] == ["dry_run"]
     monkeypatch.setenv(dry_run.VARIABLE, "1")
-    with opened(str(layout.path), Process("Ascend")):
+    with open_run(str(layout.path), Process("Ascend")):
         pass
 
 
 def test_it_takes_no_folder_of_a_real_run(in_a_dry_run, tmp_path):
     (tmp_path / "log").write_text("of a real run\n")
     message = "is not empty; a dry run, whose files mean nothing, takes a new folder"
-    with pytest.raises(UserError, match=message), opened(str(tmp_path), Process("Ascend")):
+    with pytest.raises(UserError, match=message), open_run(str(tmp_path), Process("Ascend")):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 

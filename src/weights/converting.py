@@ -9,11 +9,12 @@ from mindspore import Parameter
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.resnet import build_encoder
+from src.run import inputs
 from src.run.checkpoint import Checkpoint
 from src.settings.given import Given, Role
 from src.settings.network import STEMS, Network
-from src.tasks import encoders, inputs, torch_weights
-from src.tasks.torch_weights import Found, Weights, torch_name
+from src.weights import encoders, torch_weights
+from src.weights.torch_weights import Found, Weights, torch_name
 
 
 def check_paths(source: str, target: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Callable, Optional
 from src.common.errors import UserError
 from src.common.files import reason_of
 from src.common.logs import logger
-from src.distributed import dry_run, process_group
-from src.distributed.dry_run import is_dry_run
+from src.device import dry_run
+from src.device.dry_run import is_dry_run
+from src.distributed import process_group
 from src.distributed.process_group import CpuLibrary, Process
 
 # Read by libraries while MindSpore is imported, so they must stand in the environment before that.
@@ -94,7 +95,7 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         raise UserError(f"--device_target: got {target} ({device}), which MindSpore {mindspore.__version__} cannot use "
                         f"here ({reason}); check its driver, or take --device_target CPU") from None
     mindspore.set_seed(seed)
-    return process._replace(cpu_library=library)
+    return process._replace(cpu_library=library, is_dry_run=is_dry_run())
 
 
 def _jit_level_for(target: str) -> Optional[str]:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.common.errors import UserError
-from src.run import signature
-from src.run.signature import Signature
+from src.deploy import signature
+from src.deploy.signature import Signature
 
 ABOUT = Signature("uint8", 32, 37, 4, 128, ("cat", "Hündchen", "猫"), "cifar10")
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -9,7 +9,8 @@ import pytest
 from helpers import ROOT
 
 from src.common.errors import UserError
-from src.distributed import environment, process_group
+from src.device import environment
+from src.distributed import process_group
 
 REPORT = """
 import os, sys, types
@@ -24,7 +25,7 @@ sys.modules["mindspore"] = stub
 compiled = sys.modules["mindspore._c_expression"] = types.ModuleType("mindspore._c_expression")
 compiled.MSContext = types.SimpleNamespace(get_instance=lambda: types.SimpleNamespace(
     get_ascend_soc_version=lambda: {generation!r}))
-from src.distributed import environment
+from src.device import environment
 environment.DEVICE_FILES = {{"Ascend": ({ascend!r},), "GPU": ("/dev/null",)}}
 print("target", environment.prepare({target!r}, 3, 7, jit_level={jit_level!r},
                                     load_cpu_library=lambda: {library!r}).device_target)

@@ -6,13 +6,13 @@ import pytest
 
 from src.common.errors import UserError
 from src.dataset import DATA_SETS
+from src.evaluation import labelled
 from src.run.checkpoint import Checkpoint
 from src.run.info import up_to_date
 from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import EvalSettings, FinetuneSettings, TrainSettings
-from src.tasks import labelled
-from src.tasks.pretraining import Start, resolve
+from src.training.pretraining import Start, resolve
 
 NETWORK = Network("resnet18", 1.0, "strided", 32, projection_dimension=128)
 # What the settings of a checkpoint were before there was a choice of a stem.

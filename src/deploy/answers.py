@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from src.common.errors import UserError, printable
 from src.common.files import writing, written_whole
 from src.data.any_image import read_image
+from src.deploy.predicting import Answer, Found
+from src.deploy.signature import Signature
 from src.evaluation.knn import unit_rows
-from src.run.signature import Signature
-from src.tasks.predicting import Answer, Found
 
 TOP = 3      # classes that are told
 NEAREST = 5  # images that are told

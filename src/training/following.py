@@ -11,11 +11,11 @@ from src.common.logs import logger
 from src.data.images import Images
 from src.data.sheet import sheet
 from src.data.views import Views
-from src.distributed.dry_run import is_dry_run
+from src.device.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.evaluation.shown import sample_of
 from src.run import sample
-from src.run.opened import Run
+from src.run.folder import Run
 from src.run.records import Record, Sink
 
 
