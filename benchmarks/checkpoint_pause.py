@@ -75,7 +75,7 @@ def training(options: argparse.Namespace, parent: common.Parent) -> None:
                    "environment": common.mindspore_environment()})
     parent.command()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        series = Layout.of(folder).checkpoints
+        series = Layout(folder).checkpoints
         with Saver(state, write) as save:
             train(learner, views, 0, epochs, [Turns()], process.device_target)
             for epoch in range(epochs + 1, epochs + 1 + options.rounds):

@@ -59,7 +59,7 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     parent.answer({"environment": common.mindspore_environment()})
     parent.command()
     with tempfile.TemporaryDirectory() as temporary:
-        series = Layout.of(temporary).classifiers
+        series = Layout(temporary).classifiers
         begin = time.perf_counter()
         linear = LinearClassifier(options.features, CLASSES)
 

@@ -2,16 +2,16 @@
 import os
 import re
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Union
 
 LATEST = "latest"  # beside checkpoints: a link to the newest
 PRETRAINED, CLASSIFIERS = "checkpoint_simclr", "linear_classifier"  # how the names of checkpoints begin
-# A script's own config.yaml and log begin with this.
+# The names of a script's own config.yaml and log begin with this.
 PRETRAINING, EVALUATION, FINE_TUNING = "", "eval_", "finetune_"
 
 
 class Series(NamedTuple):
-    """The checkpoints of epochs, ``<prefix>-<epoch>.ckpt``, and `latest`, a link to the newest."""
+    """The checkpoints of one training by epoch, ``<prefix>-<epoch>.ckpt``, and `latest`, a link to the newest."""
 
     folder: Path
     prefix: str
@@ -21,117 +21,50 @@ class Series(NamedTuple):
         return self.folder / LATEST
 
     def of_epoch(self, epoch: int) -> Path:
-        """Return the file of an epoch, whether it is there or not."""
+        """Return the path of an epoch's checkpoint, which need not exist."""
         return self.folder / f"{self.prefix}-{epoch}.ckpt"
 
     def epoch_of(self, file: Path) -> int:
-        """Return the epoch of a file, 0 where it is none of the series from epoch 1 on."""
+        """Return the epoch in a file's name; 0 for epoch 0 and for files of other names."""
         match = re.fullmatch(re.escape(self.prefix) + r"-([1-9]\d*)\.ckpt", file.name)
         return int(match[1]) if match else 0
 
     def files(self) -> List[Path]:
-        """Return the files that are there from epoch 1 on, by epoch (9 before 10)."""
+        """Return the checkpoints on disk from epoch 1 on, by epoch (9 before 10)."""
         return sorted(filter(self.epoch_of, self.folder.glob("*")), key=self.epoch_of)
 
 
-class FineTuned(NamedTuple):
-    """The folder of one kind of first weights and share of labels, in a run's folder."""
+class FineTuned:
+    """What finetune.py writes for one kind of initial weights and one share of the labels."""
 
-    folder: Path
-
-    @property
-    def encoder(self) -> Path:
-        return self.folder / "encoder.ckpt"
-
-    @property
-    def classifier(self) -> Path:
-        return self.folder / "linear_classifier.ckpt"
-
-    @property
-    def begun(self) -> Path:
-        """What the training there was begun with, so that it can be taken up."""
-        return self.folder / "begun.json"
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.encoder = folder / "encoder.ckpt"
+        self.classifier = folder / "linear_classifier.ckpt"
+        self.begun = folder / "begun.json"  # what the training was begun with, so that it can be resumed
 
     def labels(self, seed: int) -> Path:
         """Return the file with the numbers of the images whose labels are used."""
         return self.folder / f"labels-seed-{seed}.json"
 
 
-class Layout(NamedTuple):
-    """The paths of a run in ``path``."""
+class Layout:
+    """The paths of a run in the folder ``path``."""
 
-    path: Path
-
-    @classmethod
-    def of(cls, path: str) -> "Layout":
-        return cls(Path(path))
-
-    @property
-    def checkpoints(self) -> Series:
-        return Series(self.path / "checkpoint", PRETRAINED)
-
-    @property
-    def classifiers(self) -> Series:
-        return Series(self.path / "linear_classifier", CLASSIFIERS)
-
-    @property
-    def dry_run(self) -> Path:
-        """What marks the folder of a dry run, whose files mean nothing."""
-        return self.path / "dry_run"
-
-    @property
-    def records(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """The run as a page."""
-        return self.path / "report.html"
-
-    @property
-    def views(self) -> Path:
-        """Some training images with views of them, as a picture."""
-        return self.path / "views.png"
-
-    @property
-    def events(self) -> Path:
-        """The records once more, for TensorBoard."""
-        return self.path / "tensorboard"
-
-    @property
-    def sample(self) -> Path:
-        """What the page shows of the test images."""
-        return self.path / "sample.npz"
-
-    @property
-    def map(self) -> Path:
-        """Where the images of the sample lie on the page's map."""
-        return self.path / "map.npz"
-
-    @property
-    def features(self) -> Path:
-        return self.path / "features"
-
-    @property
-    def graphs(self) -> Path:
-        return self.path / "graphs"
-
-    @property
-    def folders(self) -> List[Path]:
-        """What the scripts write to, and so may leave something unfinished in."""
-        return [folder for folder in (self.path, self.checkpoints.folder, self.classifiers.folder, self.features,
-                                      *(self.path / "finetune").glob("*")) if folder.is_dir()]
-
-    @property
-    def holds_run(self) -> bool:
-        """Whether a script has begun here."""
-        return self.records.is_file() or any(
-            self.config(script).is_file() for script in (PRETRAINING, EVALUATION, FINE_TUNING))
-
-    @property
-    def lock(self) -> Path:
-        """What says that a script writes here, as long as it does."""
-        return self.path / ".lock"
+    def __init__(self, path: Union[str, Path]):
+        self.path = Path(path)
+        self.checkpoints = Series(self.path / "checkpoint", PRETRAINED)
+        self.classifiers = Series(self.path / "linear_classifier", CLASSIFIERS)
+        self.records = self.path / "metrics.jsonl"
+        self.report = self.path / "report.html"
+        self.views = self.path / "views.png"     # some training images and views of them
+        self.sample = self.path / "sample.npz"   # the test images that the page shows
+        self.map = self.path / "map.npz"         # where the images of the sample lie on the page's map
+        self.events = self.path / "tensorboard"
+        self.features = self.path / "features"
+        self.graphs = self.path / "graphs"
+        self.lock = self.path / ".lock"          # exists while a script writes to the folder
+        self.dry_run = self.path / "dry_run"     # marks the folder of a dry run, whose files mean nothing
 
     def config(self, script: str) -> Path:
         """Return the file of the resolved settings of ``script``, such as ``EVALUATION``."""
@@ -143,11 +76,26 @@ class Layout(NamedTuple):
     def fine_tuned(self, initial_weights: str, label_fraction: float) -> FineTuned:
         return FineTuned(self.path / "finetune" / f"{initial_weights}-{label_fraction:g}")
 
+    @property
+    def folders(self) -> List[Path]:
+        """The existing folders that scripts write to, where a killed one may have left an unfinished file."""
+        return [folder for folder in (self.path, self.checkpoints.folder, self.classifiers.folder, self.features,
+                                      *(self.path / "finetune").glob("*")) if folder.is_dir()]
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a script has begun here."""
+        return self.records.is_file() or any(
+            self.config(script).is_file() for script in (PRETRAINING, EVALUATION, FINE_TUNING))
+
 
 def series_at(path: Path, prefix: str) -> Optional[Series]:
-    """Return the checkpoints that ``path`` stands for: a run's folder, theirs, or `latest` in it, else None."""
+    """Return the checkpoints that a user means by ``path``, or None.
+
+    It may be a run's folder, the folder of its checkpoints, or `latest` in that one.
+    """
     if path.name == LATEST and not path.is_dir():
         return Series(path.parent, prefix)
     folders = (path, Layout(path).checkpoints.folder) if path.is_dir() else ()
-    known = (Series(folder, prefix) for folder in folders)
-    return next((series for series in known if os.path.lexists(series.latest) or series.files()), None)
+    candidates = (Series(folder, prefix) for folder in folders)
+    return next((series for series in candidates if os.path.lexists(series.latest) or series.files()), None)

@@ -1,4 +1,4 @@
-"""How a script begins: with the device, before anything imports MindSpore."""
+"""How a script begins: with the device, before anything else imports MindSpore."""
 import importlib.util
 
 from src.common.errors import UserError
@@ -24,7 +24,7 @@ def prepare(given: Given) -> Process:
     if given["tensorboard"] and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("--tensorboard: the package tensorboardX is not installed here; pip install tensorboardX, or "
                         "leave the flag out")
-    graphs = str(Layout.of(given["train_output_path"]).graphs) if given["save_graphs"] else None
+    graphs = str(Layout(given["train_output_path"]).graphs) if given["save_graphs"] else None
     return environment.prepare(given["device_target"], given["device_id"], given["seed"], graphs,
                                given["run_distribute"], given["device_num"], given["jit_level"],
                                library.load if given["cpu_layers"] == "own" else None)

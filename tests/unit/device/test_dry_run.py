@@ -49,7 +49,7 @@ def test_its_checkpoints_are_for_dry_runs(monkeypatch, tmp_path):
 
 def test_its_folder_is_for_dry_runs(monkeypatch, tmp_path):
     write_cifar(tmp_path / "data")
-    layout = Layout.of(str(tmp_path / "run"))
+    layout = Layout(tmp_path / "run")
     layout.path.mkdir()
     layout.dry_run.touch()
     for resume in ((), ("--resume",)):
