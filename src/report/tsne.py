@@ -12,7 +12,7 @@ from bokeh.plotting import figure
 from src.common.files import written_whole
 from src.report.curves import COLOURS
 from src.report.pictures import Sheet
-from src.run.sample import Sample, of_size
+from src.run.sample import Sample
 
 PERPLEXITY = 30.0
 HEIGHT = 520  # pixels
@@ -46,8 +46,8 @@ def kept(file: Path, sample_file: Path, sample: Sample, compute: bool) -> Option
         compute: whether what is not there is computed, which takes some seconds.
     """
     digest = hashlib.sha256(sample_file.read_bytes()).hexdigest()
-    # Not there, far too large, or damaged, of which NumPy raises all kinds: it is made anew.
-    with suppress(Exception), np.load(of_size(file), allow_pickle=False) as found:
+    # Missing, or damaged, for which NumPy raises all kinds of errors: it is computed again.
+    with suppress(Exception), np.load(file, allow_pickle=False) as found:
         places = found["places"]
         if str(found["sample"]) == digest and places.shape == (len(sample.labels), 2) and places.dtype.kind == "f":
             return places
