@@ -6,7 +6,6 @@ from typing import Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Un
 import numpy as np
 
 BLOCK = 1024  # images that are in memory at a time while all are looked through
-OF_FILES = "files "  # in a fingerprint that was taken of the files' bytes
 
 
 class PixelSource(Protocol):
@@ -112,18 +111,17 @@ def identity(pixels: PixelSource) -> Iterator[bytes]:
         yield np.ascontiguousarray(batch).data
 
 
-def fingerprint(pixels: PixelSource, like: Optional[str] = None) -> str:
+def fingerprint(pixels: PixelSource) -> str:
     """Tell one set of images from another: how many, and the beginning of a SHA-256.
 
-    Of images that are mapped from files it is that of the files' bytes: to put these in the order of pixels takes
-    several times as long. Earlier versions did so, and what is to be compared with theirs, ``like``, is made in the
-    same way.
+    For images that are mapped from files it is the SHA-256 of the files' bytes: to put these in the order of pixels
+    takes several times as long.
     """
-    in_files = isinstance(pixels, (Joined, np.memmap)) and (like is None or OF_FILES in like)
+    in_files = isinstance(pixels, (Joined, np.memmap))
     digest = hashlib.sha256()
     for data in _as_stored(pixels) if in_files else identity(pixels):
         digest.update(data)
-    return f"{len(pixels)} images, {OF_FILES if in_files else ''}{digest.hexdigest()[:16]}"
+    return f"{len(pixels)} images, {'files ' if in_files else ''}{digest.hexdigest()[:16]}"
 
 
 def _as_stored(pixels: Union[Joined, np.memmap]) -> Iterator[bytes]:

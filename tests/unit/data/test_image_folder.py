@@ -311,10 +311,10 @@ def test_views_are_random_and_show_their_image(folder):
     assert len({view.tobytes() for view in batch}) == 128  # the two views of an image too
 
 
-def test_fingerprints_are_those_of_earlier_versions():
+def test_fingerprints_stay_what_they_are():
     files = [Path("/data/train", name) for name in ("cat/1.jpg", "dog/deep/2.png", "cat/3.jpg")]
     pixels = ImageFiles(files, [517, 1024, 88], 48)
-    assert fingerprint(pixels) == fingerprint(pixels, like="of a run") == "3 images, 32bcc8dd08977358"
+    assert fingerprint(pixels) == "3 images, 32bcc8dd08977358"
     assert fingerprint(pixels[:2]) == "2 images, 48af38dbcfaab9bb"
 
 
