@@ -7,7 +7,6 @@ from src.data.images import Images
 from src.distributed.process_group import Process
 from src.layers.encoder_layers import Layers, encoder_layers
 from src.resnet import ResNet, build_encoder
-from src.run import staging
 from src.run.checkpoint import Checkpoint
 from src.run.folder import Run
 from src.settings.given import Given
@@ -20,9 +19,7 @@ def read_encoder(given: Given, run: Run) -> Checkpoint:
     Raises:
         UserError: there is none.
     """
-    if given["run_cloudbrain"]:
-        staging.fetch_run(given["train_url"], run.layout.path)
-        run.reserve()
+    run.fetch()
     return encoders.load(given["encoder_checkpoint_path"], "encoder_checkpoint_path")
 
 

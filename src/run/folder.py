@@ -1,4 +1,4 @@
-"""A run that a script has opened: what it needs besides the method, on one rank or on many."""
+"""The run that a script has opened: its folder, on one rank or on many."""
 import platform
 import subprocess
 import sys
@@ -18,103 +18,109 @@ from src.device import dry_run
 from src.device.dry_run import is_dry_run
 from src.distributed import collectives
 from src.distributed.process_group import Process
-from src.run import checkpoint, staging
 from src.run.checkpoint import Checkpoint
 from src.run.layout import Layout
-from src.run.records import Record, Records, Sink, appended_to
+from src.run.records import Record, Records, appended_to
+from src.run.staging import Storage
 
 
 class Run:
-    """A run's folder, opened on every rank. Rank 0 alone reads checkpoints, and writes.
+    """A run's folder, opened on every rank. Rank 0 alone reads checkpoints and writes.
 
     Args:
         folder: of the run.
         process: this rank.
-        url: the run's place in a cloud, or None.
+        url: the run's place in the cloud's storage, or None.
     """
 
     def __init__(self, folder: str, process: Process, url: Optional[str] = None):
-        self.layout = Layout(Path(folder))
+        self.layout = Layout(folder)
         self.process = process
-        self.records = Records(self._appended()) if process.is_first else Records()
-        self.copy = staging.Copy(self.layout.path, url) if url and process.is_first else None
+        self.records = Records()
+        self.storage = Storage(url, self.layout) if url and process.is_first else None
         self.has_begun = False
         self.until_closed = ExitStack()
-        self.is_reserved = False
+        self.is_locked = False
+        if process.is_first:
+            self.records.also(self._append)
 
-    def _appended(self) -> Sink:
-        append = appended_to(self.layout.records)
-
-        def to_file(record: Record) -> None:
-            with writing("train_output_path", self.layout.records):
-                append(record)
-
-        return to_file
+    def _append(self, record: Record) -> None:
+        with writing("train_output_path", self.layout.records):
+            appended_to(self.layout.records)(record)
 
     def together(self) -> ContextManager[None]:
-        """Open a part that may fail on some ranks; where it does, all end. See ``collectives.together``."""
+        """Open a part that may fail on some ranks; if it does, all of them end. See ``collectives.together``."""
         return collectives.together(self.process)
 
     def read(self, find: Callable[[], Optional[Checkpoint]]) -> Optional[Checkpoint]:
-        """Let rank 0 ``find`` a checkpoint, and tell the other ranks of it.
-
-        Raises:
-            UserError: rank 0 could not.
-        """
-        found = None
+        """Let rank 0 ``find`` a checkpoint; the other ranks get it without its parameters."""
+        checkpoint = None
         with self.together():
             if self.process.is_first:
-                found = find()
-        return checkpoint.shared(found, self.process)
+                checkpoint = find()
+        shared = collectives.share(checkpoint and {"path": str(checkpoint.path), "info": checkpoint.info}, self.process)
+        if self.process.is_first or shared is None:
+            return checkpoint
+        return Checkpoint(Path(shared["path"]), {}, shared["info"])
 
     def broadcast(self, parameters: Iterable[Parameter]) -> None:
         """Give every rank the values of rank 0."""
         collectives.broadcast(parameters, self.process)
 
-    def reserve(self) -> None:
-        """Keep other processes from writing to the folder, where it is there, until the run is closed.
+    def fetch(self) -> None:
+        """Bring an earlier run from the cloud's storage, where the run has a place there; on rank 0.
 
         Raises:
-            UserError: another one does already; the folder cannot be written.
+            UserError: copying failed.
         """
-        if self.is_reserved or not self.layout.path.is_dir():
+        if self.storage:
+            self.storage.fetch()
+            self.lock()
+
+    def lock(self) -> None:
+        """Keep other processes from writing to the folder, if it exists, until the run is closed.
+
+        Raises:
+            UserError: another process writes to it already, or it cannot be written.
+        """
+        if self.is_locked or not self.layout.path.is_dir():
             return
         with writing("train_output_path", self.layout.path):
             try:
-                is_locked = self.until_closed.enter_context(locked(self.layout.lock, wait=False))
+                has_locks = self.until_closed.enter_context(locked(self.layout.lock, wait=False))
             except BlockingIOError:
                 holder = ""
                 with suppress(OSError):  # it may just have ended
                     holder = self.layout.lock.read_text(encoding="utf-8", errors="replace")
                 raise UserError(f"--train_output_path: {self.layout.path} is in use by {holder or 'another process'}; "
                                 "wait for its end, or name another folder") from None
-            for folder in self.layout.folders if is_locked else ():
+            for folder in self.layout.folders if has_locks else ():
                 clear_unfinished(folder)
-        if not is_locked:
+        if not has_locks:
             logger.warning("warning: the file system of %s has no locks: start no second run there", self.layout.path)
-        self.is_reserved = True
+        self.is_locked = True
 
     def make(self) -> None:
-        """Make the folder, where it was not there when the run was opened, and reserve it.
+        """Make the folder and lock it, unless it was there when the run was opened.
 
         Raises:
             UserError: it cannot be made, or another process has begun a run in it since.
         """
-        if self.is_reserved:
+        if self.is_locked:
             return
         with writing("train_output_path", self.layout.path):
             self.layout.path.mkdir(parents=True, exist_ok=True)  # a data set may have been made in there
             flush(self.layout.path.parent)
-        self.reserve()
+        self.lock()
         if self.layout.holds_run:
             raise UserError(f"--train_output_path: another process has just begun a run in {self.layout.path}; name "
                             "another folder")
 
     def begin(self, settings: Dict[str, Any], script: str) -> None:
-        """Make the folder and write down there what is run; the log goes there too from now on.
+        """Make the folder, write down there what is run, and let the log go there too from now on.
 
         Args:
-            settings: resolved ones, for config.yaml.
+            settings: the resolved ones, for config.yaml.
             script: as in src/run/layout.py.
 
         Raises:
@@ -129,10 +135,10 @@ class Run:
                 if is_dry_run():
                     write_text(self.layout.dry_run, dry_run.MEANING + "\n")
         self.has_begun = True
-        chosen = "" if settings["device_target"] else " (the default: Ascend where one is present, else CPU)"
-        place = f", rank {self.process.rank} of {self.process.world_size}" if self.process.world_size > 1 else ""
+        default = "" if settings["device_target"] else " (the default: Ascend where one is present, else CPU)"
+        rank = f", rank {self.process.rank} of {self.process.world_size}" if self.process.world_size > 1 else ""
         logger.info("MindSpore %s, Python %s, on %s%s%s; run folder %s", mindspore.__version__,
-                    platform.python_version(), self.process.device_target, chosen, place, self.layout.path)
+                    platform.python_version(), self.process.device_target, default, rank, self.layout.path)
 
     def flush_records(self) -> None:
         """Bring the records to the disk: before a checkpoint that comes after them."""
@@ -140,27 +146,30 @@ class Run:
             flush(self.layout.records)
 
     def sync(self) -> None:
-        """Copy what is new to the cloud, where the run has a place there; failing is a warning."""
-        if self.copy and self.has_begun:
-            self.copy.try_to_send()
+        """Copy what is new to the cloud's storage, where the run has a place there; failing is a warning."""
+        if self.storage and self.has_begun:
+            try:
+                self.storage.send()
+            except (UserError, OSError) as error:
+                logger.warning("warning: %s", error)
 
 
 @contextmanager
 def open_run(folder: str, process: Process, url: Optional[str] = None) -> Iterator[Run]:
     """Open a run for a script; the arguments are those of ``Run``.
 
-    At the end, and after an error or an interruption, the run is copied to its place in the cloud. A dry run ends with
-    the one figure that it gives.
+    At the end, and after an error or an interruption, the run is copied to the cloud's storage, where it has a place.
+    A dry run ends with the one figure that it measures.
 
     Raises:
-        UserError: the last copy failed.
+        UserError: the folder cannot be taken, or the last copy failed.
     """
     run = Run(folder, process, url)
     with run.until_closed:
         with run.together():
             if process.is_first:
-                _check_kind(run.layout)
-                run.reserve()
+                _check_folder(run.layout)
+                run.lock()
         try:
             yield run
         except BaseException:
@@ -168,19 +177,21 @@ def open_run(folder: str, process: Process, url: Optional[str] = None) -> Iterat
             raise
         if run.has_begun and process.is_first:
             run.flush_records()
-        if run.copy and run.has_begun:
-            run.copy.send()
+        if run.storage and run.has_begun:
+            run.storage.send()
     if is_dry_run():
         logger.info("dry run: %.0f MB of device memory at most (workspaces of kernels are as CANN tells them)",
                     mindspore.runtime.max_memory_allocated() / 2**20)
 
 
-def _check_kind(layout: Layout) -> None:
-    """Raise UserError where the files of a dry run, which mean nothing, would be mixed with those of a real one."""
+def _check_folder(layout: Layout) -> None:
+    """Raise UserError where no records can be written, or where a dry run and a real one would be mixed."""
+    if layout.records.exists() and not layout.records.is_file():
+        raise UserError(f"--train_output_path: {layout.records} is not a file; remove it, or name another folder")
     is_marked = layout.dry_run.exists()
     if is_marked and not is_dry_run():
-        raise UserError(f"--train_output_path: {layout.path} holds the files of a dry run; remove it, or name another "
-                        "folder")
+        raise UserError(f"--train_output_path: {layout.path} holds the files of a dry run; remove it, or name "
+                        "another folder")
     if is_dry_run() and not is_marked and layout.path.is_dir() and any(layout.path.iterdir()):
         raise UserError(f"--train_output_path: {layout.path} is not empty; a dry run, whose files mean nothing, takes "
                         "a new folder")

@@ -1,169 +1,103 @@
-"""Staging through the object storage of ModelArts and CloudBrain, with their package moxing."""
-import filecmp
+"""Copies from and to the object storage of ModelArts and CloudBrain, with their package moxing."""
 import glob
 import os
 import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 from src.common.errors import UserError
-from src.common.files import one_at_a_time, reason_of, writing
+from src.common.files import link_whole, one_at_a_time, reason_of, writing
 from src.common.logs import logger
-from src.run.layout import LATEST, Layout
+from src.run.layout import Layout
 
-MARKER = ".staged-from"  # in a folder that was staged: the URL
-RUN = Layout(Path()).checkpoints.latest.as_posix()  # what makes a folder a run
-RESULTS = Layout(Path()).records.as_posix()  # what is there also when only an encoder from elsewhere was evaluated
+MARKER = ".staged-from"  # in a data set that was copied from the storage, whole: its URL
 
 
 def stage_in(url: str, folder: Path) -> None:
-    """Copy the data set at ``url`` to ``folder``, once per machine however many processes ask for it.
+    """Copy the data set at ``url``, from ``--data_url``, once per machine however many ranks ask for it.
 
-    The folder is either not there or whole. A copy of the same URL is kept, one of another URL replaced.
-
-    Args:
-        url: a folder in the storage, from ``--data_url``.
-        folder: where it goes; new, empty, or staged earlier.
+    ``folder`` is new, empty, or an earlier copy, which is kept. It never holds half a data set.
 
     Raises:
-        UserError: the copy failed, ``folder`` holds files of another origin, or moxing is missing.
+        UserError: the copy failed, ``folder`` holds other files, or moxing is missing.
     """
     url, folder = url.rstrip("/"), folder.resolve()
-    with _alone(folder, "data_url") as scratch:
+    with _scratch_beside(folder, "data_url") as scratch:
         marker = folder / MARKER
         if marker.is_file() and marker.read_text(encoding="utf-8") == url:
             logger.info("%s is in %s already", url, folder)
             return
-        if folder.exists() and not marker.is_file() and any(folder.iterdir()):
+        if folder.exists() and any(folder.iterdir()):
             raise UserError(f"--data_url: {folder} holds files that did not come from {url}; name an empty folder, "
                             "or leave --data_url out")
-        new = scratch / "new"
-        _download(url, new, "data_url")
-        (new / MARKER).write_text(url, encoding="utf-8")
-        if folder.exists():
-            folder.rename(scratch / "old")
-        new.rename(folder)
+        _moxing("copy_parallel", url, str(scratch), flag="data_url")
+        if not any(scratch.iterdir()):
+            raise UserError(f"--data_url: there are no files at {url}; give a folder that has some")
+        (scratch / MARKER).write_text(url, encoding="utf-8")
+        scratch.rename(folder)
 
 
-def fetch_run(url: str, folder: Path) -> None:
-    """Bring an earlier run at ``url`` into ``folder``, once per machine, where there is none yet.
-
-    Nothing happens where ``folder`` has a run already or the storage has none.
+class Storage:
+    """The place of a run in the storage; one process alone may use it.
 
     Args:
-        url: the folder of the run in the storage, from ``--train_url``.
-        folder: the local folder of the run.
-
-    Raises:
-        UserError: the storage has a run and copying it failed, or moxing is missing.
-    """
-    url, folder = url.rstrip("/"), folder.resolve()
-    with _alone(folder, "train_url") as scratch:
-        mark = RUN if os.path.lexists(folder / RUN) else _mark_at(url)
-        if mark is None:
-            logger.info("no earlier run at %s", url)
-            return
-        if os.path.lexists(folder / mark):
-            logger.info("%s has a run already, nothing is fetched", folder)
-            return
-        new = scratch / "new"
-        _download(url, new, "train_url")
-        # `latest` moves last: a process killed before that leaves no run, and the next one fetches anew.
-        for file in sorted(new.rglob("*"), key=lambda file: (file.name == LATEST, file == new / RUN)):
-            target = folder / file.relative_to(new)
-            if file.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _restore_link(file, target.parent)
-                os.replace(file, target)
-
-
-def _restore_link(file: Path, folder: Path) -> None:
-    """Make a `latest` that came as a file the link again that it was, to the file of ``folder`` that it equals."""
-    if file.name == LATEST:
-        for twin in folder.iterdir():
-            if twin.is_file() and not twin.is_symlink() and filecmp.cmp(file, twin, shallow=False):
-                file.unlink()
-                file.symlink_to(twin.name)
-                return
-
-
-def holds_run(url: str) -> bool:
-    """Tell whether there is a run at ``url`` in the storage, or results of linear_eval.py or finetune.py alone.
-
-    Raises:
-        UserError: the storage does not answer, or moxing is missing.
-    """
-    return _mark_at(url) is not None
-
-
-def _mark_at(url: str) -> Optional[str]:
-    """Return the file by which one knows what the storage has at ``url``, or None where there is nothing."""
-    return next((mark for mark in (RUN, RESULTS)
-                 if _call("exists", f"{url.rstrip('/')}/{mark}", flag="train_url")), None)
-
-
-class Copy:
-    """A copy of a run's folder in the storage, which is brought up to date again and again.
-
-    Args:
-        folder: the run's folder.
-        url: its place in the storage, from ``--train_url``; only one process may write there.
+        url: from ``--train_url``.
+        layout: of the run on this machine.
     """
 
-    def __init__(self, folder: Path, url: str):
-        self.folder = folder
+    def __init__(self, url: str, layout: Layout):
         self.url = url.rstrip("/")
-        self.sent: Dict[Path, Tuple[int, ...]] = {}
-        self.one_at_a_time = threading.Lock()  # should a run end while its last checkpoint is still being sent
+        self.layout = layout
+        self.sent: Dict[Path, Tuple[int, int]] = {}  # sizes and times of files that are in the storage
+        self.sending = threading.Lock()  # a run may end while its last checkpoint is still being sent
 
-    def send(self) -> None:
-        """Copy out what was not sent as it is now, without temporary files.
+    def holds_run(self) -> bool:
+        """Return whether there is a run: at least one epoch of a training, or the result of an evaluation."""
+        return _moxing("exists", f"{self.url}/{self.layout.records.name}", flag="train_url")
+
+    def fetch(self) -> None:
+        """Bring the run in the storage to this machine, unless this machine has one.
 
         Raises:
             UserError: copying failed, or moxing is missing.
         """
-        with self.one_at_a_time:
-            # Links come last: what `latest` points to is in the storage then, which has no links but can copy.
-            for file in sorted(self.folder.rglob("*"), key=lambda file: (file.is_symlink(), file)):
-                name = file.relative_to(self.folder)
-                if not file.is_file() or any(part.startswith(".") for part in name.parts):
+        if self.layout.records.exists() or not self.holds_run():
+            logger.info("no run is fetched from %s: there is none, or there is one in %s", self.url, self.layout.path)
+            return
+        with _scratch_beside(self.layout.path.resolve(), "train_url") as scratch:
+            _moxing("copy_parallel", self.url, str(scratch), flag="train_url")
+            # The records move last: after a kill before that, the run is fetched once more.
+            for file in sorted(scratch.rglob("*"), key=lambda file: file.name == self.layout.records.name):
+                if file.is_file():
+                    target = self.layout.path / file.relative_to(scratch)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file, target)
+            for series in (self.layout.checkpoints, self.layout.classifiers):
+                if series.files():
+                    link_whole(series.latest, series.files()[-1].name)
+
+    def send(self) -> None:
+        """Copy to the storage what has changed since the last call, but for links and temporary files.
+
+        Raises:
+            UserError: copying failed, or moxing is missing.
+        """
+        with self.sending:
+            # Checkpoints go last: the records of all their epochs are in the storage then.
+            for file in sorted(self.layout.path.rglob("*"), key=lambda file: (file.suffix == ".ckpt", file)):
+                name = file.relative_to(self.layout.path)
+                if file.is_symlink() or not file.is_file() or any(part.startswith(".") for part in name.parts):
                     continue
-                status = file.stat()
-                state = (status.st_ino, status.st_size, status.st_mtime_ns)
+                state = (file.stat().st_size, file.stat().st_mtime_ns)
                 if self.sent.get(name) != state:
-                    twin = next((other for other, sent in self.sent.items() if sent == state), None)
-                    source = f"{self.url}/{twin.as_posix()}" if twin else str(file.resolve())
-                    _call("copy", source, f"{self.url}/{name.as_posix()}", flag="train_url")
+                    _moxing("copy", str(file), f"{self.url}/{name.as_posix()}", flag="train_url")
                     self.sent[name] = state
 
-    def try_to_send(self) -> None:
-        """Do the same, but failing is a warning."""
-        try:
-            self.send()
-        except (UserError, OSError) as error:
-            logger.warning("warning: %s", error)
 
-
-def _download(url: str, folder: Path, flag: str) -> None:
-    folder.mkdir()
-    _call("copy_parallel", url, str(folder), flag=flag)
-    if not any(folder.iterdir()):
-        raise UserError(f"--{flag}: there are no files at {url}; give a folder that has some")
-
-
-def _call(function: str, *arguments: str, flag: str) -> Any:
-    files = _moxing_file()
-    try:
-        return getattr(files, function)(*arguments)
-    except Exception as error:  # of many kinds: the storage's, the network's, the disk's
-        raise UserError(f"--{flag}: {function} of {' to '.join(arguments)} failed ({reason_of(error)}); check the URL, "
-                        "the access to it and the space on the disk") from None
-
-
-def _moxing_file() -> ModuleType:
+def _moxing(function: str, *arguments: str, flag: str) -> Any:
+    """Call a function of moxing.file, which raises many kinds of errors: the storage's, the network's, the disk's."""
     try:
         import moxing
     except ModuleNotFoundError as error:
@@ -171,21 +105,23 @@ def _moxing_file() -> ModuleType:
             raise
         raise UserError("--run_cloudbrain: got True, but there is no package moxing, which exists only on ModelArts "
                         "and CloudBrain; leave --run_cloudbrain out elsewhere") from None
-    return moxing.file
+    try:
+        return getattr(moxing.file, function)(*arguments)
+    except Exception as error:
+        raise UserError(f"--{flag}: {function} of {' to '.join(arguments)} failed ({reason_of(error)}); check the URL, "
+                        "the access to it and the space on the disk") from None
 
 
 @contextmanager
-def _alone(folder: Path, flag: str) -> Iterator[Path]:
-    """Wait until no other process of this machine stages to ``folder``; give an empty folder beside it."""
-    _moxing_file()  # its absence is reported before anything is written
+def _scratch_beside(folder: Path, flag: str) -> Iterator[Path]:
+    """Wait until no other process of this machine copies to ``folder``; give an empty folder beside it."""
+    # Its name has the process in it: a child of a killed process may still be copying to another one.
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.staging")
-    with writing(flag, folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(folder):
-            for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.staging"):  # of killed processes
-                shutil.rmtree(leftover, ignore_errors=True)
-            scratch.mkdir()
-            try:
-                yield scratch
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+    with writing(flag, folder), one_at_a_time(folder):
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.staging"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -13,7 +13,7 @@ from src.data.images import Images, fingerprint
 from src.data.views import Views
 from src.distributed.collectives import share, sum_over_ranks
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
-from src.run import checkpoint, inputs, records, staging
+from src.run import checkpoint, inputs, records
 from src.run.checkpoint import Checkpoint
 from src.run.folder import Run
 from src.run.saver import Saver
@@ -72,11 +72,10 @@ def find_start(given: Given, run: Run) -> Start:
 
 def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
     series = run.layout.checkpoints
-    if given["run_cloudbrain"]:
+    if run.storage:
         if given["resume"]:
-            staging.fetch_run(given["train_url"], run.layout.path)
-            run.reserve()
-        elif staging.holds_run(given["train_url"]):
+            run.fetch()
+        elif run.storage.holds_run():
             raise UserError(f"--train_url: {given['train_url']} already holds a run; go on with it with --resume True, "
                             "or name another place")
     found = checkpoint.newest_whole(series, checkpoint.ENCODER, "resume") if given["resume"] else None
@@ -98,8 +97,7 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
 
 def _has_epochs(run: Run) -> bool:
     """Return whether the folder has the records of a training, though it was ended before its first checkpoint."""
-    there = records.read(run.layout.records, quiet=True) if run.layout.records.exists() else []
-    return any(record["kind"] == records.PRETRAIN for record in there)
+    return any(record["kind"] == records.PRETRAIN for record in records.read(run.layout.records, quiet=True))
 
 
 def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings, Network]:
@@ -158,7 +156,7 @@ def check_same_images(images: Images, start: Start, run: Run) -> str:
         UserError: this rank has others than rank 0, or than the run that is resumed.
     """
     then = start.resumed and start.resumed.info["data"]
-    data = inputs.check_same(images.pixels, run, "train_dataset_path", "training", then)
+    data = inputs.check_same(images.pixels, run, "train_dataset_path", "training")
     with run.together():
         if then and then != data:
             raise UserError(f"--train_dataset_path: its training images ({data}) are not those that "

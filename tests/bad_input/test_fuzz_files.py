@@ -18,7 +18,7 @@ from src.data.cifar import CIFAR10_FILES, CIFAR100_FILES
 from src.data.image_folder import ImageFolder
 from src.data.stl10 import Stl10
 from src.resnet import ENCODERS
-from src.run import checksum, info, records, sample
+from src.run import info, records
 from src.settings.network import Network
 from src.weights import encoders, torch_weights
 
@@ -128,8 +128,6 @@ NETWORK = {"encoder": "resnet18", "width_multiplier": 0.5, "stem": "cifar", "ima
 LEARNED = {"holds": "simclr", "network": NETWORK, "settings": {"dataset_name": "cifar10"}, "epoch": 3}
 CLASSIFIER = {"holds": "linear_classifier", "class_num": 10, "features": 32, "dataset_name": "cifar10",
               "classes": ["a", "b"], "encoder_digest": "0", "encoder_epoch": 3, "epoch": 1}
-OLD = {"kind": "simclr", "epoch": 3, "data": "x", "settings": {
-    "dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 0.5, "normalize": True, "batch_size": 16}}
 
 
 @st.composite
@@ -152,40 +150,34 @@ def entries(place):
             yield from entries(value)
 
 
+def read_info(text):
+    """Read the info of a checkpoint as src/run/checkpoint.py does."""
+    with info.believed("--flag: x"):
+        found = json.loads(text)
+        info.check(found)
+    return found
+
+
 @quickly
 @given(text=st.text(max_size=50) | JSON.map(json.dumps))
 def test_what_is_no_info_is_refused(text):
-    with pytest.raises(UserError), info.believed("--flag: x"):
-        info.read(text)
+    with pytest.raises(UserError):
+        read_info(text)
 
 
 def test_the_whole_ones_are_believed():
     for whole in (LEARNED, CLASSIFIER):
-        assert info.read(json.dumps(whole))["holds"] == whole["holds"]
+        assert read_info(json.dumps(whole))["holds"] == whole["holds"]
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.sampled_from((LEARNED, LEARNED, CLASSIFIER, OLD)).flatmap(changed))
+@given(text=st.sampled_from((LEARNED, LEARNED, CLASSIFIER)).flatmap(changed))
 def test_what_a_checkpoint_says_of_itself(text):
-    def read():
-        with info.believed("--flag: x"):
-            return info.read(text)
-
-    found = value_or_line(read)
+    found = value_or_line(lambda: read_info(text))
     if found and found["holds"] == info.ENCODER:
         network = Network.of(found["network"])
         assert network.encoder in ENCODERS and 0 < network.width_multiplier <= 16 and network.image_size > 0
         assert (network.mean is None) == (network.std is None) and network.settings
-    elif found:
-        assert found["class_num"] * found["features"] <= 2**28
-
-
-@quickly
-@given(data=damaged(b"any bytes" * 9 + b"crc_num" + (1234).to_bytes(10, "big")))
-def test_checksums(tmp_path, data):
-    file = tmp_path / "x.ckpt"
-    file.write_bytes(data)
-    assert value_or_line(lambda: checksum.check(file, "--flag: x")) in (None, True, False)
 
 
 # --- weights of PyTorch ---
@@ -239,29 +231,7 @@ def test_records(tmp_path, lines):
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b"\n".join(lines))
     for record in records.read(file):
-        assert isinstance(record["kind"], str)
-        assert all(isinstance(record.get(name), (type(None), int, float)) for name in records.MEASUREMENTS)
-
-
-@quickly
-@given(data=st.data())
-def test_samples(tmp_path, data):
-    """Any arrays in the place of those of a sample: one that fits, or an exception that src/report/runs.py names."""
-    shapes = {"pictures": (2, 4, 4, 3), "features": (2, 3), "labels": (2,), "classes": (2,), "asked": (1,),
-              "nearest_pictures": (1, 1, 4, 4, 3), "nearest_labels": (1, 1)}
-    kinds = {**dict.fromkeys(shapes, "i4"), "pictures": "u1", "nearest_pictures": "u1", "features": "f2",
-             "classes": "U3"}
-    name = data.draw(st.sampled_from(sorted(shapes)))
-    shapes[name] = data.draw(st.lists(st.integers(0, 3), max_size=5).map(tuple))
-    kinds[name] = data.draw(st.sampled_from(("i4", "u1", "f8", "U2", "?", "c8")))
-    file = tmp_path / "sample.npz"
-    np.savez(file, **{part: np.zeros(shape, kinds[part]) for part, shape in shapes.items()})
-    try:
-        found = sample.read(file)
-    except Exception as error:
-        assert not isinstance(error, MemoryError)
-        return
-    assert len(found.pictures) == len(found.labels) == len(found.features)
+        assert "kind" in record
 
 
 def test_lengths_of_headers_are_not_believed(tmp_path):

@@ -1,10 +1,9 @@
 """What the folder of a run tells, and a table of several."""
 import pytest
-from helpers import ROOT
 from report_runs import evaluated, make, pretrained
 
 from src.common.errors import UserError
-from src.report import curves, listing, runs
+from src.report import listing, runs
 
 
 def test_a_run_in_progress(tmp_path):
@@ -46,14 +45,6 @@ def test_what_is_repeated_counts_until_it_is_evaluated_again(tmp_path):
     make(tmp_path, [evaluated(0.3)])
     (result,) = runs.read(folder).results
     assert (result.mean, result.deviation, result.seeds) == (0.3, None, 1)
-
-
-def test_records_of_earlier_versions():
-    """That have no identifiers of protocols, and everything but a repeated evaluation and the norm of gradients."""
-    run = runs.read(ROOT / "tests" / "run" / "version_1")
-    assert [result.protocol_id for result in run.results] == ["linear_sgd", "linear_lbfgs", "knn", "fine_tuned"]
-    drawn = [of_run.curve for of_run in curves.draw([run])]
-    assert drawn == [curve for curve in curves.CURVES if curve.key != "gradient_norm"]
 
 
 def test_the_table_has_the_best_first(tmp_path):

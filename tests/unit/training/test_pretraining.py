@@ -8,16 +8,12 @@ from src.common.errors import UserError
 from src.dataset import DATA_SETS
 from src.evaluation import labelled
 from src.run.checkpoint import Checkpoint
-from src.run.info import up_to_date
 from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import EvalSettings, FinetuneSettings, TrainSettings
 from src.training.pretraining import Start, resolve
 
 NETWORK = Network("resnet18", 1.0, "strided", 32, projection_dimension=128)
-# What the settings of a checkpoint were before there was a choice of a stem.
-OLD = {"dataset_name": "cifar10", "encoder": "resnet18", "width_multiplier": 1.0, "projection_dimension": 128,
-       "head_batch_norm": False, "normalize": False, "batch_size": 128}
 
 
 def checkpoint_of(network, **info):
@@ -47,11 +43,6 @@ def test_the_network_is_the_checkpoints(follow):
         follow(checkpoint_of(NETWORK), "--stem", "cifar")
     with pytest.raises(UserError, match="--encoder: got resnet50, but a.ckpt was made with resnet18"):
         follow(checkpoint_of(NETWORK), "--encoder", "resnet50")
-    older = Checkpoint(Path("a.ckpt"), {}, up_to_date({"kind": "simclr", "settings": OLD, "data": "x", "epoch": 1}))
-    assert older.info["global_batch"] == 128
-    assert follow(older)[1].stem == follow(older, "--stem", "cifar")[1].stem == "cifar"
-    with pytest.raises(UserError, match="--stem: got strided, but a.ckpt was made with cifar"):
-        follow(older, "--stem", "strided")
 
 
 @pytest.mark.parametrize("follow", [resumed, pretrained])
