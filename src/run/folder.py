@@ -27,22 +27,17 @@ from src.run.staging import Storage
 class Run:
     """A run's folder, opened on every rank. Rank 0 alone reads checkpoints and writes.
 
-    Args:
-        folder: of the run.
-        process: this rank.
-        url: the run's place in the cloud's storage, or None.
+    All methods raise UserError where the folder, or its place in a cloud's storage at ``url``, fails them.
     """
 
     def __init__(self, folder: str, process: Process, url: Optional[str] = None):
         self.layout = Layout(folder)
         self.process = process
-        self.records = Records()
+        self.records = Records(self._append) if process.is_first else Records()
         self.storage = Storage(url, self.layout) if url and process.is_first else None
         self.has_begun = False
         self.until_closed = ExitStack()
         self.is_locked = False
-        if process.is_first:
-            self.records.also(self._append)
 
     def _append(self, record: Record) -> None:
         with writing("train_output_path", self.layout.records):
@@ -68,21 +63,13 @@ class Run:
         collectives.broadcast(parameters, self.process)
 
     def fetch(self) -> None:
-        """Bring an earlier run from the cloud's storage, where the run has a place there; on rank 0.
-
-        Raises:
-            UserError: copying failed.
-        """
+        """Bring an earlier run from the cloud's storage, if the run has a place there; on rank 0."""
         if self.storage:
             self.storage.fetch()
             self.lock()
 
     def lock(self) -> None:
-        """Keep other processes from writing to the folder, if it exists, until the run is closed.
-
-        Raises:
-            UserError: another process writes to it already, or it cannot be written.
-        """
+        """Keep other processes from writing to the folder, if it exists, until the run is closed."""
         if self.is_locked or not self.layout.path.is_dir():
             return
         with writing("train_output_path", self.layout.path):
@@ -101,11 +88,7 @@ class Run:
         self.is_locked = True
 
     def make(self) -> None:
-        """Make the folder and lock it, unless it was there when the run was opened.
-
-        Raises:
-            UserError: it cannot be made, or another process has begun a run in it since.
-        """
+        """Make the folder and lock it, unless it existed when the run was opened."""
         if self.is_locked:
             return
         with writing("train_output_path", self.layout.path):
@@ -122,9 +105,6 @@ class Run:
         Args:
             settings: the resolved ones, for config.yaml.
             script: as in src/run/layout.py.
-
-        Raises:
-            UserError: the folder cannot be made or written.
         """
         if self.process.is_first:
             self.make()
@@ -156,13 +136,9 @@ class Run:
 
 @contextmanager
 def open_run(folder: str, process: Process, url: Optional[str] = None) -> Iterator[Run]:
-    """Open a run for a script; the arguments are those of ``Run``.
+    """Open a run for a script.
 
-    At the end, and after an error or an interruption, the run is copied to the cloud's storage, where it has a place.
-    A dry run ends with the one figure that it measures.
-
-    Raises:
-        UserError: the folder cannot be taken, or the last copy failed.
+    At the end, and after an error or an interruption, the run is copied to its place in a cloud's storage, ``url``.
     """
     run = Run(folder, process, url)
     with run.until_closed:
@@ -198,16 +174,11 @@ def _check_folder(layout: Layout) -> None:
 
 
 def _circumstances(process: Process) -> Dict[str, Any]:
-    try:
+    git = "unknown"
+    with suppress(OSError, subprocess.SubprocessError):  # no git here, or no repository
         git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent,
                              capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        git = "unknown"
-    return {
-        "device_target": process.device_target,
-        "world_size": process.world_size,
-        "versions": {"mindspore": mindspore.__version__, "numpy": numpy.__version__,
-                     "python": platform.python_version(), "machine": platform.machine()},
-        "git_revision": git,
-        "command_line": [Path(sys.executable).name, *sys.argv],
-    }
+    versions = {"mindspore": mindspore.__version__, "numpy": numpy.__version__,
+                "python": platform.python_version(), "machine": platform.machine()}
+    return {"device_target": process.device_target, "world_size": process.world_size, "versions": versions,
+            "git_revision": git, "command_line": [Path(sys.executable).name, *sys.argv]}

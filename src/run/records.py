@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from src.common.files import reading, write_text
 from src.common.logs import logger
@@ -85,9 +85,6 @@ def read(path: Path, quiet: bool = False) -> List[Record]:
 
     A line that is no record, such as one that a killed process left unfinished or zeros after a loss of power, is left
     out. One warning says so, unless the call is ``quiet``.
-
-    Raises:
-        UserError: the file cannot be read.
     """
     if not path.exists():
         return []
@@ -102,14 +99,9 @@ def read(path: Path, quiet: bool = False) -> List[Record]:
 
 
 def keep(path: Path, wanted: Callable[[Record], bool]) -> None:
-    """Rewrite a file with the records that are ``wanted`` alone."""
+    """Rewrite a file, whole, with the records that are ``wanted`` alone."""
     if path.exists():
-        rewrite(path, filter(wanted, read(path)))
-
-
-def rewrite(path: Path, kept: Iterable[Record]) -> None:
-    """Replace a file by one with the records ``kept``, whole."""
-    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(path, "".join(json.dumps(record) + "\n" for record in filter(wanted, read(path))))
 
 
 def _parse(line: str) -> Optional[Record]:

@@ -26,8 +26,7 @@ def run(tmp_path):
     case("control characters", "\x1b[31m\n", lambda place: None)])
 def test_what_is_no_run(tmp_path, name, prepare):
     prepare(tmp_path)
-    refuse(("report.py", name), tmp_path, f"{name if name.isprintable() else re.escape(repr(name)[1:-1])}: holds no run",
-           "name the --train_output_path")
+    refuse(("report.py", name), tmp_path, "^report.py: .*: holds no run", "name the --train_output_path")
 
 
 @pytest.mark.parametrize("name", ["none", "empty"])
