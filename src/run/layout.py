@@ -47,11 +47,6 @@ class FineTuned(NamedTuple):
     def classifier(self) -> Path:
         return self.folder / "linear_classifier.ckpt"
 
-    @property
-    def begun(self) -> Path:
-        """What the training there was begun with, so that it can be taken up."""
-        return self.folder / "begun.json"
-
     def labels(self, seed: int) -> Path:
         """Return the file with the numbers of the images whose labels are used."""
         return self.folder / f"labels-seed-{seed}.json"

@@ -18,7 +18,7 @@ from src.settings.given import values_of
 from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
-from src.training.pretraining import Start, resolve
+from src.training.beginning import Start, resolve
 from src.weights import torch_weights
 
 torch = pytest.importorskip("torch")

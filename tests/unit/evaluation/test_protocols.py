@@ -11,11 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from src.common.errors import UserError
 from src.evaluation import linear_lbfgs, results
-from src.evaluation.accuracy import wilson_interval
 from src.evaluation.features import Split
 from src.evaluation.knn import knn_scores, nearest_neighbours
 from src.evaluation.linear_lbfgs import hold_out, logistic_regression
-from src.evaluation.results import Outcome, Results
+from src.evaluation.results import Outcome, Results, wilson_interval
 
 
 def data(count, seed, classes=4, dimension=12, noise=2.0):
