@@ -71,7 +71,7 @@ def pretrain(learner, views, images, start, settings, info, run) -> None:
         if process.is_first and not start.resumed:
             save(first_epoch)
             save.wait()  # a folder that cannot be written is noticed now, not after the first epoch
-        if first_epoch == settings.epoch_size:
+        if first_epoch >= settings.epoch_size:
             return
         ranks = f"{process.world_size} x " if process.world_size > 1 else ""
         logger.info("about to pretrain %s on %d images of %s: %d epochs of %d steps of %s%d images in %d views; %s, "

@@ -54,13 +54,7 @@ def train(split: Split, class_num: int, epochs: int, batch_size: int, learning_r
           print_every: int = 100) -> LinearClassifier:
     """Train a classifier with Adam and a learning rate that falls from ``learning_rate`` as a cosine.
 
-    Args:
-        split: representations and labels of the training images.
-        class_num: number of classes.
-        epochs, batch_size, learning_rate, seed: of the training; every epoch takes every row.
-        write: takes the record of an epoch.
-        save: called with every finished epoch and the classifier.
-        print_every: steps from one logged loss to the next.
+    ``write`` takes the record of an epoch, and ``save`` its number and the classifier.
 
     Raises:
         DivergedError: the loss or a weight is not finite after an epoch.
@@ -96,12 +90,8 @@ def saver(series: Series, info: Dict[str, Any], every: int, epochs: int, keep: i
           before: Callable[[], None]) -> Callable[[int, LinearClassifier], None]:
     """Return what saves a classifier after every ``every`` epochs and after the last one.
 
-    Args:
-        series: the checkpoints' place. Those of an earlier training go when the first new one is written.
-        info: of the checkpoints, as ``info_of`` returns it.
-        every, epochs: see above.
-        keep: how many checkpoints stay.
-        before: called before a checkpoint is written.
+    The checkpoints of an earlier training in ``series`` go when the first new one is written. ``before`` is called
+    before each.
     """
     earlier = series.files()
 

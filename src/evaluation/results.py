@@ -27,11 +27,8 @@ class Outcome(NamedTuple):
 class Results:
     """Judges the outcomes of protocols and seeds, and sums them up.
 
-    Args:
-        labels: (M,), of the test images.
-        classes: their names; the scores may have more classes.
-        common: goes into every record.
-        write: takes the records.
+    ``labels`` (M,) are those of the test images, and ``classes`` their names; the scores may have more classes.
+    ``common`` goes into every record.
     """
 
     def __init__(self, labels: np.ndarray, classes: Tuple[str, ...], common: Record, write: Callable[[Record], None]):

@@ -17,12 +17,8 @@ class Saver:
     At most one checkpoint is being written: the next save waits for it, and so does the end of the context. An error
     of the thread is raised there. After an error of the training, which matters more, it is a warning.
 
-    Args:
-        series: the checkpoints' place.
-        parameters: what is saved.
-        info: of the checkpoints, as src/run/info.py has it, without the epoch.
-        keep_max: how many checkpoints stay.
-        before, after: called in the thread before and after a checkpoint is written.
+    ``info`` is that of the checkpoints without the epoch (src/run/info.py), and ``keep_max`` of them stay. The thread
+    calls ``before`` and ``after`` it writes one.
     """
 
     # MindSpore's own `async_save` tells nobody of an error, nor when the file is complete, so that it could be flushed
@@ -89,9 +85,8 @@ class Saver:
         if not self.copies:
             self.copies = [Parameter(Tensor(value), name=parameter.name)
                            for parameter, value in zip(self.parameters, values)]
-        else:
-            for copy, value in zip(self.copies, values):
-                np.copyto(copy.asnumpy(), value)  # asnumpy gives the copy's own memory; new memory would be slow to get
+        for copy, value in zip(self.copies, values):
+            np.copyto(copy.asnumpy(), value)  # into the memory of the last copy, because new memory is slow to get
         self.unwritten = epoch
 
     def _submit(self) -> None:

@@ -1,4 +1,4 @@
-"""How train.py begins: anew, with given weights or from a checkpoint of its own; with which settings and images."""
+"""How train.py begins: with which weights, settings and images, and in which state of its folder."""
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -57,23 +57,21 @@ def _has_head(source: Checkpoint) -> bool:
 
 
 def _without_loss_scale(resumed: Checkpoint, learner: Learner) -> Tuple[Dict[str, Any], Any]:
-    """Return the checkpoint's parameters and the learner's, without a loss scale that one of the two does not have.
-
-    float16 needs a loss scale, and the CPU's own layers with their bfloat16 do not; all else is the same for both.
-    """
+    """Return the checkpoint's parameters and the learner's, without a loss scale that only one of the two has."""
+    # float16 needs a loss scale, and bfloat16, which the CPU's own layers compute in, does not. All else is the same.
     parameters, state = resumed.parameters, learner.state()
     if ("loss_scale" in parameters) != bool(learner.scaler):
-        logger.info("%s, for these layers %s", "the loss scale begins anew" if learner.scaler else "no loss scale",
-                    "need one and the checkpoint has none" if learner.scaler else "do without the checkpoint's")
+        logger.info("the loss scale %s", "begins again, because the checkpoint has none" if learner.scaler else
+                    "of the checkpoint is left out, because these layers need none")
         parameters = {name: value for name, value in parameters.items() if not name.startswith("loss_scale")}
         state = [parameter for parameter in state if not parameter.name.startswith("loss_scale")]
     return parameters, state
 
 
 def begin(given: Given, run: Run) -> Tuple[Start, TrainSettings, Network, Images, str]:
-    """Find the checkpoint that a run begins with, resolve the settings and load the images.
+    """Find the checkpoint that a run begins with, resolve the settings and load the images; nothing is written yet.
 
-    Nothing is written yet. The last of what it returns is the fingerprint of the images.
+    The last value returned is the fingerprint of the images.
 
     Raises:
         UserError: something is missing, contradicts the checkpoint, or would overwrite a run.

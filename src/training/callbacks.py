@@ -25,11 +25,7 @@ def last_loss(parameters: Any) -> np.float32:
 
 
 def check_finite(totals: Tensor, epoch: int, steps: int) -> Totals:
-    """Read the train step's ``totals``, which waits for the device.
-
-    Raises:
-        DivergedError: the loss of one of the epoch's ``steps`` so far is NaN or infinite.
-    """
+    """Read ``totals``, and raise DivergedError if one of the epoch's ``steps`` so far had a loss that is not finite."""
     sums = Totals(*totals.asnumpy().tolist())
     if sums.finite < steps and not is_dry_run():
         raise DivergedError(f"the loss of epoch {epoch}, step {int(sums.finite) + 1} is not finite (their sum is "
@@ -54,12 +50,8 @@ class Progress(Callback):
     checkpoints between the epochs, so that its speed is that of the epoch's line. With data sinking the host does not
     see the steps of an epoch, and there is nothing to show before its end.
 
-    Whenever it reads the loss, it raises DivergedError if that is not finite any more.
-
-    Args:
-        totals: the train step's sums.
-        epochs: of the whole run.
-        images_per_step: global batch.
+    Whenever it reads the loss, it raises DivergedError if that is not finite any more. ``totals`` are the train step's
+    sums, and ``epochs`` those of the whole run.
     """
 
     def __init__(self, totals: Tensor, epochs: int, images_per_step: int):
@@ -138,16 +130,8 @@ class Progress(Callback):
 class EpochReport(Callback):
     """Logs an epoch, in the model zoo's two lines and a third one with means, and writes its record.
 
-    An epoch whose weights are not finite is an error, so it is not saved.
-
-    Args:
-        kind: of the record.
-        accuracy: the record's name for the train step's accuracy.
-        totals: the train step's sums.
-        weights: of the network.
-        rates: learning rate of every step of the whole run.
-        images_per_step: global batch.
-        write: takes the record.
+    An epoch whose weights are not finite is an error, so it is not saved. ``accuracy`` is the record's name for the
+    train step's accuracy, and ``rates`` has the learning rate of every step of the whole run.
     """
 
     def __init__(self, kind: str, accuracy: str, totals: Tensor, weights: Iterable[Parameter], rates: np.ndarray,
@@ -202,12 +186,7 @@ class SaveCheckpoint(Callback):
 
 
 class OverflowReport(Callback):
-    """Logs in how many steps of an epoch the gradients overflowed.
-
-    Args:
-        updates: the optimizer's count of updates, (1,).
-        scale: of the loss, a scalar.
-    """
+    """Logs in how many steps of an epoch the gradients overflowed, from the optimizer's count of ``updates`` (1,)."""
 
     def __init__(self, updates: Tensor, scale: Tensor):
         super().__init__()

@@ -64,17 +64,8 @@ class Monitor(Callback):
     and deviation are of the embeddings z, of length 1, of augmented views; all in inference mode. No weight changes and
     no random number is drawn, so the training stays the same. All ranks encode, rank 0 measures and writes.
 
-    Args:
-        model: the network that is trained.
-        totals: the train step's sums, of which the loss is the first.
-        probe: the images to measure with; None only watches the loss.
-        every: epochs from one measurement to the next.
-        epochs: of the whole run.
-        batch_size: images that are encoded at a time.
-        trivial_loss: the loss of a network that maps all images to one embedding.
-        temperature: of the loss.
-        process: this rank.
-        write: takes the record for metrics.jsonl.
+    Without a ``probe`` the monitor only watches the loss, the first of ``totals``. ``batch_size`` images are encoded at
+    a time.
     """
 
     def __init__(self, model: SimCLR, totals: Tensor, probe: Optional[Probe], every: int, epochs: int, batch_size: int,
@@ -178,17 +169,14 @@ def signs_of_collapse(losses: List[float], trivial: float, temperature: float, e
                       dimension: int) -> List[str]:
     """Return the signs of a collapse in words; none in a healthy run.
 
-    Args:
-        losses: the epochs' mean losses so far. One epoch alone is no sign, because the warm-up begins with small steps.
-        trivial: as ``trivial_loss`` gives it.
-        temperature: of the loss.
-        embedding_std: as in src/evaluation/spread.py, or None where it was not measured.
-        dimension: of the embeddings.
+    ``losses`` are the epochs' mean losses so far, ``trivial`` is ``trivial_loss``'s, and ``embedding_std`` is
+    None where it was not measured.
     """
     signs, spread_out = [], dimension**-0.5
     if embedding_std is not None and embedding_std < COLLAPSED * spread_out:
         signs.append(f"the embeddings of different images are all but equal (deviation per dimension "
                      f"{embedding_std:.2g}, spread out it is {spread_out:.2g})")
+    # The first epoch alone is no sign: the warm-up begins with small steps.
     if len(losses) > 1 and min(losses[-2:]) > trivial - STUCK * 2 / temperature:
         signs.append(f"the loss is stuck at {losses[-1]:.3f}, and that of equal embeddings is {trivial:.3f}")
     return signs

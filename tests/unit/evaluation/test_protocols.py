@@ -77,8 +77,8 @@ def test_held_out_images_are_a_random_part_by_seed(monkeypatch):
     assert len(bounded) == 50 and np.array_equal(same, held)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 0, 1], [2] * 30])
-def test_too_few_training_images(labels):
+def test_too_few_training_images():
+    labels = [0, 1, 0, 1]
     train = Split(np.zeros((len(labels), 3), np.float32), np.array(labels))
     with pytest.raises(UserError, match="--num_samples: .* training images are too few"):
         logistic_regression(train, train.features, 10, seed=0)

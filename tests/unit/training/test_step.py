@@ -183,12 +183,6 @@ def test_the_end_is_foretold_once(lines, monkeypatch, sinking, steps, expected):
     assert not (sinking and [record for record in lines.records if "progress" in record.getMessage()])
 
 
-def test_a_short_training_ends_before_one_has_read_when(lines, monkeypatch):
-    clock(monkeypatch, 4)
-    run_epoch(Progress(finite_steps(99), epochs=1, images_per_step=100), Context(steps=5, epoch=1))
-    assert not [record for record in lines.records if "ends at" in record.getMessage()]
-
-
 @pytest.mark.parametrize("sinking", [False, True])
 def test_progress_on_a_terminal(lines, monkeypatch, capsys, sinking):
     clock(monkeypatch, 1)
