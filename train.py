@@ -7,7 +7,6 @@ import sys
 from src.common.logs import logger
 from src.common.script import status_of
 from src.run.preparing import prepare
-from src.settings.given import values_of
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
 
@@ -16,33 +15,20 @@ def main() -> None:
     given = parse(TrainSettings, description=__doc__)
     process = prepare(given)
 
-    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
-    from src import dataset
+    # MindSpore reads the environment when it is imported, so these imports come after prepare() has set it.
     from src.data.views import Views
     from src.layers.encoder_layers import encoder_layers
     from src.lr_generator import learning_rates
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.resnet import build_encoder
-    from src.run import inputs
     from src.run.folder import open_run
-    from src.run.layout import PRETRAINING
     from src.simclr_model import SimCLR, build_head
-    from src.training import pretraining
-    from src.training.following import follow, show_views
-    from src.training.loop import learner_of, train
+    from src.training import beginning
+    from src.training.loop import learner_of
 
     with open_run(given["train_output_path"], process, given["train_url"]) as run:
-        start = pretraining.find_start(given, run)
-        with run.together():  # what fails on one rank ends all
-            settings, network = pretraining.resolve(given, start, process.world_size)
-            inputs.stage(settings.data_url, settings.dataset_name, settings.train_dataset_path)
-            images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
-                                  num_samples=settings.num_samples, download=settings.download,
-                                  side=settings.image_size)
-            inputs.check_apart(images, run.layout.path)
-            inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)
-        fingerprint = pretraining.check_same_images(images, start, run)
+        start, settings, network, images, fingerprint = beginning.begin(given, run)
 
         # Images -> random views of each.
         views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
@@ -50,35 +36,60 @@ def main() -> None:
         # Views -> representations h -> embeddings z.
         layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
         encoder = build_encoder(network, layers)
-        projection_head = build_head(encoder.features, network, layers.head_norm)
-        model = SimCLR(encoder, projection_head)
-        # Embeddings -> the contrastive loss, with the views of all devices as negatives or with its own alone.
-        if settings.cross_device_negatives:
-            loss = NTXent(settings.temperature, process.rank, process.world_size, settings.views)
-        else:
-            loss = NTXent(settings.temperature, views=settings.views)
+        model = SimCLR(encoder, build_head(encoder.features, network, layers.head_norm))
+        # Embeddings -> the contrastive loss. Negatives are the views of all devices, or those of this device alone.
+        rank, world_size = (process.rank, process.world_size) if settings.cross_device_negatives else (0, 1)
+        loss = NTXent(settings.temperature, rank, world_size, settings.views)
         # The loss -> an update of the weights.
         rates = learning_rates(settings.lr_schedule, settings.learning_rate, settings.epoch_size, len(views),
                                settings.warmup_epochs)
-        rates_left = rates[settings.pretrain_epoch_size * len(views):]  # in which a resumed optimizer knows its place
+        rates_left = rates[settings.pretrain_epoch_size * len(views):]  # a resumed optimizer has kept its place in them
         optimizer = build_optimizer(settings.optimizer, model.trainable_params(), rates_left, settings.weight_decay)
         learner = learner_of(model, loss, optimizer, rates, layers.amp_level, process.world_size,
                              layers.gradient_norm())
 
-        with run.together():
-            if process.is_first:
-                start.load_into(learner, model)
-            run.begin(values_of(settings), PRETRAINING)
-            follow(run, settings.report, settings.tensorboard)
-        run.broadcast(learner.state())
-        with pretraining.saver(settings, network, learner, fingerprint, run) as save:  # beside the training
-            pretraining.begin_files(start, settings, run, save)
-            show_views(run, settings.report or settings.tensorboard, views)
-            first_epoch = start.epoch(settings)
-            if first_epoch < settings.epoch_size:
-                callbacks = pretraining.callbacks(settings, learner, model, views, images, save, run)
-                train(learner, views, first_epoch, settings.epoch_size, callbacks, process.device_target)
+        beginning.open_folder(start, settings, learner, views, run)
+        info = beginning.info_of(settings, network, fingerprint, process.world_size)
+        pretrain(learner, views, images, start, settings, info, run)
         logger.info("done, %d epochs: %s", settings.epoch_size, run.layout.checkpoints.latest)
+
+
+def pretrain(learner, views, images, start, settings, info, run) -> None:
+    """Train to the last epoch. Beside the steps, an epoch is reported and measured, and rank 0 saves checkpoints."""
+    from src.run.records import PRETRAIN
+    from src.run.saver import Saver
+    from src.training.beginning import load_test
+    from src.training.callbacks import EpochReport, Progress, SaveCheckpoint
+    from src.training.loop import train
+    from src.training.monitor import Monitor, build_probe, trivial_loss
+
+    process, totals, first_epoch = run.process, learner.step.totals, start.epoch(settings)
+    compared = info["global_batch"] if settings.cross_device_negatives else settings.batch_size
+    untrained = trivial_loss(compared, settings.views)
+    with Saver(run.layout.checkpoints, learner.state(), info, settings.keep_checkpoint_max, before=run.flush_records,
+               after=run.sync) as save:
+        if process.is_first and not start.resumed:
+            save(first_epoch)
+            save.wait()  # a folder that cannot be written is noticed now, not after the first epoch
+        if first_epoch >= settings.epoch_size:
+            return
+        ranks = f"{process.world_size} x " if process.world_size > 1 else ""
+        logger.info("about to pretrain %s on %d images of %s: %d epochs of %d steps of %s%d images in %d views; %s, "
+                    "learning rate up to %g", settings.encoder, len(images.pixels), settings.dataset_name,
+                    settings.epoch_size, len(views), ranks, settings.batch_size, settings.views, settings.optimizer,
+                    settings.learning_rate)
+        logger.info("an untrained network has a loss of about %.2f; the first step compiles the graph: seconds on a "
+                    "CPU, minutes on Ascend", untrained)
+        probe = build_probe(views, images, load_test(settings, run)) if settings.eval_every else None
+        callbacks = [
+            EpochReport(PRETRAIN, "contrastive_accuracy", totals, learner.model.get_parameters(), learner.rates,
+                        info["global_batch"], run.records.add),
+            Monitor(learner.model, totals, probe, settings.eval_every, settings.epoch_size, settings.batch_size,
+                    untrained, settings.temperature, process, run.records.add)]
+        if process.is_first:
+            callbacks = [Progress(totals, settings.epoch_size, info["global_batch"]), *callbacks,
+                         SaveCheckpoint(save, settings.save_checkpoint_epochs, settings.epoch_size)]
+        train(learner, views, first_epoch, settings.epoch_size, callbacks, process.device_target)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from typing import Any, Dict, List
+from typing import Dict, List
 
 import numpy as np
 
@@ -38,13 +38,10 @@ def training(options: argparse.Namespace, parent: common.Parent) -> None:
 
     turns: Dict[str, List[Dict[str, float]]] = {how: [] for how in HOWS}
 
-    def write(epoch: int, parameters: List[Any]) -> None:
-        checkpoint.save_epoch(series, epoch, parameters, {"holds": checkpoint.ENCODER}, KEPT)
-
     def pause(how: str, epoch: int) -> float:
         begin = time.perf_counter()
         if how == "in_the_way":
-            write(epoch, state)
+            checkpoint.save_epoch(series, epoch, state, {"holds": checkpoint.ENCODER}, KEPT)
         elif how == "beside":
             save(epoch)
         return time.perf_counter() - begin
@@ -76,7 +73,7 @@ def training(options: argparse.Namespace, parent: common.Parent) -> None:
     parent.command()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         series = Layout(folder).checkpoints
-        with Saver(state, write) as save:
+        with Saver(series, state, {"holds": checkpoint.ENCODER}, KEPT) as save:
             train(learner, views, 0, epochs, [Turns()], process.device_target)
             for epoch in range(epochs + 1, epochs + 1 + options.rounds):
                 for how in HOWS[1:]:

@@ -61,12 +61,11 @@ def mindspore(options: argparse.Namespace, parent: common.Parent) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         series = Layout(temporary).classifiers
         begin = time.perf_counter()
-        linear = LinearClassifier(options.features, CLASSES)
 
-        def save(epoch: int) -> None:
+        def save(epoch: int, linear: LinearClassifier) -> None:
             checkpoint.save_epoch(series, epoch, linear.get_parameters(), {"holds": checkpoint.CLASSIFIER}, KEPT)
 
-        linear_sgd.train(linear, train, options.epochs, BATCH_SIZE, LEARNING_RATE, SEED, end_of_epoch, save)
+        linear = linear_sgd.train(train, CLASSES, options.epochs, BATCH_SIZE, LEARNING_RATE, SEED, end_of_epoch, save)
         seconds = time.perf_counter() - begin
     parent.answer({"seconds": seconds, "accuracy": accuracy(linear(Tensor(train.features)).asnumpy(), train.labels)})
 

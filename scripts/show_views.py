@@ -24,16 +24,15 @@ def main() -> None:
     # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
     from src import dataset
     from src.data.views import Views
-    from src.report import following
     from src.run import inputs
     from src.run.folder import open_run
-    from src.training import pretraining
+    from src.training import beginning, following
 
     with open_run(given["train_output_path"], process) as run:
         if run.layout.holds_run:
             raise UserError(f"--train_output_path: {run.layout.path} holds a run, with the views that it has seen; "
                             "name another folder")
-        settings, _ = pretraining.resolve(given, pretraining.Start(), process.world_size)
+        settings, _ = beginning.resolve(given, beginning.Start(), process.world_size)
         images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",
                               num_samples=settings.num_samples, download=settings.download, side=settings.image_size)
         inputs.check_batch(len(images.pixels), settings.batch_size, process.world_size)

@@ -29,16 +29,16 @@ def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Proc
             title: str = "features") -> np.ndarray:
     """Return the representations (N, features), float32, of N images on rank 0, and (0, features) elsewhere.
 
-    Every image is encoded once, by one of the ranks, in inference mode: of every world_size * batch_size images each
-    rank takes its part, and rank 0 gathers the results. While one batch is computed the next one is fetched. The last
-    one is filled up with the first images, so that one graph serves all, and its surplus is cut off.
+    The encoder is in inference mode. Of every world_size * batch_size images each rank encodes its part, and rank 0
+    gathers the results. While a batch is computed, a thread fetches the next one.
 
     Raises:
-        UserError: an image cannot be read, by whichever rank.
+        UserError: one of the ranks cannot read an image.
     """
     encoder.set_train(False)
     count, world = len(pixels), process.world_size
     steps = -(-count // (batch_size * world))
+    # The first images fill up the last batch, because another shape would need another graph; their rows are cut off.
     rows = np.resize(np.arange(count), (steps, world, batch_size))
     mine = rows[:, process.rank].ravel()
     gather = ops.AllGather() if world > 1 else None
@@ -50,7 +50,7 @@ def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Proc
             try:
                 batch = next(source)
             except Exception as caught:
-                error = caught  # goes on with what it has, for the other ranks wait for its part
+                error = caught  # but this rank goes on, with zeros, because the others wait for its part
                 batch = np.zeros((batch_size, *pixels.shape[1:]), np.uint8)
                 if world == 1:
                     break
@@ -65,7 +65,7 @@ def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Proc
 
 
 def _fetched_ahead(source: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield what ``source`` does; a thread fetches the next one meanwhile."""
+    """Yield the batches of ``source``; a thread fetches the next one in the meantime."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, source, None)
         while True:
@@ -78,25 +78,24 @@ def _fetched_ahead(source: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSource, batch_size: int,
            split: str, process: Process) -> np.ndarray:
-    """Return ``extract``'s result from ``folder``, where it lies under a key of checkpoint and images.
+    """Return ``extract``'s result from a file in rank 0's ``folder``, or compute it and write that file.
 
-    ``encoder_digest`` is the checkpoint's (``checkpoint.digest``). What is not there yet is computed
-    and written whole. The folder is rank 0's.
+    The file's name is a key of the images and of ``encoder_digest``, the SHA-256 of the encoder's checkpoint.
 
     Raises:
         UserError: this rank has other images than rank 0, one cannot be read, or the folder cannot be written.
     """
     key = hashlib.sha256(f"{encoder_digest} {pixels.shape} {fingerprint(pixels)}".encode()).hexdigest()
-    file = folder / f"{split}-{key[:20]}.npz"  # for the checksum that a .zip file has, which .npy does without
-    kept = _read(file, (len(pixels), encoder.features)) if process.is_first else None
-    name_of_first, is_there = share((file.name, kept is not None), process)
+    file = folder / f"{split}-{key[:20]}.npz"  # .npz, because it has a checksum and .npy has none
+    cached_rows = _read(file, (len(pixels), encoder.features)) if process.is_first else None
+    name_of_first, is_cached = share((file.name, cached_rows is not None), process)
     with together(process):
         if file.name != name_of_first:
             raise UserError(f"the {split} images of rank {process.rank} are not those of rank 0; give every machine "
                             "the same data")
-    if is_there:
+    if is_cached:
         logger.info("features of %d %s images: %s", len(pixels), split, file)
-        return kept if process.is_first else np.empty((0, encoder.features), np.float32)
+        return cached_rows if process.is_first else np.empty((0, encoder.features), np.float32)
     features = extract(encoder, pixels, batch_size, process, f"features, {split}")
     with together(process):
         if process.is_first:
@@ -112,17 +111,17 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSour
 
 
 def _read(file: Path, shape: Tuple[int, int]) -> Optional[np.ndarray]:
-    """Return the features of a file that is there and whole, or None."""
+    """Return the features of a file, or None where it is missing or damaged."""
     if not file.exists():
         return None
     try:
-        with np.load(file) as found:
-            features = found["features"]
-    except Exception as error:  # NumPy raises all kinds
+        with np.load(file) as arrays:
+            features = arrays["features"]
+    except Exception as error:  # of damaged files NumPy raises all kinds
         features, problem = None, reason_of(error)
     else:
         problem = "" if features.shape == shape else f"it has {features.shape} numbers instead of {shape}"
     if problem:
-        logger.warning("warning: %s is damaged (%s); the features are computed anew", file, problem)
+        logger.warning("warning: %s is damaged (%s); the features are computed again", file, problem)
         return None
     return features

@@ -14,16 +14,9 @@ def knn_scores(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, class_
                temperature: float = TEMPERATURE) -> np.ndarray:
     """Return the votes (M, class_num), float64, of each query's nearest rows of the bank.
 
-    A neighbour of cosine similarity s votes for its class with weight exp(s / temperature). The votes of a
-    query sum to 1, which changes no ranking. Where several rows are equally far as the k-th, any of them vote.
-
-    Args:
-        bank: representations (N, features), float32.
-        labels: their classes (N,), integers in [0, class_num).
-        queries: representations (M, features), float32.
-        class_num: number of classes.
-        neighbours: k; where the bank has fewer rows, all of them vote.
-        temperature: above 0.
+    ``bank`` (N, features) and ``queries`` (M, features) are representations, float32. A neighbour of cosine similarity
+    s votes for its class, one of ``labels`` (N,), with weight exp(s / temperature). The votes of a query sum to 1,
+    which changes no ranking. With fewer rows than ``neighbours``, all of them vote.
     """
     bank, queries = unit_rows(bank), unit_rows(queries)
     k = min(neighbours, len(bank))

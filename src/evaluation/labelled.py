@@ -14,7 +14,7 @@ from src.weights import encoders
 
 
 def read_encoder(given: Given, run: Run) -> Checkpoint:
-    """Read the encoder's checkpoint, on rank 0; a run that is in the cloud is fetched before.
+    """Read the encoder's checkpoint, on rank 0; with --run_cloudbrain the run is fetched first.
 
     Raises:
         UserError: there is none.
@@ -24,10 +24,10 @@ def read_encoder(given: Given, run: Run) -> Checkpoint:
 
 
 def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] = None) -> ResNet:
-    """Build the encoder of a checkpoint and load it, on rank 0; other ranks get its weights by a broadcast.
+    """Build the encoder of a checkpoint and load its weights on rank 0, which has to broadcast them.
 
     Raises:
-        UserError: the checkpoint does not fit the network that it says it is of.
+        UserError: the weights do not fit the network that the checkpoint describes.
     """
     encoder = build_encoder(source.network, layers or encoder_layers(process))
     if process.is_first:
@@ -36,7 +36,7 @@ def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] 
 
 
 def fill_from_encoder(given: Given, source: Checkpoint) -> Given:
-    """Fill in what the encoder's checkpoint knows.
+    """Fill in the settings that the encoder's checkpoint has.
 
     Raises:
         UserError: a flag contradicts it, or the data set has images of another size.
@@ -64,16 +64,16 @@ def load_test(given: Given) -> Images:
 
 
 def class_count(wanted: Optional[int], known: Tuple[str, ...], test: Images, dataset_name: str) -> int:
-    """Return the number of classes: ``wanted``, or that of those that are ``known`` before the test is.
+    """Return the number of classes: ``wanted``, or that of the ``known`` ones of the training images.
 
     Raises:
         UserError: there are more classes than ``wanted``, or the test images have others.
     """
     if test.classes != known:
         other = sorted(set(test.classes) ^ set(known))
-        raise UserError(f"--eval_dataset_path: its {len(test.classes)} classes are not the {len(known)} that the "
-                        f"classifier is for: {', '.join(other[:3])}{' ...' * (len(other) > 3)} "
-                        f"{'are' if len(other) > 1 else 'is'} in one of them alone; give both the same classes")
+        raise UserError(f"--eval_dataset_path: its {len(test.classes)} classes are not the {len(known)} of the "
+                        f"classifier; only one of them has {', '.join(other[:3])}{' ...' * (len(other) > 3)}; give "
+                        "both the same classes")
     if wanted is not None and wanted < len(known):
         raise UserError(f"--class_num: got {wanted}, takes at least the {len(known)} classes of {dataset_name}")
     return wanted or len(known)

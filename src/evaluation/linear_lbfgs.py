@@ -1,6 +1,6 @@
 """Logistic regression on frozen representations, by L-BFGS, with its penalty chosen on held-out training images.
 
-It gets the representations of the test images, never their labels, so nothing can be chosen by them.
+It never gets the labels of the test images, so nothing can be chosen by them.
 """
 import warnings
 from typing import Any, Dict, Tuple
@@ -14,8 +14,8 @@ from src.evaluation.results import Outcome
 from src.run.records import LINEAR_EVAL, LINEAR_LBFGS
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the sweep, the strongest first
-HELD_OUT = 0.2            # share of the training images that the sweep chooses on
-SWEPT_IMAGES = 20_000     # at most, that the sweep fits on
+HELD_OUT = 0.2            # share of the training images that the sweep judges by
+SWEPT_IMAGES = 20_000     # at most, that the sweep fits to
 ITERATIONS = 1000         # at most, of L-BFGS
 TOLERANCE = 1e-4          # of the largest entry of the gradient, where L-BFGS ends
 
@@ -24,7 +24,7 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
     """Classify by multinomial logistic regression, fitted by L-BFGS to all standardised training representations.
 
     The mean cross entropy gets an L2 penalty on the weights: l2 / 2 times the sum of their squares, l2 from
-    ``PENALTIES``. It is the one with the best accuracy on held-out training images, the strongest of equals.
+    ``PENALTIES``: the one with the best accuracy on held-out training images, the strongest of equals.
 
     Raises:
         UserError: there are too few training images to hold some out.
@@ -53,7 +53,7 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
 
 
 def hold_out(labels: np.ndarray, seed: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Draw the training images that the sweep fits on, and those that it chooses on; return their row numbers.
+    """Draw the training images that the sweep fits to, and those that it judges by; return their row numbers.
 
     Raises:
         UserError: there are too few of them.
@@ -68,7 +68,7 @@ def hold_out(labels: np.ndarray, seed: int) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def sweep(train: Split, fitted: np.ndarray, held_out: np.ndarray) -> Dict[float, float]:
-    """Return the accuracy on the rows ``held_out`` of a fit to the rows ``fitted``, for every penalty."""
+    """Return for every penalty the accuracy on the rows ``held_out`` of a fit to the rows ``fitted``."""
     part = Split(train.features[fitted], train.labels[fitted])
     model = regression(warm_start=True)  # each fit starts where the one before, with a stronger penalty, has ended
     accuracies = {}
@@ -89,5 +89,5 @@ def fit(model: Any, split: Split, l2: float) -> None:
     """Fit scikit-learn's ``model`` with the penalty ``l2`` per image: its C is that of the sum over the images."""
     from sklearn.exceptions import ConvergenceWarning
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the record says it
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the record has "converged"
         model.set_params(C=1 / (l2 * len(split.labels))).fit(split.features, split.labels)

@@ -1,4 +1,4 @@
-"""Choosing the test images that a run's page shows, and finding the training images that lie next to them."""
+"""The test images that a run's page shows, with the training images whose representations are nearest."""
 from typing import Optional
 
 import numpy as np
@@ -15,9 +15,9 @@ LARGEST_SIDE = 48          # pixels
 
 
 def sample_of(train: Optional[Split], train_images: Optional[Images], test: Split, test_images: Images) -> Sample:
-    """Draw test images, the same for every encoder, and find the nearest of the training images, if they are there.
+    """Draw test images, the same ones for every encoder, and find the nearest training images for some of them.
 
-    Nearest is the cosine of the representations, as in ``knn.py``.
+    The distance is the cosine of the representations, as in ``knn.py``. ``train`` may be None.
     """
     count = len(test.labels)
     rows = np.sort(np.random.default_rng(0).permutation(count)[:min(count, max(FEWEST, min(MOST, count // 4)))])
@@ -25,7 +25,7 @@ def sample_of(train: Optional[Split], train_images: Optional[Images], test: Spli
     pictures = thumbnails(test_images.pixels, rows)
     nearest = np.zeros((0, NEAREST), np.int64)
     if train:
-        lengths = np.sqrt(np.einsum("nd,nd->n", train.features, train.features))  # no copy of all rows
+        lengths = np.sqrt(np.einsum("nd,nd->n", train.features, train.features))  # without a copy of all rows
         similarity = unit_rows(test.features[rows[chosen]]) @ train.features.T / np.maximum(lengths, 1e-12)
         nearest = np.argsort(-similarity, axis=1)[:, :NEAREST]
     nearest_pictures = thumbnails(train_images.pixels, nearest.ravel()) if train else pictures[:0]
@@ -39,7 +39,7 @@ def thumbnails(pixels: PixelSource, rows: np.ndarray) -> np.ndarray:
     """Return the images ``rows`` with sides of at most ``LARGEST_SIDE`` pixels, uint8 (rows, side, side, 3)."""
     side = min(LARGEST_SIDE, pixels.shape[1])
     small = np.empty((len(rows), side, side, 3), np.uint8)
-    for begin in range(0, len(rows), BLOCK):  # so many are in memory at a time, however large
+    for begin in range(0, len(rows), BLOCK):  # no more large images are in memory at a time
         for place, image in enumerate(pixels[rows[begin:begin + BLOCK]], begin):
             small[place] = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
     return small

@@ -41,7 +41,6 @@ class FineTuned:
         self.folder = folder
         self.encoder = folder / "encoder.ckpt"
         self.classifier = folder / "linear_classifier.ckpt"
-        self.begun = folder / "begun.json"  # what the training was begun with, so that it can be resumed
 
     def labels(self, seed: int) -> Path:
         """Return the file with the numbers of the images whose labels are used."""

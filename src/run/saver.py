@@ -1,60 +1,56 @@
-"""Saving beside the training: what is to be saved is copied in memory, and a thread writes and sends the copy."""
+"""Saving beside the training: the parameters are copied in memory, and a thread writes and sends the copies."""
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from src.common.files import writing
 from src.common.logs import logger
+from src.run import checkpoint
+from src.run.layout import Series
 
 
 class Saver:
-    """Saves parameters as they are when it is called, and keeps the caller no longer than copying them takes.
+    """Saves the checkpoint of an epoch, and stops the training only while it copies the parameters.
 
-    One save is under way at most: the next one waits for it, and so does the end of the context, whatever ends it.
-    What has kept a save from being done is raised there, as ``write`` has raised it; after an error in the context,
-    which goes first, it is a warning.
+    At most one checkpoint is being written: the next save waits for it, and so does the end of the context. An error
+    of the thread is raised there. After an error of the training, which matters more, it is a warning.
 
-    Args:
-        parameters: what is saved.
-        write: called in the thread with an epoch and the copies.
+    ``info`` is that of the checkpoints without the epoch (src/run/info.py), and ``keep_max`` of them stay. The thread
+    calls ``before`` and ``after`` it writes one.
     """
 
-    # MindSpore's own `async_save` tells nobody of an error, nor when the file is there, to be flushed and renamed; and
-    # it copies in the caller's time, into new memory, or forks a process that has threads.
+    # MindSpore's own `async_save` tells nobody of an error, nor when the file is complete, so that it could be flushed
+    # and renamed; and it copies into new memory every time, or forks a process that has threads.
 
-    def __init__(self, parameters: Iterable[Parameter], write: Callable[[int, List[Parameter]], None]):
+    def __init__(self, series: Series, parameters: Iterable[Parameter], info: Dict[str, Any], keep_max: int,
+                 before: Callable[[], None] = lambda: None, after: Callable[[], None] = lambda: None):
+        self.series = series
         self.parameters = list(parameters)
-        self.write = write
+        self.info = info
+        self.keep_max = keep_max
+        self.before, self.after = before, after
         self.copies: List[Parameter] = []
-        self.memory: List[np.ndarray] = []  # of the copies: what `asnumpy` returns is a parameter's own
+        self.unwritten: Optional[int] = None  # the epoch of the copies, as long as nobody has asked to write them
         self.thread = ThreadPoolExecutor(max_workers=1)
         self.under_way: Optional[Future] = None
-        self.kept: Optional[int] = None  # the epoch of copies that are not written
-        self.copied: Optional[int] = None  # that of parameters that are just being copied
 
     def __call__(self, epoch: int) -> None:
-        self._keep(epoch)
+        """Save the parameters as those of ``epoch``."""
+        self.wait()
+        self._copy(epoch)
         self._submit()
 
     def keep(self, epoch: int) -> None:
-        """Have a copy, which is only written should the training be ended before there is a newer one."""
+        """Copy the parameters; the copies are written only if the training is interrupted before the next call."""
         if self.under_way and not self.under_way.done():
-            return  # to a cloud it may take longer than an epoch, which need not wait for what may not be needed
-        self._keep(epoch)
-
-    def _keep(self, epoch: int) -> None:
-        self.wait()  # the copies are being written until then
-        self.kept, self.copied = None, epoch
-        self._copy()
-        self.kept, self.copied = epoch, None
-
-    def _submit(self) -> None:
-        self.under_way = self.thread.submit(self.write, self.kept, self.copies)
-        self.kept = None
+            return  # sending to a cloud may take longer than an epoch, and the training must not wait for that
+        self.wait()
+        self._copy(epoch)
 
     def wait(self) -> None:
-        """Wait until what was saved is written and sent."""
+        """Wait until the last save is written and sent, and raise the error that has prevented it."""
         if self.under_way:
             error = self.under_way.exception()
             self.under_way = None
@@ -67,10 +63,10 @@ class Saver:
     def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
         try:
             self.wait()
-            if error is not None and self.copied is not None:  # interrupted in between
-                self._keep(self.copied)
-            if error is not None and self.kept is not None:
-                logger.info("saving epoch %d, the last one that was finished", self.kept)
+            if error is not None:
+                self.thread.submit(lambda: None).result()  # an interrupted _copy: the thread has finished it now
+            if error is not None and self.unwritten is not None:
+                logger.info("saving epoch %d, the last finished one", self.unwritten)
                 self._submit()
                 self.wait()
         except Exception as problem:
@@ -78,25 +74,27 @@ class Saver:
                 raise
             logger.warning("warning: %s", problem)
         finally:
-            self.thread.shutdown()  # waits once more, should a second Ctrl-C have ended the waiting
+            self.thread.shutdown()  # waits, even if a second Ctrl-C has ended the waiting above
 
-    def _copy(self) -> None:
-        """Copy to where the last copy was, for new memory is slow to get; the steps change parameters in place.
-
-        The thread has nothing else to do and copies too: two get more from the memory than one.
-        """
+    def _copy(self, epoch: int) -> None:
         values = [parameter.asnumpy() for parameter in self.parameters]
+        # In the thread, because signals interrupt the main thread alone: copies are always those of one epoch.
+        self.thread.submit(self._copy_values, epoch, values).result()
+
+    def _copy_values(self, epoch: int, values: List[np.ndarray]) -> None:
         if not self.copies:
-            self.copies = [Parameter(Tensor(array), name=parameter.name)
-                           for parameter, array in zip(self.parameters, values)]
-            self.memory = [copy.asnumpy() for copy in self.copies]
-            return
-        left = iter(list(zip(self.memory, values)))
+            self.copies = [Parameter(Tensor(value), name=parameter.name)
+                           for parameter, value in zip(self.parameters, values)]
+        for copy, value in zip(self.copies, values):
+            np.copyto(copy.asnumpy(), value)  # into the memory of the last copy, because new memory is slow to get
+        self.unwritten = epoch
 
-        def share() -> None:
-            for memory, array in left:
-                np.copyto(memory, array)
+    def _submit(self) -> None:
+        self.under_way = self.thread.submit(self._write, self.unwritten)
+        self.unwritten = None
 
-        other = self.thread.submit(share)
-        share()
-        other.result()
+    def _write(self, epoch: int) -> None:
+        with writing("train_output_path", self.series.folder):
+            self.before()
+            checkpoint.save_epoch(self.series, epoch, self.copies, self.info, self.keep_max)
+        self.after()

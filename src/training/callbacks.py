@@ -1,4 +1,4 @@
-"""What happens beside the training steps: log lines, progress, metrics and checkpoints."""
+"""The callbacks of a training: progress, an epoch's log lines and record, checkpoints."""
 import math
 import time
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
@@ -14,8 +14,8 @@ from src.device.dry_run import is_dry_run
 from src.run.saver import Saver
 from src.training.step import Totals
 
-FORETOLD_AFTER = 10.0  # seconds of steps: then their speed tells the end
-BAR_INTERVAL = 0.5  # seconds from one look at the loss to the next; each look waits for the device
+ESTIMATED_AFTER = 10.0  # seconds of steps, whose speed is then known well enough to tell when the training ends
+BAR_INTERVAL = 0.5    # seconds from one reading of the loss to the next; each waits for the device
 LINE_INTERVAL = 30.0
 
 
@@ -25,41 +25,33 @@ def last_loss(parameters: Any) -> np.float32:
 
 
 def check_finite(totals: Tensor, epoch: int, steps: int) -> Totals:
-    """Return the train step's ``totals``, after reading them, which waits for the device.
-
-    Raises:
-        DivergedError: one of the epoch's ``steps`` so far had a loss that is NaN or infinite.
-    """
-    found = Totals(*totals.asnumpy().tolist())
-    if found.finite < steps and not is_dry_run():
-        raise DivergedError(f"the loss of epoch {epoch}, step {int(found.finite) + 1} is not finite (their sum is "
-                            f"{found.loss}): training has diverged; what is saved is from before; begin again with a "
-                            "lower --learning_rate (or, in pretraining, a higher --temperature)")
-    return found
+    """Read ``totals``, and raise DivergedError if one of the epoch's ``steps`` so far had a loss that is not finite."""
+    sums = Totals(*totals.asnumpy().tolist())
+    if sums.finite < steps and not is_dry_run():
+        raise DivergedError(f"the loss of epoch {epoch}, step {int(sums.finite) + 1} is not finite (their sum is "
+                            f"{sums.loss}): training has diverged; the last checkpoint is from before; begin again "
+                            "with a lower --learning_rate (or, in pretraining, a higher --temperature)")
+    return sums
 
 
 def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
-    """Raise DivergedError where the epoch's last update has spoiled the weights: nothing good comes of them.
-
-    They are reduced to one answer on the device, so that the host reads once and not once per weight.
-    """
+    """Raise DivergedError where the epoch's last update has made a weight NaN or infinite."""
+    # all_finite gives one answer for all weights, so the host waits for the device once and not once per weight.
     if not amp.all_finite(list(weights)).asnumpy().all() and not is_dry_run():
-        spoiled = next(weight.name for weight in weights if not np.isfinite(weight.asnumpy()).all())
-        raise DivergedError(f"{spoiled} is not finite after epoch {epoch}, step {steps}: training has "
-                            "diverged; what is saved is from before; begin again with a lower --learning_rate")
+        name = next(weight.name for weight in weights if not np.isfinite(weight.asnumpy()).all())
+        raise DivergedError(f"{name} is not finite after epoch {epoch}, step {steps}: training has diverged; the last "
+                            "checkpoint is from before; begin again with a lower --learning_rate")
 
 
 class Progress(Callback):
-    """Loss, images per second and time left: a bar on a terminal, now and then a line in a file. And, once, the end.
+    """Shows loss, images per second and time left: a bar on a terminal, a line every half minute in a file.
 
-    With data sinking the host sees nothing of an epoch until it is over, so there is nothing to show before.
+    It logs once when the training is going to end. All its times are of steps alone, without the measurements and
+    checkpoints between the epochs, so that its speed is that of the epoch's line. With data sinking the host does not
+    see the steps of an epoch, and there is nothing to show before its end.
 
-    Where it looks at the loss anyway, it raises DivergedError as soon as that is not finite any more.
-
-    Args:
-        totals: summed up by the train step.
-        epochs: epochs of the whole run.
-        images_per_step: global batch.
+    Whenever it reads the loss, it raises DivergedError if that is not finite any more. ``totals`` are the train step's
+    sums, and ``epochs`` those of the whole run.
     """
 
     def __init__(self, totals: Tensor, epochs: int, images_per_step: int):
@@ -69,13 +61,15 @@ class Progress(Callback):
         self.images_per_step = images_per_step
         self.on_terminal = has_bar()
         self.bar: Optional[tqdm] = None
-        self.started = self.shown = 0.0
-        self.start_step = self.epoch_start_step = 0
-        self.foretold = False
+        self.epoch_start_step = 0
+        self.last = self.shown = 0.0      # when the last step has ended, and when the loss was shown
+        self.has_compiled = False
+        self.steps, self.seconds = 0, 0.0  # after the first step, which compiles the graph
+        self.has_estimated = False
 
     def on_train_epoch_begin(self, run_context):
         parameters = run_context.original_args()
-        self.shown = time.perf_counter()
+        self.last = self.shown = time.perf_counter()
         self.epoch_start_step = parameters.cur_step_num
         if self.on_terminal and not parameters.dataset_sink_mode:
             self.bar = bar(total=parameters.batch_num, unit="step",
@@ -84,28 +78,31 @@ class Progress(Callback):
 
     def on_train_step_end(self, run_context):
         parameters = run_context.original_args()
-        now, step = time.perf_counter(), parameters.cur_step_num
-        if not self.start_step:  # the first step compiles the graph and says nothing about the speed
-            self.started, self.start_step = now, step
-            return
         if parameters.dataset_sink_mode:
             return
-        in_epoch = step - self.epoch_start_step
-        per_step = (now - self.started) / (step - self.start_step)
-        left = (self.epochs - parameters.cur_epoch_num + 1) * parameters.batch_num - in_epoch
-        if not self.foretold and now - self.started >= FORETOLD_AFTER:
-            self.foretell(left * per_step)
+        now, before = time.perf_counter(), self.last
+        self.last = now
+        if not self.has_compiled:
+            self.has_compiled = True
+            return
+        self.steps += 1
+        self.seconds += now - before
+        step = parameters.cur_step_num - self.epoch_start_step
+        per_step = self.seconds / self.steps
+        left = (self.epochs - parameters.cur_epoch_num + 1) * parameters.batch_num - step
+        if not self.has_estimated and self.seconds >= ESTIMATED_AFTER:
+            self.log_end(left * per_step)
         if now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
             return
         self.shown = now
-        check_finite(self.totals, parameters.cur_epoch_num, in_epoch)
+        check_finite(self.totals, parameters.cur_epoch_num, step)
         text = (f"loss {last_loss(parameters):.3f}, {self.images_per_step / per_step:.0f} images/s, "
                 f"{tqdm.format_interval(left * per_step)} left")
         if self.bar is not None:
-            self.bar.update(in_epoch - self.bar.n)
+            self.bar.update(step - self.bar.n)
             self.bar.set_postfix_str(text)
         else:
-            logger.info("progress: epoch %d/%d, step %d/%d, %s", parameters.cur_epoch_num, self.epochs, in_epoch,
+            logger.info("progress: epoch %d/%d, step %d/%d, %s", parameters.cur_epoch_num, self.epochs, step,
                         parameters.batch_num, text)
 
     def on_train_epoch_end(self, run_context):
@@ -113,14 +110,14 @@ class Progress(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        if parameters.dataset_sink_mode and not self.foretold:
+        if parameters.dataset_sink_mode and not self.has_estimated:
             left = self.epochs - parameters.cur_epoch_num
-            self.foretell(left * (time.perf_counter() - self.shown))  # at most: the first epoch has compiled too
+            self.log_end(left * (time.perf_counter() - self.shown))  # an upper bound: the first epoch has compiled too
 
-    def foretell(self, seconds: float) -> None:
-        """Say when the training ends, if that is in so many seconds."""
-        self.foretold = True
-        if seconds < FORETOLD_AFTER:
+    def log_end(self, seconds: float) -> None:
+        """Log that the training ends in ``seconds``, unless that is soon."""
+        self.has_estimated = True
+        if seconds < ESTIMATED_AFTER:
             return
         now = time.time()
         end = time.localtime(now + seconds)
@@ -131,15 +128,10 @@ class Progress(Callback):
 
 
 class EpochReport(Callback):
-    """The log lines of an epoch, the model zoo's two and one of its means, and its record in metrics.jsonl.
+    """Logs an epoch, in the model zoo's two lines and a third one with means, and writes its record.
 
-    Args:
-        kind: of the record, and ``accuracy``: what it calls the train step's accuracy.
-        totals: summed up by the train step.
-        weights: of the network; an epoch that has spoiled them is the last, and is not saved.
-        rates: learning rate of every step of the whole run.
-        images_per_step: global batch.
-        write: takes the record.
+    An epoch whose weights are not finite is an error, so it is not saved. ``accuracy`` is the record's name for the
+    train step's accuracy, and ``rates`` has the learning rate of every step of the whole run.
     """
 
     def __init__(self, kind: str, accuracy: str, totals: Tensor, weights: Iterable[Parameter], rates: np.ndarray,
@@ -177,7 +169,7 @@ class EpochReport(Callback):
 
 
 class SaveCheckpoint(Callback):
-    """Saves after every ``every`` epochs and after the last one; the others are kept, should they be the last."""
+    """Saves after every ``every`` epochs and after the last one; keeps the others in case of an interruption."""
 
     def __init__(self, save: Saver, every: int, epochs: int):
         super().__init__()
@@ -194,12 +186,7 @@ class SaveCheckpoint(Callback):
 
 
 class OverflowReport(Callback):
-    """Says after an epoch in how many of its steps the gradients overflowed.
-
-    Args:
-        updates: the optimizer's count of them, (1,).
-        scale: of the loss, a scalar.
-    """
+    """Logs in how many steps of an epoch the gradients overflowed, from the optimizer's count of ``updates`` (1,)."""
 
     def __init__(self, updates: Tensor, scale: Tensor):
         super().__init__()

@@ -1,17 +1,14 @@
-"""What finetune.py does beside the training: what it begins with or takes up, and what it keeps.
+"""What finetune.py does beside the training: its settings, its results on disk, and the test.
 
-The training is after the paper's way of fine-tuning (appendix B.5): SGD with momentum, a learning rate of
-0.05 x B / 256, no weight decay, crops and flips alone; the momentum is not Nesterov's, and the learning rate decays.
-The network is always that of the encoder's checkpoint, so that what is compared differs in nothing but its first
-weights and its labels.
+The training follows the paper's fine-tuning (appendix B.5): SGD with momentum, a learning rate of 0.05 x B / 256, no
+weight decay, crops and flips alone. Unlike there, the momentum is not Nesterov's, and the learning rate decays. The
+network is that of the encoder's checkpoint, also with random weights: the two differ in nothing but these weights.
 """
 import json
-import uuid
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict
 
 import numpy as np
 from mindspore import Tensor
-from mindspore.train import Callback
 
 from src.common.errors import UserError
 from src.common.files import make_folder, sha256_of, write_text, writing
@@ -29,11 +26,9 @@ from src.run.checkpoint import Checkpoint
 from src.run.folder import Run
 from src.run.layout import FineTuned
 from src.settings.augmentation import Augmentation
-from src.settings.given import Given, Role, values_of
+from src.settings.given import Given
 from src.settings.scripts import FinetuneSettings
 from src.simclr_model import ImageClassifier
-from src.training.callbacks import EpochReport, Progress
-from src.training.loop import Learner
 
 TITLES = {"pretrained": "fine-tuning of the whole network", "random": "supervised training from random weights"}
 PROTOCOL_IDS = {"pretrained": records.FINE_TUNED, "random": records.SUPERVISED}
@@ -52,7 +47,7 @@ def fill_from_checkpoint(given: Given, source: Checkpoint, world_size: int) -> G
 
 
 def augmentation_of(settings: FinetuneSettings) -> Augmentation:
-    """Crops and flips alone."""
+    """Return crops and flips alone."""
     return Augmentation(settings.crop_min_scale, settings.flip_probability, jitter_strength=0.0,
                         grayscale_probability=0.0, blur_probability=0.0)
 
@@ -69,90 +64,15 @@ def draw_labels(settings: FinetuneSettings, train: Images, world_size: int) -> D
     return subsets
 
 
-def describe(settings: FinetuneSettings, source: Checkpoint, labelled_images: int, test: Images) -> None:
-    """Log what is about to be done."""
-    begin = "random weights, as a reference" if settings.initial_weights == "random" else str(source.path)
-    seeds = f", with {settings.repeat} seeds" if settings.repeat > 1 else ""
-    logger.info("about to train encoder and classifier with labels, from %s: %d epochs with %s labelled images of %s, "
-                "tested on %s images%s", begin, settings.epoch_size, f"{labelled_images:,}", settings.dataset_name,
-                f"{len(test.labels):,}", seeds)
-
-
-class Training(NamedTuple):
-    """A training of one or several seeds: its name in the records, and the accuracies of the seeds that are done."""
-
-    name: str
-    done: Dict[int, float]
-
-
-def begin_or_resume(settings: FinetuneSettings, source: Checkpoint, fingerprints: Dict[str, str],
-                    run: Run) -> Training:
-    """Write down what begins; where an earlier start of the same was ended, return what it has done.
-
-    The records of the seed that it was ended in are dropped.
-
-    Raises:
-        UserError: the folder holds another training, or one that is finished.
-    """
-    training = Training("", {})
+def common_of(settings: FinetuneSettings, source: Checkpoint, data: Dict[str, str], labelled_images: int,
+              run: Run) -> Dict[str, Any]:
+    """Return what the records of all seeds have in common, the fingerprints ``data`` of the images included."""
     with run.together():
-        if run.process.is_first:
-            wanted = {**values_of(settings, Role.LEARNING), **fingerprints,
-                      "encoder_digest": sha256_of(source.path),
-                      "global_batch": settings.batch_size * run.process.world_size}
-            training = _begin_or_resume(settings, wanted, run)
-    name, done = share([training.name, list(training.done.items())], run.process)
-    return Training(name, dict(done))
-
-
-def _begin_or_resume(settings: FinetuneSettings, wanted: Dict[str, Any], run: Run) -> Training:
-    place = place_of(settings, run)
-    refusal = f"--train_output_path: {place.folder} already holds a fine-tuned network"
-    begun = _begun(place)
-    there = records.read(run.layout.records) if run.layout.records.exists() else []
-
-    def is_own(record: records.Record) -> bool:
-        return bool(begun) and record.get("training") == begun["training"]
-
-    own = list(filter(is_own, there))
-    done = {record["seed"]: record["accuracy"] for record in own if record["kind"] == records.FINETUNE_EVAL}
-    other = next((name for name in wanted if wanted[name] != begun.get(name)), None)
-    if other and (done or place.encoder.exists()):
-        but = f", or the beginning of one, with {other} {begun.get(other)} and not {wanted[other]}" if begun else ""
-        raise UserError(f"{refusal}{but}; name another folder")
-    is_summed_up = len(settings.seeds) == 1 or any(record["kind"] == records.REPEATED_EVAL for record in own)
-    if set(settings.seeds) <= set(done) and is_summed_up:
-        raise UserError(f"{refusal}; name another folder")
-    run.make()
-    with writing("train_output_path", place.folder):
-        if own:
-            records.rewrite(run.layout.records, [record for record in there if not is_own(record)
-                                                 or record.get("seed") in done])
-        if not other:
-            logger.info("taken up: %d of %d seeds are done", len(done), settings.repeat)
-            return Training(begun["training"], done)
-        training = Training(uuid.uuid4().hex[:12], {})
-        make_folder(place.folder.parent)
-        make_folder(place.folder)
-        write_text(place.begun, json.dumps({"training": training.name, **wanted}, indent=1) + "\n")
-    return training
-
-
-def _begun(place: FineTuned) -> Dict[str, Any]:
-    """Return what the training there was begun with; nothing where there is none, or nothing that can be read."""
-    try:
-        begun = json.loads(place.begun.read_text(encoding="utf-8"))
-        return begun if isinstance(begun["training"], str) else {}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def about(settings: FinetuneSettings, source: Checkpoint, fingerprints: Dict[str, str], training: Training,
-          count: int) -> Dict[str, Any]:
-    """Return what the records of the results say of a training with the labels of ``count`` images."""
-    return {"dataset": settings.dataset_name, "data": fingerprints["data"], "encoder_checkpoint": str(source.path),
-            "encoder_epoch": source.info["epoch"], "initial_weights": settings.initial_weights,
-            "label_fraction": settings.label_fraction, "labelled_images": count, "training": training.name}
+        digest = sha256_of(source.path) if run.process.is_first else ""
+    return {"dataset": settings.dataset_name, **data, "encoder_checkpoint": str(source.path),
+            "encoder_digest": digest, "encoder_epoch": source.info["epoch"],
+            "initial_weights": settings.initial_weights, "label_fraction": settings.label_fraction,
+            "labelled_images": labelled_images, "training": place_of(settings, run).folder.name}
 
 
 def place_of(settings: FinetuneSettings, run: Run) -> FineTuned:
@@ -160,37 +80,61 @@ def place_of(settings: FinetuneSettings, run: Run) -> FineTuned:
     return run.layout.fine_tuned(settings.initial_weights, settings.label_fraction)
 
 
-def write_labels(settings: FinetuneSettings, seed: int, rows: np.ndarray, about: Dict[str, Any],
+def finished_seeds(settings: FinetuneSettings, common: Dict[str, Any], protocol: str, run: Run) -> Dict[int, float]:
+    """Return the accuracies of the seeds that an earlier, interrupted start has finished. Rank 0 reads them.
+
+    Raises:
+        UserError: the folder holds a network of another fine-tuning, or all seeds are finished.
+    """
+    with run.together():
+        own = _finished_seeds(settings, {**common, "protocol": protocol}, run) if run.process.is_first else {}
+    # JSON has no numbers for keys.
+    return dict(share(list(own.items()), run.process))
+
+
+def _finished_seeds(settings: FinetuneSettings, wanted: Dict[str, Any], run: Run) -> Dict[int, float]:
+    place = place_of(settings, run)
+    existing = records.read(run.layout.records)
+    own = [record for record in existing if record.get("training") == wanted["training"]]
+    results = [record for record in own if record["kind"] == records.FINETUNE_EVAL]
+    refusal = f"--train_output_path: {place.folder} already holds a fine-tuned network"
+    if place.encoder.exists() and not own:
+        raise UserError(f"{refusal}, but its records are missing; name another folder")
+    compared = [name for name in wanted if name != "encoder_checkpoint"]  # the file may have moved
+    for record in results:
+        other = next((name for name in compared if record.get(name) != wanted[name]), None)
+        if other or record["seed"] not in settings.seeds:
+            raise UserError(f"{refusal}, with another {other or 'seed'}; name another folder")
+    finished = {record["seed"]: record["accuracy"] for record in results}
+    is_summed_up = len(settings.seeds) == 1 or any(record["kind"] == records.REPEATED_EVAL for record in own)
+    if set(settings.seeds) <= set(finished) and is_summed_up:
+        raise UserError(f"{refusal}; name another folder")
+    if finished:
+        logger.info("%d of %d seeds are finished already", len(finished), settings.repeat)
+    return finished
+
+
+def write_labels(settings: FinetuneSettings, seed: int, rows: np.ndarray, common: Dict[str, Any],
                  run: Run) -> Dict[str, str]:
-    """Write down which images' labels are used, where that is not all, and return where for the record."""
-    if settings.label_fraction == 1 or not run.process.is_first:
+    """Write down the images whose labels are used, unless that is all, and return the file's name for the record."""
+    place = place_of(settings, run)
+    if not run.process.is_first:
         return {}
-    file = place_of(settings, run).labels(seed)
-    with writing("train_output_path", file.parent):
-        write_text(file, json.dumps({**about, "seed": seed, "rows": rows.tolist()}) + "\n")
+    with writing("train_output_path", place.folder):
+        make_folder(place.folder.parent)
+        make_folder(place.folder)
+        if settings.label_fraction == 1:
+            return {}
+        file = place.labels(seed)
+        write_text(file, json.dumps({**common, "seed": seed, "rows": rows.tolist()}) + "\n")
     logger.info("%d images, as many of every class: %s", len(rows), file)
     return {"labels_file": str(file.relative_to(run.layout.path))}
 
 
-def callbacks(settings: FinetuneSettings, learner: Learner, model: ImageClassifier, steps_per_epoch: int, seed: int,
-              training: Training, run: Run) -> List[Callback]:
-    """Return what happens beside the steps; rank 0 alone shows progress."""
-    about = {"seed": seed, "training": training.name}
-    global_batch = settings.batch_size * run.process.world_size
-    trained = sum(parameter.size for parameter in model.trainable_params())
-    logger.info("%s, width x %g, %s; %s parameters to train; %d epochs of %d steps of %d images, seed %d",
-                settings.encoder, settings.width_multiplier, TITLES[settings.initial_weights], f"{trained:,}",
-                settings.epoch_size, steps_per_epoch, global_batch, seed)
-    progress = [Progress(learner.step.totals, settings.epoch_size, global_batch)] if run.process.is_first else []
-    return [*progress, EpochReport(
-        records.FINETUNE, "train_accuracy", learner.step.totals, model.get_parameters(), learner.rates, global_batch,
-        lambda record: run.records.add({**record, **about}))]
-
-
 def test_outcome(model: ImageClassifier, settings: FinetuneSettings, test: Images, protocol: str,
                  details: Dict[str, Any], run: Run) -> Outcome:
-    """Return what the network says of the test images. On other ranks than 0 that is nothing."""
-    run.broadcast(model.get_parameters())  # without --sync_bn the ranks have statistics of their own
+    """Classify the test images. Ranks other than 0 encode their part and have no scores."""
+    run.broadcast(model.get_parameters())  # without --sync_bn every rank has its own statistics; rank 0's are kept
     h = extract(model.encoder, test.pixels, settings.batch_size, run.process, "features, test")
     logits = np.empty((0, settings.class_num), np.float32)
     if run.process.is_first:
@@ -199,7 +143,7 @@ def test_outcome(model: ImageClassifier, settings: FinetuneSettings, test: Image
 
 
 def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_size: int, precision: str) -> str:
-    """Say in words how a network was trained, the same for every seed."""
+    """Return in words how a network is trained, the same for every seed."""
     labels = f"all {images} labels"
     if settings.label_fraction < 1:
         labels = (f"{100 * settings.label_fraction:g} % of the labels ({images} images, {images // classes} of each "
@@ -214,7 +158,7 @@ def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_siz
 def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint, test: Images, run: Run) -> None:
     """Write the encoder and the classifier, which linear_eval.py and export.py take."""
     place = place_of(settings, run)
-    own = {parameter.name: parameter for parameter in model.classifier.get_parameters()}
+    parameters = {parameter.name: parameter for parameter in model.classifier.get_parameters()}
     with writing("train_output_path", place.folder):
         run.flush_records()
         checkpoint.save(place.encoder, model.encoder.get_parameters(), {
@@ -223,6 +167,6 @@ def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint,
             "fine_tuned_from": source.path.name})
         info = linear_sgd.info_of(settings.class_num, model.encoder.features, settings.dataset_name, test.classes,
                                   sha256_of(place.encoder), settings.epoch_size)
-        checkpoint.save(place.classifier, checkpoint.part(own, "classifier.").values(),
+        checkpoint.save(place.classifier, checkpoint.part(parameters, "classifier.").values(),
                         {**info, "epoch": settings.epoch_size})
     logger.info("written: %s and %s", place.encoder, place.classifier)

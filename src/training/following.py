@@ -1,10 +1,10 @@
-"""What follows a run's records, besides the file that they are in: its page with images, events for TensorBoard.
+"""The page of a run and its events for TensorBoard, which follow the records while a script writes them.
 
-Nothing of it may end a training or an evaluation: what fails is a warning.
+A failure in here is a warning and never ends a training or an evaluation.
 """
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, Optional
+from typing import Iterator, Optional
 
 from src.common.files import reason_of, written_whole
 from src.common.logs import logger
@@ -19,41 +19,39 @@ from src.run.folder import Run
 from src.run.records import Record, Sink
 
 
-def follow(run: Run, report: bool, tensorboard: bool) -> None:
-    """Let what was asked for follow the run that has begun; rank 0 alone does, and a dry run has nothing to show."""
+def follow(run: Run, report: bool, tensorboard: bool, views: Optional[Views] = None) -> None:
+    """Add the wanted page and events to the sinks of the run's records, on rank 0; keep a sheet of ``views`` for both.
+
+    A dry run has nothing to show.
+    """
     if not run.process.is_first or is_dry_run():
         return
+    if views and (report or tensorboard):
+        with _harmless("views of some images"):
+            draw_views(run.layout.views, views)
     if report:
-        from src.report.page import Keeper  # here: without a page nobody needs what draws it
+        from src.report.page import Keeper  # here, because without a page nobody needs its drawing libraries
         run.records.also(Keeper(run.layout.path))
     if tensorboard:
-        from src.report.events import Events
-        run.records.also(_harmless(lambda: Events(run.layout), "events for TensorBoard"))
+        run.records.also(_events(run))
 
 
 def draw_views(path: Path, views: Views) -> None:
-    """Draw a sheet of images with views of them to the file ``path``, whole."""
+    """Draw some images with views of them into the file ``path``."""
     with written_whole(path) as place:
         sheet(views).save(place, "PNG", optimize=True)
 
 
-def show_views(run: Run, wanted: bool, views: Views) -> None:
-    """Keep the sheet of views for the page and for TensorBoard, on rank 0."""
-    if wanted and run.process.is_first and not is_dry_run():
-        with _tried("views of some images"):
-            draw_views(run.layout.views, views)
-
-
 def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[Images], test: Split,
          test_images: Images) -> None:
-    """Keep what the page shows of the test images, on rank 0."""
+    """Keep a sample of the test images for the page, on rank 0."""
     if report and not is_dry_run():
-        with _tried("a sample of the test images"):
+        with _harmless("a sample of the test images"):
             sample.write(run.layout.sample, sample_of(train, train_images, test, test_images))
 
 
 def finish(run: Run, report: bool) -> None:
-    """Write the page with all that takes seconds, on rank 0."""
+    """Write the page with the parts that take seconds to compute, on rank 0."""
     if report and not is_dry_run():
         from src.report.page import try_to_write
         failed = try_to_write(run.layout.path, compute=True)
@@ -62,29 +60,30 @@ def finish(run: Run, report: bool) -> None:
                            failed, run.layout.path)
 
 
-def _harmless(make: Callable[[], Sink], what: str) -> Sink:
-    """Return a sink that is made for the first record, and does nothing more after its first failure, a warning."""
-    sink, failed = None, False
+def _events(run: Run) -> Sink:
+    """Return a sink of events for TensorBoard, which does nothing more after its first failure."""
+    events, has_failed = None, False
 
     def write(record: Record) -> None:
-        nonlocal sink, failed
-        if failed:
+        nonlocal events, has_failed
+        if has_failed:
             return
         try:
-            sink = sink or make()
-            sink(record)
+            from src.report.events import Events
+            events = events or Events(run.layout)
+            events(record)
         except Exception as error:
-            failed = True
-            logger.warning("warning: no more %s are written (%s); the run goes on, and metrics.jsonl has everything",
-                           what, reason_of(error))
+            has_failed = True
+            logger.warning("warning: no more events for TensorBoard are written (%s); the run goes on, and "
+                           "metrics.jsonl has everything", reason_of(error))
 
     return write
 
 
 @contextmanager
-def _tried(what: str) -> Iterator[None]:
+def _harmless(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.warning("warning: %s could not be kept for the run's page (%s), which goes without; look at the space "
-                       "and the permissions of the run's folder", what, reason_of(error))
+        logger.warning("warning: %s could not be kept for the run's page (%s), which does without; check the space and "
+                       "the permissions of the run's folder", what, reason_of(error))

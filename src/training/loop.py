@@ -1,10 +1,11 @@
-"""What is trained, step by step, and the loop over the epochs: for the contrastive loss and for labels."""
+"""The loop over epochs and steps, for the contrastive loss and for training with labels."""
 from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from mindspore import Model, Parameter, amp, nn
 from mindspore.train import Callback
 
+from src.common.logs import logger
 from src.data.views import Views, to_dataset
 from src.layers import mixed_precision
 from src.training.callbacks import OverflowReport
@@ -12,9 +13,9 @@ from src.training.step import ScaledTrainStep, TrainStep
 
 
 class Learner(NamedTuple):
-    """Everything that a train step is made of.
+    """A train step and its parts.
 
-    ``rates`` has the learning rate of every step of the whole run, whatever part of it the optimizer was given.
+    ``rates`` holds the learning rate of every step of the run, also of those before the optimizer's first.
     """
 
     model: nn.Cell
@@ -24,7 +25,7 @@ class Learner(NamedTuple):
     scaler: Optional[amp.DynamicLossScaler] = None
 
     def state(self) -> List[Parameter]:
-        """Return all that resuming needs; the learning rates follow from the settings."""
+        """Return all parameters that resuming needs; the learning rates follow from the settings."""
         own = {parameter.name for parameter in self.model.get_parameters()}
         loss_scale = [self.scaler.scale_value, self.scaler.counter] if self.scaler else []
         return [*self.model.get_parameters(), *loss_scale,
@@ -37,13 +38,14 @@ def learner_of(model: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, rates: np
     if amp_level == "O0":
         return Learner(model, optimizer, TrainStep(model, loss, optimizer, world_size, gradient_norm), rates)
     scaler = mixed_precision.loss_scaler()
+    logger.info("mixed precision %s, loss scale %g", amp_level, scaler.scale_value.asnumpy())
     step = ScaledTrainStep(mixed_precision.in_float16(model, amp_level), loss, optimizer, scaler, world_size,
                            gradient_norm)
     return Learner(model, optimizer, step, rates, scaler)
 
 
 class _NewTotals(Callback):
-    """The step's totals are those of one epoch."""
+    """Sets the step's totals to zero before every epoch."""
 
     def __init__(self, step: TrainStep):
         super().__init__()
@@ -55,13 +57,11 @@ class _NewTotals(Callback):
 
 def train(learner: Learner, views: Views, first_epoch: int, epochs: int, callbacks: Sequence[Callback],
           device_target: str) -> None:
-    """Train from ``first_epoch``, counted from 0, to the last of ``epochs``.
-
-    The callbacks see the epochs by their number in the whole run, from 1.
+    """Train from ``first_epoch``, counted from 0, to the last of ``epochs``; callbacks count the epochs from 1.
 
     Raises:
         UserError: an image cannot be read.
-        DivergedError: a callback says so.
+        DivergedError: a callback has found a loss or a weight that is not finite.
     """
     sinking = device_target != "CPU"  # the CPU back end has no data sinking
     overflows = [OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value)] if learner.scaler else []
@@ -71,6 +71,6 @@ def train(learner: Learner, views: Views, first_epoch: int, epochs: int, callbac
                                   callbacks=[_NewTotals(learner.step), *callbacks, *overflows],
                                   initial_epoch=first_epoch)
     except RuntimeError:
-        if views.error:
+        if views.error:  # MindSpore has replaced it by an error of its own
             raise views.error from None
         raise

@@ -1,7 +1,7 @@
-"""The online monitor of pretraining: how good the representations are so far, and whether they have collapsed."""
+"""The monitor of pretraining: how good the representations are after an epoch, and whether they have collapsed."""
 import math
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 from mindspore import Tensor
@@ -26,10 +26,10 @@ STUCK = 0.01          # a loss this close to the trivial one, in units of 2 / te
 
 
 class Probe(NamedTuple):
-    """The images that a monitor looks at, the same all the time, so that its epochs can be compared.
+    """The images that a monitor measures with, the same in every epoch.
 
-    ``bank`` holds training images and ``test`` test images for kNN, which is left out where that is None.
-    ``first`` and ``second`` are two views of each of some training images, uint8 (N, side, side, 3).
+    ``bank`` holds training images and ``test`` test images for kNN; without test images there is no kNN. ``first``
+    and ``second`` are two views of each of some training images, uint8 (N, side, side, 3).
     """
 
     bank: Images
@@ -39,9 +39,9 @@ class Probe(NamedTuple):
 
 
 def build_probe(views: Views, train: Images, test: Optional[Images]) -> Probe:
-    """Choose training and test images at random, and draw ``views``' augmentations for some of the former.
+    """Choose training and test images at random, and augment some of the training images as ``views`` does.
 
-    Training images without a label (-1) get into the bank only where there are no others, and then without kNN.
+    The bank takes labelled images; where none has a label (-1), it takes the others, and there is no kNN.
     """
     def choose(images: Images, rows: np.ndarray, most: int) -> Images:
         count = min(most, MEMORY // int(np.prod(images.pixels.shape[1:])))
@@ -57,43 +57,19 @@ def build_probe(views: Views, train: Images, test: Optional[Images]) -> Probe:
     return Probe(choose(train, labelled, IMAGES), choose(test, np.arange(len(test.labels)), IMAGES), first, second)
 
 
-class Healthy(NamedTuple):
-    """What a healthy run looks like, and what usually keeps one from it.
-
-    Args:
-        trivial_loss: of equal embeddings, as in the function of that name.
-        temperature: of the loss.
-        dimension: width of the embeddings.
-        causes: of a collapse, in words, as far as the run's settings allow for them.
-    """
-
-    trivial_loss: float
-    temperature: float
-    dimension: int
-    causes: Tuple[str, ...] = ()
-
-
 class Monitor(Callback):
-    """Measures the network after every ``every`` epochs and after the last one, and watches the loss.
+    """Measures the network after every ``every`` epochs and after the last one, and warns of a collapse.
 
-    kNN accuracy and effective rank are of the representations h of images as they are; alignment, uniformity and
-    spread are of the embeddings z, of length 1, of augmented views; all in inference mode. Training does not
-    notice: no weight changes and no random number is drawn. All ranks take part, rank 0 measures and writes.
+    kNN accuracy and effective rank are of the representations h of images without augmentation; alignment, uniformity
+    and deviation are of the embeddings z, of length 1, of augmented views; all in inference mode. No weight changes and
+    no random number is drawn, so the training stays the same. All ranks encode, rank 0 measures and writes.
 
-    Args:
-        model: the network that is trained.
-        totals: summed up by the train step.
-        probe: what to look at; None only watches the loss.
-        every: epochs from one measurement to the next.
-        epochs: of the whole run.
-        batch_size: images that are encoded at a time.
-        healthy: what to compare with.
-        process: this rank.
-        write: takes the record for metrics.jsonl.
+    Without a ``probe`` the monitor only watches the loss, the first of ``totals``. ``batch_size`` images are encoded at
+    a time.
     """
 
     def __init__(self, model: SimCLR, totals: Tensor, probe: Optional[Probe], every: int, epochs: int, batch_size: int,
-                 healthy: Healthy, process: Process, write: Callable[[Dict[str, Any]], None]):
+                 trivial_loss: float, temperature: float, process: Process, write: Callable[[Dict[str, Any]], None]):
         super().__init__()
         self.model = model
         self.totals = totals
@@ -101,7 +77,8 @@ class Monitor(Callback):
         self.every = every
         self.epochs = epochs
         self.batch_size = batch_size
-        self.healthy = healthy
+        self.trivial_loss = trivial_loss
+        self.temperature = temperature
         self.process = process
         self.write = write
         self.losses: List[float] = []
@@ -118,41 +95,44 @@ class Monitor(Callback):
             seconds = time.perf_counter() - begin
         if not self.process.is_first:
             return
-        found = [] if is_dry_run() else symptoms(self.healthy, self.losses, measured.get("embedding_std"))
+        dimension = self.model.projection_head.dense2.out_channels
+        signs = [] if is_dry_run() else signs_of_collapse(
+            self.losses, self.trivial_loss, self.temperature, measured.get("embedding_std"), dimension)
         if measured:
             self.write({"kind": MONITOR, "epoch": epoch, "protocol": protocol(self.probe), **measured,
-                        "collapsed": bool(found), "seconds": round(seconds, 3)})
-            log_measured(epoch, measured, self.healthy.dimension, seconds)
-        if found and not self.warned:
+                        "collapsed": bool(signs), "seconds": round(seconds, 3)})
+            log_measured(epoch, measured, dimension, seconds)
+        if signs and not self.warned:
             self.warned = True
-            logger.warning("warning: collapse after epoch %d: %s; likely causes: %s; the run goes on, and if it does "
-                           "not recover, begin another without one of them", epoch, " and ".join(found),
-                           ", ".join(self.healthy.causes))
+            logger.warning("warning: collapse after epoch %d: %s; the usual causes are a wrong --learning_rate or "
+                           "--temperature, no --head_batch_norm, weak augmentation, and images that are all alike; the "
+                           "run goes on, and if it does not recover, begin another", epoch, " and ".join(signs))
 
     def measure(self) -> Dict[str, Any]:
-        """Return the measures of now, on rank 0; the other ranks help, and get none."""
+        """Return the measurements, on rank 0; the other ranks help to encode and return nothing."""
         model, probe = self.model, self.probe
 
         def represent(pixels: PixelSource) -> np.ndarray:
             return extract(model.encoder, pixels, self.batch_size, self.process, "monitor")
 
         model.set_train(False)
-        of_views, of_bank = represent(np.concatenate([probe.first, probe.second])), represent(probe.bank.pixels)
-        of_test = probe.test and represent(probe.test.pixels)
-        z = self.process.is_first and model.projection_head(Tensor(of_views)).asnumpy().astype(np.float32)
+        h_views, h_bank = represent(np.concatenate([probe.first, probe.second])), represent(probe.bank.pixels)
+        h_test = probe.test and represent(probe.test.pixels)
+        z = self.process.is_first and model.projection_head(Tensor(h_views)).asnumpy().astype(np.float32)
         model.set_train()
         if not self.process.is_first:
             return {}
-        if not all(np.isfinite(rows).all() for rows in (z, of_bank, *([of_test] if probe.test else []))):
-            logger.warning("warning: not measured, for the representations of some images are no finite numbers, "
-                           "though the loss is one: moving averages that lag, or float16; the run goes on")
+        if not all(np.isfinite(rows).all() for rows in (z, h_bank, *([h_test] if probe.test else []))):
+            # The loss is finite all the same: it knows the batch's statistics, and here the moving averages count.
+            logger.warning("warning: not measured, because the representations of some images are not finite: moving "
+                           "averages that lag behind, or float16; the run goes on")
             return {}
         first, second = np.split(unit_rows(z), 2)
-        return {"knn_accuracy": probe.test and knn_accuracy(of_bank, probe.bank.labels, of_test, probe.test.labels),
+        return {"knn_accuracy": probe.test and knn_accuracy(h_bank, probe.bank.labels, h_test, probe.test.labels),
                 "alignment": spread.alignment(first, second),
                 "uniformity": spread.uniformity(first),
                 "embedding_std": spread.embedding_std(first),
-                "effective_rank": spread.effective_rank(of_bank)}
+                "effective_rank": spread.effective_rank(h_bank)}
 
 
 def knn_accuracy(bank: np.ndarray, bank_labels: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> float:
@@ -162,7 +142,7 @@ def knn_accuracy(bank: np.ndarray, bank_labels: np.ndarray, rows: np.ndarray, la
 
 
 def protocol(probe: Probe) -> str:
-    """Say how the measures of ``probe`` are come by."""
+    """Return in words how ``probe`` is measured."""
     bank, knn = len(probe.bank.labels), "no kNN"
     if probe.test:
         knn = (f"weighted kNN (cosine, k={min(NEIGHBOURS, bank)}, temperature {TEMPERATURE}) of "
@@ -172,7 +152,7 @@ def protocol(probe: Probe) -> str:
 
 
 def log_measured(epoch: int, measured: Dict[str, Any], dimension: int, seconds: float) -> None:
-    """Log the measures of an epoch as one line."""
+    """Log the measurements of an epoch as one line."""
     accuracy = measured["knn_accuracy"]
     logger.info("monitor, epoch %d: kNN %s, alignment %.3f, uniformity %.3f, embedding std %.4f (spread out: %.4f), "
                 "effective rank %.1f; %.1f s", epoch, "not measured" if accuracy is None else f"{100 * accuracy:.2f} %",
@@ -181,24 +161,22 @@ def log_measured(epoch: int, measured: Dict[str, Any], dimension: int, seconds: 
 
 
 def trivial_loss(images: int, views: int) -> float:
-    """Return the loss of equal embeddings, where the views of ``images`` are compared with each other: that of a
-    network that tells no images apart."""
+    """Return the loss of a network that maps everything to one embedding, for batches of ``images`` with ``views``."""
     return 2 * math.log(views * (images - 1) + 1)
 
 
-def symptoms(healthy: Healthy, losses: List[float], embedding_std: Optional[float]) -> List[str]:
-    """Say what speaks for a collapse, if anything does.
+def signs_of_collapse(losses: List[float], trivial: float, temperature: float, embedding_std: Optional[float],
+                      dimension: int) -> List[str]:
+    """Return the signs of a collapse in words; none in a healthy run.
 
-    Args:
-        healthy: what to compare with.
-        losses: the epochs' mean losses so far; one epoch alone says nothing, as the warm-up begins with small steps.
-        embedding_std: as in src/evaluation/spread.py, or None where it was not measured.
+    ``losses`` are the epochs' mean losses so far, ``trivial`` is ``trivial_loss``'s, and ``embedding_std`` is
+    None where it was not measured.
     """
-    found, spread_out = [], healthy.dimension**-0.5
+    signs, spread_out = [], dimension**-0.5
     if embedding_std is not None and embedding_std < COLLAPSED * spread_out:
-        found.append(f"the embeddings of different images are all but equal (deviation per dimension "
+        signs.append(f"the embeddings of different images are all but equal (deviation per dimension "
                      f"{embedding_std:.2g}, spread out it is {spread_out:.2g})")
-    if len(losses) > 1 and min(losses[-2:]) > healthy.trivial_loss - STUCK * 2 / healthy.temperature:
-        found.append(f"the loss is stuck at {losses[-1]:.3f}, and that of equal embeddings is "
-                     f"{healthy.trivial_loss:.3f}")
-    return found
+    # The first epoch alone is no sign: the warm-up begins with small steps.
+    if len(losses) > 1 and min(losses[-2:]) > trivial - STUCK * 2 / temperature:
+        signs.append(f"the loss is stuck at {losses[-1]:.3f}, and that of equal embeddings is {trivial:.3f}")
+    return signs

@@ -11,26 +11,21 @@ from src.optimizer import Optimizer
 
 
 class Totals(NamedTuple):
-    """What the steps of an epoch sum up to.
-
-    ``accuracy`` is the one that the loss tells; ``finite`` counts the steps before the first whose loss is not finite,
-    and ``updates`` those whose gradients were; ``gradient_norm`` is of these, the gradients' length as one vector.
-    """
+    """Sums over the steps of an epoch so far."""
 
     loss: float
-    accuracy: float
-    finite: float
-    gradient_norm: float
-    updates: float
+    accuracy: float       # as the loss function gives it
+    finite: float         # the number of steps before the first loss that is not finite
+    gradient_norm: float  # of all gradients as one vector, over the steps with an update
+    updates: float        # the number of steps with an update: those without an overflow
 
 
 class TrainStep(nn.Cell):
     """Views (N, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
 
-    Or images (B, 3, side, side) and labels (B,): what follows the images goes to ``loss``, behind the network's
-    output. ``totals`` sums up on the device, from one ``begin_epoch`` to the next, what ``Totals`` says. On several
-    devices (``world_size``) the gradients are averaged, by all-reduces that are fused into a few where the back end
-    can, and loss and totals are those of the global batch on every rank.
+    Or images (B, 3, side, side) and labels (B,): further inputs are passed to ``loss``, after the network's output.
+    ``totals`` holds the sums of ``Totals`` since ``begin_epoch``, on the device. On several devices (``world_size``)
+    the gradients are averaged by all-reduces, and every rank has the loss and the totals of the global batch.
     """
 
     def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, world_size: int = 1,
@@ -43,7 +38,7 @@ class TrainStep(nn.Cell):
         self.one = Tensor(np.ones(1, np.float32))
         self.gradient_norm = gradient_norm or GradientNorm()
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
-        self.share = 1 / world_size  # of a rank in the mean over all; a factor of the loss is one of its gradients
+        self.share = 1 / world_size  # scales the loss, and so the gradients: their sum over ranks is then the mean
         self.average, self.sum_gradients = nn.Identity(), nn.Identity()
         if world_size > 1:
             self.average, self.sum_gradients = MeanOverRanks(world_size), SumOfEach()
@@ -57,7 +52,7 @@ class TrainStep(nn.Cell):
         return self.scaled(loss), loss, accuracy
 
     def scaled(self, loss):
-        """Return what the gradients are of."""
+        """Return the loss that is differentiated."""
         return self.share * loss
 
     def construct(self, images, *labels):
@@ -69,21 +64,23 @@ class TrainStep(nn.Cell):
         return ops.depend(loss, self.add_up(measured, norm, self.one))
 
     def add_up(self, measured, norm, updates):
-        """Add a step's loss and accuracy (2,), the norm of its gradients (1,) and its updates (1,) to the totals."""
-        # A sum that has taken up NaN or infinity keeps it, so no later step counts as finite.
+        """Add a step's loss and accuracy (2,), gradient norm (1,) and number of updates (1,), 0 or 1, to the totals."""
+        # The sum of losses stays NaN or infinite once it is, so no later step counts as finite.
         finite = ops.isfinite(self.totals[:1] + measured[:1]).astype(mstype.float32)
         return ops.assign_add(self.totals, ops.concat([measured, finite, norm, updates]))
 
 
 class ScaledTrainStep(TrainStep):
-    """The same for a network in float16, whose small gradients would vanish: the loss is scaled up before
-    they are computed and they are scaled down again before the update.
+    """A train step for a network in float16, whose small gradients would vanish.
 
-    Where they overflow, there is no update, and ``scaler`` halves the scale. Weights, optimizer and its count of
-    steps, and with it the learning rate, stay as they are. There is no branch in this: the optimizer is told to do
-    nothing. A condition would cost the host a look at the device in every step, and on Ascend it does not compile
-    where few cores are visible.
+    The loss is scaled up before the gradients are computed, and they are scaled down before the update. After an
+    overflow there is no update: ``scaler`` halves the scale, and weights, optimizer, its count of steps and with it the
+    learning rate stay as they are.
     """
+
+    # No branch skips the update; the optimizer gets a factor of 0. A branch would make the host wait for the device in
+    # every step, and on Ascend it does not compile where few cores are visible.
+
 
     def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: Optimizer, scaler: amp.LossScaler,
                  world_size: int = 1, gradient_norm: Optional[nn.Cell] = None):
@@ -97,7 +94,7 @@ class ScaledTrainStep(TrainStep):
     def construct(self, images, *labels):
         (_, loss, accuracy), gradients = self.value_and_grad(images, *labels)
         gradients = self.sum_gradients(gradients)
-        # An Ascend in saturation mode tells of its own overflow only, so the ranks have to agree about it.
+        # An Ascend in saturation mode notices only its own overflows, so the ranks share them.
         overflow = 1 - amp.all_finite(gradients).astype(mstype.float32)
         measured = self.average(ops.stack([loss, accuracy, overflow]))
         finite = ops.equal(measured[2], 0)

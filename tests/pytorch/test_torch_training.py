@@ -18,7 +18,7 @@ from src.settings.given import values_of
 from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
-from src.training.pretraining import Start, resolve
+from src.training.beginning import Start, resolve
 from src.weights import torch_weights
 
 torch = pytest.importorskip("torch")
@@ -27,7 +27,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import torch_augmentation  # noqa: E402
 import train_reference  # noqa: E402
 from torch_augmentation import augment  # noqa: E402
-from torch_reference import LARS, MOMENTUM, TRUST, build_optimizer  # noqa: E402
 
 pytestmark = pytest.mark.long
 
@@ -107,13 +106,12 @@ def same_distribution(ours, theirs):
     return ks_2samp(ours, theirs).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("min_scale", [0.08, 0.5])
-def test_crops_are_drawn_alike(min_scale):
+def test_crops_are_drawn_alike():
     """A red ramp along x and a green one along y tell left, top, width and height of a crop."""
     ramp = np.zeros((32, 32, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(32) * 8, (np.arange(32) * 8)[:, None]
     boxes = []
-    for views in draws(ramp, 3200, crop_min_scale=min_scale):
+    for views in draws(ramp, 3200, crop_min_scale=0.08):
         x, y = views[:, 0, :, 0], views[:, :, 0, 1]
         width, height = np.ptp(x, axis=1) + 8, np.ptp(y, axis=1) + 8
         boxes.append({"left": x.min(1), "top": y.min(1), "width": width, "height": height, "area": width * height,
@@ -148,17 +146,6 @@ def test_flips_and_grays_are_as_probable(pictures):
         assert share_within((np.ptp(views, axis=3) == 0).all((1, 2)).mean(), 0.2, 3200)
 
 
-def test_the_reference_decides_independently(pictures):
-    """A gray view is flipped as often as any other."""
-    settings = {**STILL, "flip_probability": 0.5, "grayscale_probability": 0.2}
-    picture = np.ascontiguousarray(np.broadcast_to(pictures[1], (3200, 32, 32, 3)))
-    views = augment(to_torch(picture), generator(), **settings)
-    gray = (views == views[:, :1]).flatten(1).all(1)
-    gray_picture = np.array([0.299, 0.587, 0.114]) @ pictures[1].transpose(0, 2, 1)
-    flipped = np.abs(views[gray][:, 0].numpy() - gray_picture[:, ::-1]).max((1, 2)) < 1
-    assert share_within(gray.float().mean().item(), 0.2, 3200) and share_within(flipped.mean(), 0.5, 640)
-
-
 def test_views_repeat_with_the_seed_and_differ_within_it(pictures):
     x = to_torch(pictures)
     first, second = augment(x.repeat(2, 1, 1, 1), generator(3)).chunk(2)
@@ -166,44 +153,6 @@ def test_views_repeat_with_the_seed_and_differ_within_it(pictures):
     again = augment(x.repeat(2, 1, 1, 1), generator(3))
     assert torch.equal(torch.cat([first, second]), again)
     assert torch.equal(augment(x, generator(), **STILL), x)
-
-
-def test_lars_formula():
-    rng, rates, decay = np.random.default_rng(0), (2.0, 1.0, 0.5), 0.1
-    weight, bias = (torch.nn.Parameter(torch.from_numpy(rng.normal(size=shape))) for shape in ((3, 2), (3,)))
-    expected = [p.detach().numpy().copy() for p in (weight, bias)]
-    velocities = [0.0, 0.0]
-    optimizer = build_optimizer("LARS", [weight, bias], 1.0, decay)
-    assert isinstance(optimizer, LARS)
-    for rate in rates:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        weight.grad, bias.grad = (torch.from_numpy(rng.normal(size=p.shape)) for p in (weight, bias))
-        update = weight.grad.numpy() + decay * expected[0]
-        update = update * TRUST * np.linalg.norm(expected[0]) / np.linalg.norm(update)
-        for index, change in enumerate((update, bias.grad.numpy())):
-            velocities[index] = MOMENTUM * velocities[index] + rate * change
-            expected[index] = expected[index] - velocities[index]
-        optimizer.step()
-    assert np.allclose(weight.detach(), expected[0]) and np.allclose(bias.detach(), expected[1])
-
-
-def test_quick_evaluation_agrees_with_scikit_learn():
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    rng = np.random.default_rng(0)
-    labels, test_labels = (rng.integers(0, 5, count) for count in (600, 300))
-    centres = rng.normal(size=(5, 12))
-    rows, test_rows = (centres[found] + rng.normal(0, 1.5, (len(found), 12)) for found in (labels, test_labels))
-    rows, test_rows = rows.astype(np.float32), test_rows.astype(np.float32)
-    tensors = [torch.from_numpy(found) for found in (rows, labels, test_rows, test_labels)]
-    neighbours = KNeighborsClassifier(50, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
-    expected = neighbours.fit(rows, labels).score(test_rows, test_labels)
-    assert train_reference.knn_accuracy(*tensors, k=50) == pytest.approx(expected, abs=1e-9)
-    scaled, test_scaled = ((found - rows.mean(0)) / rows.std(0, ddof=1) for found in (rows, test_rows))
-    logistic = LogisticRegression(C=1 / (train_reference.LINEAR_DECAY * len(rows)), max_iter=1000, tol=1e-8)
-    expected = logistic.fit(scaled, labels).score(test_scaled, test_labels)
-    assert train_reference.linear_accuracy(*tensors) == pytest.approx(expected, abs=1.01 / 300)
 
 
 # --- the script ---
@@ -258,16 +207,14 @@ def test_a_run_learns_and_its_weights_fit(few_shapes, tmp_path):
     refused(call_script(*training, cwd=tmp_path), "--train_output_path: run already holds a run")
 
 
-@pytest.mark.parametrize("flag, value", [("blur_probability", 0.5), ("resume", "True"), ("pre_trained_path", "x.ckpt")])
-def test_what_the_reference_cannot_do_is_an_error(flag, value, tmp_path):
-    refused(call_script("benchmarks/train_reference.py", *SMALL, f"--{flag}", value, cwd=tmp_path),
-            f"--{flag}: got {value}, which the reference cannot do")
+def test_what_the_reference_cannot_do_is_an_error(tmp_path):
+    refused(call_script("benchmarks/train_reference.py", *SMALL, "--resume", "True", cwd=tmp_path),
+            "--resume: got True, which the reference cannot do")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("flags", [(), ("--optimizer", "LARS", "--epoch_size", "5"), ("--jitter_strength", "0.2"),
-                                   *(("--config", str(ROOT / "configs" / f"cifar10_{name}.yaml")) for name in (
-                                       "resnet18_cpu", "resnet18_sgd_100ep", "resnet50_adam_100ep"))])
+@pytest.mark.parametrize("flags", [(), ("--optimizer", "LARS", "--epoch_size", "5"), (
+    "--config", str(ROOT / "configs" / "cifar10_resnet18_cpu.yaml"))])
 def test_flags_that_are_not_given_mean_the_same_as_in_training(flags):
     argv = [*flags, "--batch_size", "1024", "--num_parallel_workers", "1"]
     settings, network = resolve(parse(TrainSettings, argv), Start(), 1)

@@ -25,16 +25,13 @@ def saved(request, tmp_path):
     def call(shape):
         series, parameter = Series(tmp_path, "net"), Parameter(Tensor(np.zeros(shape, np.float32)), name="p")
 
-        def write(epoch, parameters):
-            checkpoint.save_epoch(series, epoch, parameters, INFO, 1)
-
-        with Saver([parameter], write) as beside:
+        with Saver(series, [parameter], INFO, 1) as beside:
             for epoch in (1, 2, 3):
                 parameter.asnumpy()[...] = epoch
                 if request.param == "beside":
                     beside(epoch)
                 else:
-                    write(epoch, [parameter])
+                    checkpoint.save_epoch(series, epoch, [parameter], INFO, 1)
         return series
     return call
 

@@ -1,6 +1,5 @@
 """Training with labels: which labels, which images with them, the loss, and finetune.py as a user runs it."""
 import json
-import re
 import shutil
 
 import numpy as np
@@ -24,7 +23,7 @@ from src.run import records
 from src.run.checkpoint import load
 from src.settings.augmentation import PAPER_SMALL, Augmentation
 from src.simclr_model import CrossEntropy
-from src.training import fine_tuning
+from src.training import loop
 
 CLASSES = tuple("abcde")
 
@@ -186,15 +185,15 @@ class Recorder(Callback):
 def watched(finished, tmp_path_factory):
     """CIFAR-10's encoder fine-tuned on 16 shapes, an epoch a step: the folder, optimizers asked for, and all values."""
     folder, asked, recorders = tmp_path_factory.mktemp("watched"), [], []
-    callbacks, build = fine_tuning.callbacks, optimizer.build_optimizer
+    train, build = loop.train, optimizer.build_optimizer
 
-    def more_callbacks(settings, learner, *rest):
+    def watched_train(learner, views, first_epoch, epochs, callbacks, device_target):
         recorders.append(Recorder(learner))
-        return [*callbacks(settings, learner, *rest), recorders[-1]]
+        train(learner, views, first_epoch, epochs, [*callbacks, recorders[-1]], device_target)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "IMAGES", {"train": 16, "test": 41})
-        patch.setattr(fine_tuning, "callbacks", more_callbacks)
+        patch.setattr(loop, "train", watched_train)
         patch.setattr(optimizer, "build_optimizer", lambda *arguments: asked.append(arguments) or build(*arguments))
         done(finetune(finished, folder / "run", "--dataset_name", "shapes", "--train_dataset_path", folder / "shapes",
                       "--batch_size", 16, "--epoch_size", 3))
@@ -239,53 +238,26 @@ def test_the_updates_are_those_of_momentum_in_numpy(finished, watched):
     assert all(last[f"moments.{name}"].any() for name in of_encoder)
 
 
-# --- an earlier start is taken up ---
-
-def without_times(found):
-    return [{name: value for name, value in record.items() if name not in ("seconds", "images_per_second", "training")}
-            for record in found]
-
+# --- an earlier start is finished, and not overwritten ---
 
 @pytest.mark.long
-def test_a_killed_training_is_taken_up(finished, tuned, tmp_path):
-    """It is killed in its second seed, and ends with the weights and records of one that was not."""
+def test_a_killed_training_goes_on_with_the_seeds_that_are_missing(finished, tuned, tmp_path):
+    """It is killed in its second seed, and ends with the weights and results of one that was not."""
     output = tmp_path / "outputs"
     kill_script(*arguments(finished, output, *TWO_SEEDS), cwd=tmp_path,
                 when={"kind": "finetune", "seed": 5, "epoch": 1})
-    killed = records.read(output / "metrics.jsonl")
-    assert [(record["kind"], record["seed"]) for record in killed] == [
-        ("finetune", 4), ("finetune", 4), ("finetune_eval", 4), ("finetune", 5)]
-    stranger = {"kind": "finetune", "seed": 5, "epoch": 1, "training": "another"}
-    records.appended_to(output / "metrics.jsonl")(stranger)
-    with (output / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "fine')
-    (output / "finetune" / "pretrained-0.2" / ".encoder.ckpt.999999999.part.ckpt").write_bytes(b"half")
-    first = (output / "finetune" / "pretrained-0.2" / "encoder.ckpt").read_bytes()
-
-    for name, value, then in (("seed", 6, 4), ("epoch_size", 3, 2), ("learning_rate", 0.1, 0.2)):
-        before = (output / "metrics.jsonl").read_bytes()
-        refused(finetune(finished, output, *TWO_SEEDS, f"--{name}", value),
-                rf"--train_output_path: .*outputs/finetune/pretrained-0.2 already holds a fine-tuned network, or the "
-                rf"beginning of one, with {name} {then}(\.0)? and not {value}(\.0)?; name another folder$")
-        assert (output / "metrics.jsonl").read_bytes() == before
-
-    out = done(finetune(finished, output, *TWO_SEEDS))
-    assert "taken up: 1 of 2 seeds are done\n" in out
     place = output / "finetune" / "pretrained-0.2"
+    (place / ".encoder.ckpt.999999999.part.ckpt").write_bytes(b"half")
+    first = (place / "encoder.ckpt").read_bytes()
+    assert "1 of 2 seeds are finished already\n" in done(finetune(finished, output, *TWO_SEEDS))
     assert (place / "encoder.ckpt").read_bytes() == first
     for name, holds in (("encoder.ckpt", "simclr"), ("linear_classifier.ckpt", "linear_classifier")):
         equal(values(place / name, holds), values(tuned / "finetune" / "pretrained-0.2" / name, holds))
     assert not list(place.glob(".*"))
-    there = records.read(output / "metrics.jsonl")
-    there.remove(stranger)
-    assert without_times(there) == without_times(records.read(tuned / "metrics.jsonl"))
-    assert len({record["training"] for record in there}) == 1
-    table = (tuned.parent / "out").read_text().splitlines()[-2:]
-    assert out.splitlines()[-2:] == table
-
-    before = (output / "metrics.jsonl").read_bytes()
-    refused(finetune(finished, output, *TWO_SEEDS), "already holds a fine-tuned network; name another folder$")
-    assert (output / "metrics.jsonl").read_bytes() == before
+    epochs = [(record["seed"], record["epoch"]) for record in of_kind(records.FINETUNE, output)]
+    assert epochs == [(4, 1), (4, 2), (5, 1), (5, 1), (5, 2)]
+    for kind in (records.FINETUNE_EVAL, records.REPEATED_EVAL):
+        assert of_kind(kind, output) == of_kind(kind, tuned)
 
 
 def test_one_that_was_killed_before_the_sum_is_summed_up(finished, tuned, tmp_path):
@@ -294,53 +266,34 @@ def test_one_that_was_killed_before_the_sum_is_summed_up(finished, tuned, tmp_pa
     lines = metrics.read_text().splitlines(keepends=True)
     assert '"repeated_eval"' in lines[-1]
     metrics.write_text("".join(lines[:-1]))
-    assert "2 of 2 seeds are done" in done(finetune(finished, tmp_path / "outputs", *TWO_SEEDS))
+    assert "2 of 2 seeds are finished already" in done(finetune(finished, tmp_path / "outputs", *TWO_SEEDS))
     assert metrics.read_text().splitlines(keepends=True) == lines
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("damage", [None, "not even JSON"])
-def test_a_beginning_that_came_to_nothing_keeps_nobody_from_another(finished, tuned, tmp_path, damage):
-    output = tmp_path / "outputs"
-    kill_script(*arguments(finished, output, *TWO_SEEDS, "--epoch_size", 3), cwd=tmp_path,
-                when={"kind": "finetune", "seed": 4, "epoch": 1})
-    if damage:
-        (output / "finetune" / "pretrained-0.2" / "begun.json").write_text(damage)
-    done(finetune(finished, output, *TWO_SEEDS))
-    there = records.read(output / "metrics.jsonl")[1 if damage else 0:]  # whose epoch that was, nobody knows then
-    assert without_times(there) == without_times(records.read(tuned / "metrics.jsonl"))
-    for name, holds in (("encoder.ckpt", "simclr"), ("linear_classifier.ckpt", "linear_classifier")):
-        equal(*(values(folder / "finetune" / "pretrained-0.2" / name, holds) for folder in (output, tuned)))
-
-
-@pytest.mark.long
-def test_a_diverging_training_ends_with_status_3(finished, tmp_path):
-    result = finetune(finished, tmp_path / "outputs", "--learning_rate", 1e30)
-    assert result.returncode == 3 and re.fullmatch("finetune.py: .*: training has diverged; .*\n", result.stderr)
-    assert not list((tmp_path / "outputs").rglob("*.ckpt"))
-
-
-def test_a_fine_tuned_network_is_not_overwritten(finished, tuned):
+@pytest.mark.parametrize("flags, other", [
+    ((), ""), (("--seed", 6), ", with another seed"), (("--learning_rate", 0.1), ", with another protocol"),
+    (("--encoder_checkpoint_path", "other"), ", with another encoder_digest")])
+def test_a_fine_tuned_network_is_not_overwritten(finished, tuned, flags, other):
+    flags = [finished / "run" / "checkpoint" / "checkpoint_simclr-2.ckpt" if value == "other" else value
+             for value in flags]
     before = (tuned / "metrics.jsonl").read_bytes()
-    refused(finetune(finished, tuned, *TWO_SEEDS),
-            "finetune/pretrained-0.2 already holds a fine-tuned network; name another folder$")
+    refused(finetune(finished, tuned, *TWO_SEEDS, *flags),
+            f"finetune/pretrained-0.2 already holds a fine-tuned network{other}; name another folder$")
     assert (tuned / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_network_without_its_records_is_not_overwritten(finished, tuned, tmp_path):
+    shutil.copytree(tuned / "finetune", tmp_path / "outputs" / "finetune")
+    refused(finetune(finished, tmp_path / "outputs", *TWO_SEEDS), "its records are missing; name another folder$")
+    assert not (tmp_path / "outputs" / "metrics.jsonl").exists()
+
 @pytest.mark.parametrize("flags, message", [
     (("--label_fraction", "0.02", "--batch_size", "20"), "--batch_size: got 20, takes at most the 10 labelled images"),
-    (("--label_fraction", "0"), "--label_fraction: got '0', takes"),
-    (("--encoder", "resnet50"), "--encoder: got resnet50, but "),
     (("--class_num", "7"), "--class_num: got 7, takes at least the 10 classes"),
     (("--seed", 2**32 - 1, "--repeat", 2), f"--repeat: got 2 with --seed {2**32 - 1}, takes seeds of at most")])
 def test_bad_input_is_refused_before_anything_is_written(finished, tmp_path, flags, message):
     refused(finetune(finished, tmp_path / "nothing", *flags), message)
     assert not (tmp_path / "nothing").exists()
-
-
-def test_a_refusal_of_a_process(finished, tmp_path):
-    refused(start_script(*arguments(finished, "no", "--stem", "strided"), cwd=tmp_path), "--stem: got strided, but ")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long

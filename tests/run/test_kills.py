@@ -1,7 +1,7 @@
-"""Wherever train.py is killed, what it leaves leads to the same end.
+"""Wherever train.py is killed, a resumed run comes to the same end.
 
-Its folder is looked at after every call that changes it, as a killed process would leave it. With processes that are
-really killed, hundreds of times, and for the other scripts: tests/long/kills.py.
+After every call that changes its folder, the folder is copied as a killed process would leave it. tests/long/kills.py
+does the same by hand with real kills, and for the other scripts.
 """
 import os
 import shutil

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from src.evaluation.accuracy import classification_metrics, wilson_interval
+from src.evaluation.results import classification_metrics, wilson_interval
 
 
 @settings(max_examples=50)

@@ -1,6 +1,5 @@
 """Nearest neighbours against a brute-force transcription of the paper, and against scikit-learn."""
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
@@ -62,6 +61,6 @@ def test_a_low_temperature_does_not_overflow():
     assert np.array_equal(nearest.argmax(1), labels)
 
 
-@pytest.mark.parametrize("rows", [np.zeros((2, 4), np.float32)])
-def test_rows_of_zeros(rows):
+def test_rows_of_zeros():
+    rows = np.zeros((2, 4), np.float32)
     assert np.isfinite(knn_scores(np.eye(4, dtype=np.float32), np.arange(4), rows, 4)).all()
