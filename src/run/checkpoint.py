@@ -54,20 +54,19 @@ def save(path: Path, parameters: Iterable[Parameter], info: Dict[str, Any]) -> N
 
 def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info: Dict[str, Any], keep: int,
                earlier: Sequence[Path] = ()) -> None:
-    """Write an epoch's checkpoint, point `latest` at it and keep the newest ``keep``.
+    """Write an epoch's checkpoint, point `latest` at it, and keep the newest ``keep`` and that of epoch 0.
 
-    The checkpoint of epoch 0, the untrained network, is never removed. ``earlier`` are files of another training, which
-    this one replaces.
+    ``earlier`` are files of another training, which this one replaces.
     """
     make_folder(series.folder)  # but not the run's folder: somebody may have taken it away
     path = series.of_epoch(epoch)
     save(path, parameters, {**info, "epoch": epoch})
     link_whole(series.latest, path.name)
     # Old files go last: whenever the process is killed, `latest` points at a whole checkpoint.
-    replaced = [file for file in earlier if file != path and file.exists()]
-    own = [file for file in series.files() if file not in replaced]
-    for old in (*replaced, *own[:-keep]):
-        old.unlink()
+    own = [file for file in series.files() if file == path or file not in earlier]
+    for file in series.files():
+        if file not in own[-keep:]:
+            file.unlink()
 
 
 def go_back_to(resumed: Checkpoint, series: Series, keep: int) -> None:
@@ -110,8 +109,7 @@ def _load_file(path: str, holds: str, flag: str) -> Checkpoint:
     try:
         parameters = ms.load_checkpoint(str(file))
     except Exception as error:  # MindSpore raises all kinds for files of others
-        raise DamagedError(f"{source} is not a checkpoint that MindSpore can read ({reason_of(error)}); {_TAKE}"
-                           ) from None
+        raise DamagedError(f"{source} is no checkpoint that MindSpore reads ({reason_of(error)}); {_TAKE}") from None
     text = parameters.pop(_INFO, None)
     if not isinstance(text, str):
         raise DamagedError(f"{source} was not written by this project (it has no {_INFO}); {_TAKE}")
@@ -147,10 +145,7 @@ def _check_sum(file: Path, source: str) -> None:
 def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
     """Return the checkpoint that `latest` points at or, if that is damaged, the newest whole one, with a warning.
 
-    Returns None where the series has no files at all.
-
-    Raises:
-        UserError: none of them is whole, or one cannot be read, so that nobody knows whether it is.
+    Returns None where there are no files, and raises UserError where none is whole, or where one cannot be read.
     """
     linked = Path(os.path.realpath(series.latest))
     if series.files() and not series.latest.is_symlink():
@@ -175,11 +170,7 @@ def newest_whole(series: Series, holds: str, flag: str) -> Optional[Checkpoint]:
 
 def check_fit(wanted: Dict[str, Tuple[Tuple[int, ...], str]], given: Dict[str, Tuple[Tuple[int, ...], str]],
               source: str) -> None:
-    """Compare names, shapes and types of a network's parameters with those ``given`` in ``source``.
-
-    Raises:
-        UserError: they differ; the message lists the first differences.
-    """
+    """Raise UserError where names, shapes or types of a network's parameters are not those ``given`` in ``source``."""
     differences = [f"{name} is missing" for name in wanted if name not in given]
     differences += [f"{name} is unknown" for name in given if name not in wanted]
     differences += [f"{name} is {given[name]} instead of {wanted[name]}" for name in wanted
@@ -205,10 +196,7 @@ def load_into(targets: Iterable[Parameter], parameters: Dict[str, Parameter], so
     """Copy ``parameters`` into ``targets``, all of them and nothing else.
 
     MindSpore's own loader leaves what does not match as it is, and can even take a parameter with the same suffix. So
-    names, shapes and types are compared first, and the values are set by name.
-
-    Raises:
-        UserError: they differ; the message lists the first differences.
+    names, shapes and types are compared first, see ``check_fit``, and the values are set by name.
     """
     targets = list(targets)
     check_fit({target.name: (tuple(target.shape), str(target.dtype)) for target in targets},

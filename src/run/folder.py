@@ -20,7 +20,7 @@ from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.run.checkpoint import Checkpoint
 from src.run.layout import Layout
-from src.run.records import Record, Records, appended_to
+from src.run.records import Records, appended_to
 from src.run.staging import Storage
 
 
@@ -33,15 +33,11 @@ class Run:
     def __init__(self, folder: str, process: Process, url: Optional[str] = None):
         self.layout = Layout(folder)
         self.process = process
-        self.records = Records(self._append) if process.is_first else Records()
+        self.records = Records(appended_to(self.layout.records)) if process.is_first else Records()
         self.storage = Storage(url, self.layout) if url and process.is_first else None
         self.has_begun = False
         self.until_closed = ExitStack()
         self.is_locked = False
-
-    def _append(self, record: Record) -> None:
-        with writing("train_output_path", self.layout.records):
-            appended_to(self.layout.records)(record)
 
     def together(self) -> ContextManager[None]:
         """Open a part that may fail on some ranks; if it does, all of them end. See ``collectives.together``."""
@@ -87,28 +83,17 @@ class Run:
             logger.warning("warning: the file system of %s has no locks: start no second run there", self.layout.path)
         self.is_locked = True
 
-    def make(self) -> None:
-        """Make the folder and lock it, unless it existed when the run was opened."""
-        if self.is_locked:
-            return
-        with writing("train_output_path", self.layout.path):
-            self.layout.path.mkdir(parents=True, exist_ok=True)  # a data set may have been made in there
-            flush(self.layout.path.parent)
-        self.lock()
-        if self.layout.holds_run:
-            raise UserError(f"--train_output_path: another process has just begun a run in {self.layout.path}; name "
-                            "another folder")
-
     def begin(self, settings: Dict[str, Any], script: str) -> None:
-        """Make the folder, write down there what is run, and let the log go there too from now on.
-
-        Args:
-            settings: the resolved ones, for config.yaml.
-            script: as in src/run/layout.py.
-        """
+        """Make the folder, and write there the resolved ``settings`` of ``script`` (src/run/layout.py) and the log."""
         if self.process.is_first:
-            self.make()
             with writing("train_output_path", self.layout.path):
+                if not self.is_locked:  # a new folder, or one that a download has made since the run was opened
+                    self.layout.path.mkdir(parents=True, exist_ok=True)
+                    flush(self.layout.path.parent)
+                    self.lock()
+                    if self.layout.holds_run:
+                        raise UserError(f"--train_output_path: another process has just begun a run in "
+                                        f"{self.layout.path}; name another folder")
                 write_text(self.layout.config(script), yaml.safe_dump(
                     {"settings": settings, **_circumstances(self.process)}, sort_keys=False))
                 log_to_file(self.layout.log(script))

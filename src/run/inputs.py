@@ -24,11 +24,7 @@ def stage(url: Optional[str], dataset_name: str, path: Optional[str]) -> None:
 
 
 def fit_workers(given: Given) -> Given:
-    """Fill in the number of threads of the input pipeline. MindSpore takes at most one per core.
-
-    Raises:
-        UserError: the user asks for more.
-    """
+    """Fill in the number of threads of the input pipeline; raise UserError where there are fewer cores."""
     cores = os.cpu_count() or 1
     is_of_files = dataset.DATA_SETS[given["dataset_name"]].resizable
     wanted = given["num_parallel_workers"] or (cores if is_of_files else WORKERS)
@@ -59,11 +55,7 @@ def check_batch(count: int, batch_size: int, world_size: int, what: str = "image
 
 
 def check_same(pixels: PixelSource, run: Run, flag: str, split: str) -> str:
-    """Return the fingerprint of images.
-
-    Raises:
-        UserError: this rank has other images than rank 0.
-    """
+    """Return the fingerprint of images; raise UserError where this rank has others than rank 0."""
     with run.together():
         mine = fingerprint(pixels)
     of_first = share(mine, run.process)
@@ -81,11 +73,7 @@ def normalisation(dataset_name: str, wanted: bool) -> Tuple[Optional[Colour], Op
 
 
 def follow_images(given: Given) -> Given:
-    """Fill in the side of the images and the stem.
-
-    Raises:
-        UserError: the data set has no images of the side that the user wants.
-    """
+    """Fill in the side of the images and the stem; raise UserError where the data set has no images of that side."""
     side = given["image_size"] or dataset.DATA_SETS[given["dataset_name"]].side
     dataset.check_side(given["dataset_name"], side, "--image_size asks for")
     return given.fill(image_size=side, stem=given["stem"] or default_stem(side))

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from src.common.files import reading, write_text
+from src.common.files import reading, write_text, writing
 from src.common.logs import logger
 
 # Kinds.
@@ -46,7 +46,7 @@ Sink = Callable[[Record], None]
 
 
 class Records:
-    """Hands every record to all of its sinks; on other ranks than 0 there are none."""
+    """Hands every record to all of its sinks; other ranks than 0 have none."""
 
     def __init__(self, *sinks: Sink):
         self.sinks = list(sinks)
@@ -61,10 +61,10 @@ class Records:
 
 
 def appended_to(path: Path) -> Sink:
-    """Return a sink that appends a line of JSON to ``path``."""
+    """Return a sink that appends a line of JSON to ``path``, in the folder --train_output_path."""
     def append(record: Record) -> None:
         line = json.dumps(record, allow_nan=False) + "\n"
-        with path.open("ab+", buffering=0) as file:
+        with writing("train_output_path", path), path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(-1, os.SEEK_END)

@@ -40,11 +40,9 @@ def stage_in(url: str, folder: Path) -> None:
 
 
 class Storage:
-    """The place of a run in the storage; one process alone may use it.
+    """The place of a run in the storage, ``--train_url``, for one process. ``layout`` is the run on this machine.
 
-    Args:
-        url: from ``--train_url``.
-        layout: of the run on this machine.
+    All methods raise UserError where copying fails, or where moxing is missing.
     """
 
     def __init__(self, url: str, layout: Layout):
@@ -58,11 +56,7 @@ class Storage:
         return _moxing("exists", f"{self.url}/{self.layout.records.name}", flag="train_url")
 
     def fetch(self) -> None:
-        """Bring the run in the storage to this machine, unless this machine has one.
-
-        Raises:
-            UserError: copying failed, or moxing is missing.
-        """
+        """Bring the run in the storage to this machine, unless this machine has one."""
         if self.layout.records.exists() or not self.holds_run():
             logger.info("no run is fetched from %s: there is none, or there is one in %s", self.url, self.layout.path)
             return
@@ -79,11 +73,7 @@ class Storage:
                     link_whole(series.latest, series.files()[-1].name)
 
     def send(self) -> None:
-        """Copy to the storage what has changed since the last call, but for links and temporary files.
-
-        Raises:
-            UserError: copying failed, or moxing is missing.
-        """
+        """Copy to the storage what has changed since the last call, but for links and temporary files."""
         with self.sending:
             # Checkpoints go last: the records of all their epochs are in the storage then.
             for file in sorted(self.layout.path.rglob("*"), key=lambda file: (file.suffix == ".ckpt", file)):
