@@ -217,7 +217,7 @@ def test_a_finished_run_resumes_to_nothing_and_a_damaged_checkpoint_to_the_one_b
     before[len(before) // 2] ^= 1
     newest.write_bytes(before)
     out = done(train(copied, "run", "--resume"))
-    assert "taken is the newest whole checkpoint, run/checkpoint/checkpoint_simclr-2.ckpt" in out
+    assert "the newest whole checkpoint is used, run/checkpoint/checkpoint_simclr-2.ckpt" in out
     assert "resumed after epoch 2 of 3" in out
     equal(values(finished / "run"), values(run))
     assert [record["epoch"] for record in of_kind(records.PRETRAIN, run)] == [1, 2, 3]
