@@ -48,8 +48,8 @@ class Start(NamedTuple):
                        if name.startswith(("encoder.", "projection_head."))}
             target = learner.model if _has_head(self.source) else learner.model.encoder
             checkpoint.load_into(target.get_parameters(), weights, f"--pre_trained_path: {self.source.path}")
-            logger.info("weights from %s, %s; new: %s", self.source.path, checkpoint.after(self.source.info["epoch"]),
-                        "optimizer" if _has_head(self.source) else "projection head and optimizer")
+            logger.info("weights from %s, %s; %s anew", self.source.path, checkpoint.after(self.source.info["epoch"]),
+                        "the optimizer begins" if _has_head(self.source) else "projection head and optimizer begin")
 
 
 def _has_head(source: Checkpoint) -> bool:
@@ -106,7 +106,7 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
                             "name another place")
     if not given["resume"]:
         if series.files() or _has_epochs(run):
-            raise UserError(f"--train_output_path: {run.layout.path} already holds a run; resume it with "
+            raise UserError(f"--train_output_path: {run.layout.path} already holds a run; go on with it with "
                             "--resume True, or name another folder")
         return None
     newest = checkpoint.newest_whole(series, checkpoint.ENCODER, "resume")

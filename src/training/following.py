@@ -26,7 +26,7 @@ def follow(run: Run, report: bool, tensorboard: bool, views: Optional[Views] = N
     """
     if not run.process.is_first or is_dry_run():
         return
-    if views and (report or tensorboard):
+    if views is not None and (report or tensorboard):
         with _harmless("views of some images"):
             draw_views(run.layout.views, views)
     if report:

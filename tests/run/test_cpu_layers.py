@@ -106,7 +106,7 @@ def test_a_run_in_float16_goes_on_with_other_layers_and_back(finished, tmp_path)
     assert "loss_scale" not in values(tmp_path / "run")
     back_to(tmp_path / "run", 2)
     assert "resumed after epoch 2 of 3" in done(call_script(*resume, "--cpu_layers", "mindspore", cwd=finished))
-    assert values(tmp_path / "run")["loss_scale"] == 2**16
+    assert 2**13 <= values(tmp_path / "run")["loss_scale"] <= 2**16  # some steps overflow at first
 
 
 def test_a_run_in_bfloat16_stays_near_that_in_float32(finished, tmp_path):

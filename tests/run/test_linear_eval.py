@@ -190,25 +190,25 @@ def test_a_diverging_classifier_ends_with_status_3(finished, output):
 
 
 def test_every_protocol_in_one_table(finished, output):
-    result = evaluate(finished, output, "--protocol", "all", "--epoch_size", "2", "--repeat", "3", "--seed", "7")
+    result = evaluate(finished, output, "--protocol", "all", "--epoch_size", "2", "--repeat", "2", "--seed", "7")
     out = done(result)
     assert result.stderr == ""
     linear, nearest = of_kind(records.LINEAR_EVAL, output), of_kind(records.KNN_EVAL, output)
-    assert [record["seed"] for record in linear] == [7, 8, 9] * 2
+    assert [record["seed"] for record in linear] == [7, 8] * 2
     assert [record["seed"] for record in nearest] == [7]
     assert [("Adam" in record["protocol"], "L-BFGS" in record["protocol"]) for record in linear] == [
-        (True, False)] * 3 + [(False, True)] * 3
+        (True, False)] * 2 + [(False, True)] * 2
     assert [record["protocol_id"] for record in linear + nearest] == [
-        *[records.LINEAR_SGD] * 3, *[records.LINEAR_LBFGS] * 3, records.KNN]
+        *[records.LINEAR_SGD] * 2, *[records.LINEAR_LBFGS] * 2, records.KNN]
     for record in linear + nearest:
         assert np.array(record["confusion"]).sum() == 37
         assert record["accuracy_interval"][0] < record["accuracy"] < record["accuracy_interval"][1]
         assert (record["encoder_epoch"], record["dataset"]) == (3, "cifar10")
-    means = [np.mean([record["accuracy"] for record in part]) for part in (linear[:3], linear[3:], nearest)]
+    means = [np.mean([record["accuracy"] for record in part]) for part in (linear[:2], linear[2:], nearest)]
     repeated = of_kind(records.REPEATED_EVAL, output)
     assert [record["protocol_id"] for record in repeated] == [records.LINEAR_SGD, records.LINEAR_LBFGS]
     assert [record["accuracy_mean"] for record in repeated] == pytest.approx(means[:2])
-    assert repeated[0]["accuracy_std"] == pytest.approx(np.std([record["accuracy"] for record in linear[:3]], ddof=1))
+    assert repeated[0]["accuracy_std"] == pytest.approx(np.std([record["accuracy"] for record in linear[:2]], ddof=1))
     header, *rows, last = out.splitlines()[-5:]
     assert header.split() == ["accuracy", "95", "%", "interval", "over", "seeds", "protocol"]
     assert [float(row.split()[0]) for row in rows] == pytest.approx([100 * mean for mean in means], abs=1e-3)

@@ -26,8 +26,9 @@ BATCH, DIMENSION = 8, 16
 TRIVIAL = trivial_loss(BATCH, 2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def step():
+    """A train step that is compiled once for all tests."""
     encoder = build_encoder(Network("resnet18", 0.0625))
     model = SimCLR(encoder, ProjectionHead(encoder.features, DIMENSION, nn.BatchNorm2d))
     optimizer = build_optimizer("Adam", model.trainable_params(), np.full(9, 1e-3, np.float32), 0.0)
@@ -148,9 +149,12 @@ def test_without_test_images(step, probe, lines):
 # --- collapse ---
 
 def test_equal_embeddings_are_reported_in_words(step, probe, lines):
-    for parameter in step.model.projection_head.dense2.get_parameters():
+    before = {parameter: parameter.asnumpy().copy() for parameter in step.model.projection_head.dense2.get_parameters()}
+    for parameter in before:
         parameter.set_data(Tensor(np.full(parameter.shape, float(parameter.name.endswith("bias")), np.float32)))
     (record,) = monitored(step, probe, 5, 5, 5, 5)
+    for parameter, value in before.items():
+        parameter.set_data(Tensor(value))
     assert record["collapsed"] and record["embedding_std"] < 1e-6
     assert lines()[-1].startswith("warning: collapse after epoch 4: ") and "spread out it is 0.25" in lines()[-1]
 
