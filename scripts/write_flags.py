@@ -1,4 +1,4 @@
-"""Write docs/flags.md from the flags, which stand in src/settings/ alone.
+"""Write docs/flags.md from the flags in src/settings/.
 
     python scripts/write_flags.py
 """
@@ -48,6 +48,7 @@ def page() -> str:
 def _row(field) -> str:
     about = field.metadata
     default = "" if about["default"] is None else f"`{about['default']}`"
+    default = "required" if about["required"] else default
     return f"| `--{field.name}` | {default} | {about['takes'].expects} | {about['help']} | {about['role'].value} |"
 
 
