@@ -72,7 +72,7 @@ def main() -> None:
             model = ImageClassifier(encoder, LinearClassifier(encoder.features, settings.class_num))
             rates = learning_rates("cosine", settings.learning_rate, settings.epoch_size, len(views))
             optimizer = build_optimizer("SGD", model.trainable_params(), rates, settings.weight_decay)
-            learner = learner_of(model, CrossEntropy(), optimizer, rates, layers.amp_level,
+            learner = learner_of(model, CrossEntropy(), optimizer, rates, layers.float16_level,
                                  process.world_size, layers.gradient_norm())
             with run.together():
                 details = fine_tuning.write_labels(settings, seed, rows, about, run)

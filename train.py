@@ -62,7 +62,7 @@ def main() -> None:
                                settings.warmup_epochs)
         rates_left = rates[settings.pretrain_epoch_size * len(views):]  # in which a resumed optimizer knows its place
         optimizer = build_optimizer(settings.optimizer, model.trainable_params(), rates_left, settings.weight_decay)
-        learner = learner_of(model, loss, optimizer, rates, layers.amp_level, process.world_size,
+        learner = learner_of(model, loss, optimizer, rates, layers.float16_level, process.world_size,
                              layers.gradient_norm())
 
         with run.together():

@@ -5,9 +5,8 @@ for every flag. Before, there is a ``Given``: it holds the user's values, and wh
 checkpoint, from the images or from other flags.
 """
 import dataclasses
-import typing
 from enum import Enum
-from typing import Any, Dict, Generic, List, Mapping, Type, TypeVar
+from typing import Any, Dict, List, Mapping
 
 from src.common.errors import UserError
 from src.settings.types import FlagType
@@ -64,11 +63,8 @@ def values_of(settings: Any, *roles: Role) -> Dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in flags_of(type(settings), *roles)}
 
 
-Settings = TypeVar("Settings")
-
-
 @dataclasses.dataclass(frozen=True)
-class Given(Generic[Settings]):
+class Given:
     """The settings of a script before they are resolved.
 
     ``given[name]`` is the user's value of a flag, else the value that was filled in, else the default or None.
@@ -79,7 +75,7 @@ class Given(Generic[Settings]):
         filled: values for flags that the user left out.
     """
 
-    settings_type: Type[Settings]
+    settings_type: type
     chosen: Mapping[str, Any]
     filled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -91,11 +87,11 @@ class Given(Generic[Settings]):
         """Return the values by the names of the flags; ``roles`` as in ``flags_of``."""
         return {field.name: self[field.name] for field in flags_of(self.settings_type, *roles)}
 
-    def fill(self, **values: Any) -> "Given[Settings]":
+    def fill(self, **values: Any) -> "Given":
         """Return the same settings with ``values`` for flags that the user left out."""
         return dataclasses.replace(self, filled={**self.filled, **values})
 
-    def adopt(self, stored: Mapping[str, Any], source: str) -> "Given[Settings]":
+    def adopt(self, stored: Mapping[str, Any], source: str) -> "Given":
         """Fill in the values that the checkpoint ``source`` has ``stored``; names that are no flags are ignored.
 
         A stored None says that the checkpoint has no such thing, so the user can give no value for it.
@@ -112,16 +108,6 @@ class Given(Generic[Settings]):
                                 "leave the flag out to take the checkpoint's")
         return self.fill(**taken)
 
-    def resolved(self, **values: Any) -> Settings:
-        """Return the resolved settings, with ``values`` for flags that the user left out.
-
-        Raises:
-            TypeError: a flag without a value may not be None.
-        """
-        result = self.fill(**values).values()
-        hints = typing.get_type_hints(self.settings_type)
-        missing = [name for name, value in result.items()
-                   if value is None and type(None) not in typing.get_args(hints[name])]
-        if missing:
-            raise TypeError(f"these settings have no value: {', '.join(missing)}")
-        return self.settings_type(**result)
+    def resolved(self, **values: Any) -> Any:
+        """Return the resolved settings, an object of ``settings_type``, with ``values`` for flags left out."""
+        return self.settings_type(**self.fill(**values).values())

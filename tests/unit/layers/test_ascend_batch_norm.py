@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mindspore import Tensor, nn, ops
 
 from src.layers.ascend_batch_norm import NCHW, AscendBatchNorm, gradient_of_update
-from src.layers.batch_norm import EPSILON, KEPT
+from src.layers.batch_norm import EPSILON, MOMENTUM
 
 AXES = (0, 2, 3)
 
@@ -38,8 +38,8 @@ def update(x, total, square_total, gamma, beta, moving_mean, moving_variance, la
     x, count = x.asnumpy().astype(np.float64), x.size / x.shape[1]
     mean = total.asnumpy().astype(np.float64) / count
     variance = square_total.asnumpy() / count - mean**2
-    moving_mean[:] = KEPT * moving_mean + (1 - KEPT) * mean
-    moving_variance[:] = KEPT * moving_variance + (1 - KEPT) * variance * count / (count - 1)
+    moving_mean[:] = MOMENTUM * moving_mean + (1 - MOMENTUM) * mean
+    moving_variance[:] = MOMENTUM * moving_variance + (1 - MOMENTUM) * variance * count / (count - 1)
     normal = (x - mean[:, None, None]) / np.sqrt(variance + EPSILON)[:, None, None]
     return tensors(channels(gamma) * normal + channels(beta), moving_mean, moving_variance, mean, variance)
 
@@ -86,7 +86,7 @@ def test_two_ranks_are_one_with_the_whole_batch(seed, width, shape):
     x, gradient = rng.normal(1, 2, (2, 2 * batch, width, height, side)).astype(np.float32)
     gamma, beta, mean, variance = rng.uniform(0.5, 2, (4, width)).astype(np.float32)
 
-    whole = nn.BatchNorm2d(width, eps=EPSILON, momentum=KEPT).set_train()
+    whole = nn.BatchNorm2d(width, eps=EPSILON, momentum=MOMENTUM).set_train()
     for parameter, value in zip((whole.gamma, whole.beta, whole.moving_mean, whole.moving_variance),
                                 (gamma, beta, mean, variance)):
         parameter.set_data(Tensor(value))
@@ -128,5 +128,5 @@ def test_two_ranks_are_one_with_the_whole_batch(seed, width, shape):
     assert close(sum(found[4].asnumpy() for found in gradients), d_beta.asnumpy())
     count = x.size / width / 2  # the unbiased variance is of a rank's count, as nn.SyncBatchNorm has it
     for _, (moved_mean, moved_variance) in results:
-        assert close(moved_mean, KEPT * mean + (1 - KEPT) * x.mean(AXES))
-        assert close(moved_variance, KEPT * variance + (1 - KEPT) * x.var(AXES) * count / (count - 1))
+        assert close(moved_mean, MOMENTUM * mean + (1 - MOMENTUM) * x.mean(AXES))
+        assert close(moved_variance, MOMENTUM * variance + (1 - MOMENTUM) * x.var(AXES) * count / (count - 1))

@@ -28,7 +28,7 @@ from src.training.step import ScaledTrainStep, Totals, TrainStep
 
 BATCH = 8
 NETWORK = Network("resnet18", 0.0625, projection_dimension=16, head_batch_norm=True)
-ascend_norm = partial(AscendBatchNorm, epsilon=1e-5, kept=0.9, world_size=2)
+ascend_norm = partial(AscendBatchNorm, epsilon=1e-5, momentum=0.9, world_size=2)
 
 
 def views(seed=0):
