@@ -105,7 +105,7 @@ def new_model(kind, network, bfloat16=False):
 
 
 def run_step(kind, network, views, bfloat16=False):
-    """Return the initial weights of a network, and of one step: loss, h, gradients, running statistics, and h in inference.
+    """Return a network's initial weights, and loss, h, gradients, running statistics and inferred h of one step.
 
     The step takes random parameters of batch norm: initially the last gamma of every block is 0, and hides the block.
     """

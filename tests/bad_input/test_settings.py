@@ -107,7 +107,7 @@ def check_parsing(script, argv, culprit):
     case("devices of one process", (*TRAIN, "--device_num", 8), "--device_num: got 8"),
     case("device of a rank", (*TRAIN, "--run_distribute", "--device_id", 0), "--device_id: got 0"),
     case("no place in the cloud", (*TRAIN, "--run_cloudbrain", "--data_url", "s3://x"), "--train_url: got nothing"),
-    case("not in the cloud", (*TRAIN, "--data_url", "s3://x"), "--data_url: got s3://x"),
+    case("not in the cloud", (*EVAL, "--data_url", "s3://x"), "--data_url: got s3://x"),
 ])
 def test_flags(command, culprit):
     check_parsing(command[0], command[1:], culprit)

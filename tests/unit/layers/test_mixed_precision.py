@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import call_script, refused
 from mindspore import Parameter, Tensor, amp, nn
 from mindspore import dtype as mstype
 from small_network import SmallNetwork
@@ -217,23 +216,6 @@ def test_a_resumed_run_has_the_same_weights_and_scale(tmp_path):
     for mine, theirs in pairs:
         assert mine.name == theirs.name
         assert np.array_equal(mine.asnumpy(), theirs.asnumpy()), mine.name
-
-
-@pytest.mark.long
-def test_a_run_in_mixed_precision(tmp_path):
-    small = ("--dataset_name", "shapes", "--num_samples", "64", "--encoder", "resnet18", "--width_multiplier", "0.0625",
-             "--projection_dimension", "8", "--eval_every", "0", "--cpu_layers", "mindspore", "--train_output_path",
-             "run")
-    result = call_script("train.py", *small, "--batch_size", "32", "--epoch_size", "1", "--amp_level", "O2",
-                         "--optimizer", "LARS", "--lr_scaling", "sqrt", "--weight_decay", "1e-6", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "mixed precision O2, loss scale 65536\n" in result.stdout
-    saved = checkpoint.load(str(tmp_path / "run"), "simclr", "test")
-    settings = saved.info["settings"]
-    assert (settings["amp_level"], settings["lr_scaling"]) == ("O2", "sqrt")
-    assert settings["learning_rate"] == pytest.approx(0.075 * 32**0.5)
-    assert {"loss_scale", "loss_scale_counter", "velocity.encoder.conv1.weight"} <= saved.parameters.keys()
-    refused(call_script("train.py", *small, "--resume", "--amp_level", "O0", cwd=tmp_path), "--amp_level: got O0, but ")
 
 
 # --- the report ---
