@@ -33,7 +33,7 @@ class Kernels:
         world_size: number of ranks over which batch norm takes its statistics.
     """
 
-    def __init__(self, path: Path, dtype: mstype = FLOAT, world_size: int = 1):
+    def __init__(self, path: Path, dtype: mstype, world_size: int):
         self.path, self.dtype, self.world_size = path, dtype, world_size
         self.channels_last = self._kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), dtype)
         self.convolve = {stride: self._convolution(stride) for stride in (1, 2)}
