@@ -1,34 +1,17 @@
 """The command line and recipes. What they refuse is in tests/bad_input/test_settings.py."""
-import math
 import re
 
 import pytest
 import write_flags
 from helpers import ROOT, call_script
-from hypothesis import given
-from hypothesis import strategies as st
 
 from src.common.errors import UserError
 from src.settings.given import Group, flags_of
 from src.settings.parsing import parse
-from src.settings.scripts import SCRIPTS, EvalSettings, ExportSettings, TrainSettings
+from src.settings.scripts import SCRIPTS, EvalSettings, TrainSettings
 from src.settings.types import choice, integer, number
 
 EVAL = ["--encoder_checkpoint_path", "x.ckpt"]
-
-
-def test_defaults_are_the_documented_ones():
-    train = parse(TrainSettings, [])
-    expected = {"run_cloudbrain": False, "run_distribute": False, "device_num": None, "device_id": 0,
-                "dataset_name": "cifar10", "train_output_path": "./outputs", "batch_size": 128, "epoch_size": 100,
-                "projection_dimension": 128, "width_multiplier": 1, "temperature": 0.5, "pretrain_epoch_size": 0,
-                "save_checkpoint_epochs": 1, "save_graphs": False, "optimizer": "Adam", "weight_decay": 3e-4,
-                "encoder": "resnet50"}
-    assert {name: train[name] for name in expected} == expected
-    evaluation = parse(EvalSettings, EVAL)
-    expected = {"class_num": None, "print_iter": 100, "batch_size": 128, "epoch_size": 100, "save_checkpoint_epochs": 1}
-    assert {name: evaluation[name] for name in expected} == expected
-    assert parse(ExportSettings, ["--ckpt_simclr_encoder", "x.ckpt"])["batch_size"] == 1
 
 
 def converted(takes, text):
@@ -52,12 +35,6 @@ def test_the_types_of_flags(takes, taken, refused):
     assert [converted(takes, text) for text in refused] == [None] * len(refused)
 
 
-@given(st.floats(), st.floats(0, 1), st.booleans())
-def test_numbers_have_both_ends(value, least, above):
-    is_inside = (value > least if above else value >= least) and value <= 1 and math.isfinite(value)
-    assert converted(number(least, 1, above), str(value)) == (value if is_inside else None)
-
-
 def test_booleans_take_any_case_and_no_value():
     for text in ("True", "TRUE", "true", "False", "FALSE", "false"):
         assert parse(TrainSettings, ["--normalize", text])["normalize"] is (text.lower() == "true")
@@ -67,14 +44,10 @@ def test_booleans_take_any_case_and_no_value():
             parse(TrainSettings, [f"--normalize={text}"])
 
 
-def test_the_last_of_two_values_wins():
-    assert parse(TrainSettings, ["--seed", "1", "--seed", "2"])["seed"] == 2
-
-
 def test_the_command_line_wins_over_the_recipe(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("batch_size: 64\nepoch_size: 64\n")
-    given = parse(TrainSettings, ["--config", str(recipe), "--batch_size", "32"])
+    given = parse(TrainSettings, ["--config", str(recipe), "--batch_size", "8", "--batch_size", "32"])
     assert (given["batch_size"], given["epoch_size"]) == (32, 64)
 
 
