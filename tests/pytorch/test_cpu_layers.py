@@ -42,11 +42,11 @@ def from_torch(images):
     return images.detach().numpy().transpose(0, 2, 3, 1)
 
 
-def close(found, expected, tolerance=2e-5, scale=1e-3):
+def close(actual, expected, tolerance=2e-5, scale=1e-3):
     """Whether arrays agree as well as float32 allows, relative to the largest value or to ``scale``."""
     expected = np.asarray(expected)
-    assert found.shape == expected.shape and found.dtype == np.float32
-    return np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), scale)
+    assert actual.shape == expected.shape and actual.dtype == np.float32
+    return np.abs(actual - expected).max() <= tolerance * max(np.abs(expected).max(), scale)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def test_convolution(own, on_avx2, seed, count, height, width, inputs, outputs, 
     y.backward(to_torch(dy).detach())
 
     compute = on_avx2 if avx2 else own
-    found = compute("conv", ((inputs, outputs, kernel, stride), {"has_bias": False}), {"weight": w}, [x], [dy])
-    assert close(found.outputs[0], from_torch(y))
-    assert close(found.inputs[0], from_torch(images.grad))
-    assert close(found.gradients["weight"], weight.grad.numpy())
+    actual = compute("conv", ((inputs, outputs, kernel, stride), {"has_bias": False}), {"weight": w}, [x], [dy])
+    assert close(actual.outputs[0], from_torch(y))
+    assert close(actual.inputs[0], from_torch(images.grad))
+    assert close(actual.gradients["weight"], weight.grad.numpy())
 
 
 @EXAMPLES
@@ -99,14 +99,14 @@ def test_batch_norm(own, seed, count, height, width, channels, end, training):
     dy *= np.abs(from_torch(y)) > 1e-4 if end != "plain" else 1
     y.backward(to_torch(dy).detach())
 
-    found = own("norm", ((channels,), {"relu": end != "plain"}), values, images, [dy], training)
-    assert close(found.outputs[0], from_torch(y))
-    for gradient, expected in zip(found.inputs, inputs):
+    actual = own("norm", ((channels,), {"relu": end != "plain"}), values, images, [dy], training)
+    assert close(actual.outputs[0], from_torch(y))
+    for gradient, expected in zip(actual.inputs, inputs):
         assert close(gradient, from_torch(expected.grad), scale=np.abs(dy).max())  # large parts may cancel out
     for name in ("gamma", "beta"):
-        assert close(found.gradients[name], parameters[name].grad.numpy(), scale=np.abs(dy).max())
+        assert close(actual.gradients[name], parameters[name].grad.numpy(), scale=np.abs(dy).max())
     for name, parameter in parameters.items():
-        assert close(found.state[name], parameter.detach().numpy())
+        assert close(actual.state[name], parameter.detach().numpy())
 
 
 @EXAMPLES
@@ -121,9 +121,9 @@ def test_max_pooling(own, seed, count, height, width, channels):
     y = torch.nn.functional.max_pool2d(images, 3, 2, 1)
     y.backward(to_torch(dy).detach())
 
-    found = own("max_pool", ((), {}), {}, [x], [dy])
-    assert np.array_equal(found.outputs[0], from_torch(y))
-    assert close(found.inputs[0], from_torch(images.grad), 1e-6)
+    actual = own("max_pool", ((), {}), {}, [x], [dy])
+    assert np.array_equal(actual.outputs[0], from_torch(y))
+    assert close(actual.inputs[0], from_torch(images.grad), 1e-6)
 
 
 @settings(EXAMPLES, max_examples=4)
@@ -133,14 +133,14 @@ def test_mean_fork_and_enter(own, seed, count, height, width, channels):
     x, of_mean = drawn(rng, count, height, width, channels, mean=1), drawn(rng, count, channels)
     slopes = [drawn(rng, *x.shape) for _ in range(2)]
 
-    found = own("mean", ((), {}), {}, [x], [of_mean])
-    assert close(found.outputs[0], x.mean((1, 2), dtype=np.float64), 1e-6)
-    assert close(found.inputs[0], np.broadcast_to(of_mean[:, None, None] / (height * width), x.shape), 1e-6)
+    actual = own("mean", ((), {}), {}, [x], [of_mean])
+    assert close(actual.outputs[0], x.mean((1, 2), dtype=np.float64), 1e-6)
+    assert close(actual.inputs[0], np.broadcast_to(of_mean[:, None, None] / (height * width), x.shape), 1e-6)
 
-    found = own("fork", ((), {}), {}, [x], slopes)
-    assert all(np.array_equal(output, x) for output in found.outputs) and len(found.outputs) == 2
-    assert np.array_equal(found.inputs[0], slopes[0] + slopes[1])
+    actual = own("fork", ((), {}), {}, [x], slopes)
+    assert all(np.array_equal(output, x) for output in actual.outputs) and len(actual.outputs) == 2
+    assert np.array_equal(actual.inputs[0], slopes[0] + slopes[1])
 
-    found = own("enter", ((), {}), {}, [x], [drawn(rng, count, width, channels, height)])
-    assert np.array_equal(found.outputs[0], x.transpose(0, 2, 3, 1))
-    assert not found.inputs[0].any()
+    actual = own("enter", ((), {}), {}, [x], [drawn(rng, count, width, channels, height)])
+    assert np.array_equal(actual.outputs[0], x.transpose(0, 2, 3, 1))
+    assert not actual.inputs[0].any()

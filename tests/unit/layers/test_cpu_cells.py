@@ -27,10 +27,10 @@ def rounded(values):
     return ((bits + 0x8000) & 0xffff0000).astype(np.uint32).view(np.float32)
 
 
-def distance(found, expected):
+def distance(actual, expected):
     """Return the greatest difference, relative to the greatest expected value."""
-    assert found.shape == expected.shape and found.dtype == expected.dtype == np.float32
-    return np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6)
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype == np.float32
+    return np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-6)
 
 
 # --- the norm of the gradients ---
@@ -69,16 +69,16 @@ def test_bfloat16_is_rounded_float32(own, layer, training):
     need_bfloat16()
     name, arguments, values, images, shapes = LAYERS[layer]
     slopes = [rounded(np.random.default_rng(1).normal(0, 1, shape)) for shape in shapes]
-    expected, found = (own(cpu_cells.run_layer, name, arguments, values, list(IMAGES[:images]), slopes, training,
+    expected, actual = (own(cpu_cells.run_layer, name, arguments, values, list(IMAGES[:images]), slopes, training,
                            bfloat16).result(300) for bfloat16 in (False, True))
-    assert found.types == {"outputs": {"Float32" if name == "mean" else "BFloat16"},
+    assert actual.types == {"outputs": {"Float32" if name == "mean" else "BFloat16"},
                            "gradients": {"Float32"} if values else set()}
-    for one, other in zip(found.outputs + found.inputs, expected.outputs + expected.inputs):
+    for one, other in zip(actual.outputs + actual.inputs, expected.outputs + expected.inputs):
         assert distance(one, other) < 2**-8
     for key in expected.gradients:
-        assert distance(found.gradients[key], expected.gradients[key]) < 1e-5
+        assert distance(actual.gradients[key], expected.gradients[key]) < 1e-5
     for key in expected.state:
-        assert distance(found.state[key], expected.state[key]) < 1e-6
+        assert distance(actual.state[key], expected.state[key]) < 1e-6
 
 
 def test_bfloat16_rounds_to_the_nearest_and_keeps_nan_and_infinity(own):
@@ -88,9 +88,9 @@ def test_bfloat16_rounds_to_the_nearest_and_keeps_nan_and_infinity(own):
     expected = [np.nan, np.nan, np.inf, -np.inf, -0.0, np.inf, 1, 1 + 2**-6, 1 + 2**-7]
     x = np.array(given, np.float32).reshape(1, 1, 1, -1)
     slopes = np.zeros((1, 1, x.size, 1), np.float32)
-    found = own(cpu_cells.run_layer, "enter", ((), {}), {}, [x], [slopes], True, True).result(300).outputs[0].ravel()
-    assert np.array_equal(found[:-1], np.array(expected, np.float32), equal_nan=True)
-    assert np.array_equal(np.signbit(found[2:]), np.signbit(x.ravel()[2:]))
+    actual = own(cpu_cells.run_layer, "enter", ((), {}), {}, [x], [slopes], True, True).result(300).outputs[0].ravel()
+    assert np.array_equal(actual[:-1], np.array(expected, np.float32), equal_nan=True)
+    assert np.array_equal(np.signbit(actual[2:]), np.signbit(x.ravel()[2:]))
 
 
 def test_nan_and_infinity_pass(own):
@@ -100,9 +100,9 @@ def test_nan_and_infinity_pass(own):
     for name, arguments, of_layer, side, expected in (
             ("norm", ((3,), {}), values, 5, (np.nan, np.inf, 0)), ("max_pool", ((), {}), {}, 3, (np.nan, np.inf, 1))):
         slopes = [np.zeros((1, side, side, 3), np.float32)]
-        found = own(cpu_cells.run_layer, name, arguments, of_layer, [x], slopes, False).result(300)
-        assert np.array_equal(found.outputs[0][0, 0, 0], np.array(expected, np.float32), equal_nan=True)
-        assert np.isfinite(found.outputs[0][0, 1:]).all() and np.isfinite(found.outputs[0][0, :, 1:]).all()
+        actual = own(cpu_cells.run_layer, name, arguments, of_layer, [x], slopes, False).result(300)
+        assert np.array_equal(actual.outputs[0][0, 0, 0], np.array(expected, np.float32), equal_nan=True)
+        assert np.isfinite(actual.outputs[0][0, 1:]).all() and np.isfinite(actual.outputs[0][0, :, 1:]).all()
 
 
 def test_results_are_the_same_to_the_bit_every_time(own):
@@ -136,16 +136,16 @@ def test_an_encoder_computes_the_same_as_with_mindspores_layers(own, mindspore, 
     """With few pixels, for rounding decides whether a ReLU is open whose input is near 0, one of a million."""
     arguments = network(encoder, width, stem, side)
     pending = own(cpu_cells.run_step, "own", *arguments), mindspore(cpu_cells.run_step, "mindspore", *arguments)
-    found, expected = (each.result(300) for each in pending)
+    actual, expected = (each.result(300) for each in pending)
     for part in ("initial", "gradients", "state"):
-        assert list(found[part]) == list(expected[part])
+        assert list(actual[part]) == list(expected[part])
     for name, weight in expected["initial"].items():
-        assert np.array_equal(found["initial"][name], weight)
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    assert distance(found["h"], expected["h"]) < 1e-4
-    assert distance(found["inferred"], expected["inferred"]) < 1e-4
+        assert np.array_equal(actual["initial"][name], weight)
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert distance(actual["h"], expected["h"]) < 1e-4
+    assert distance(actual["inferred"], expected["inferred"]) < 1e-4
     for part in ("gradients", "state"):
-        distances = {name: distance(found[part][name], value) for name, value in expected[part].items()}
+        distances = {name: distance(actual[part][name], value) for name, value in expected[part].items()}
         assert max(distances.values()) < 1e-4, max(distances.items(), key=lambda item: item[1])
 
 
@@ -167,11 +167,11 @@ def cosine(one, other):
 def test_an_encoder_in_bfloat16_learns_nearly_the_same(own):
     need_bfloat16()
     arguments = network("resnet18", 0.125, side=16)
-    expected, found = (own(cpu_cells.run_step, "own", *arguments, bfloat16).result(300) for bfloat16 in (False, True))
-    assert expected["loss"] != found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+    expected, actual = (own(cpu_cells.run_step, "own", *arguments, bfloat16).result(300) for bfloat16 in (False, True))
+    assert expected["loss"] != actual["loss"] == pytest.approx(expected["loss"], rel=1e-2)
     for part in ("initial", "gradients", "state"):
-        assert {value.dtype for value in found[part].values()} == {np.dtype(np.float32)}
-    pairs = {name: (gradient.ravel(), found["gradients"][name].ravel())
+        assert {value.dtype for value in actual[part].values()} == {np.dtype(np.float32)}
+    pairs = {name: (gradient.ravel(), actual["gradients"][name].ravel())
              for name, gradient in expected["gradients"].items()}
     cosines = {name: cosine(*pair) for name, pair in pairs.items()}
     assert min(cosines.values()) > 0.9, min(cosines.items(), key=lambda item: item[1])

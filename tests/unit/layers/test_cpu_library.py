@@ -183,13 +183,13 @@ def digest():
     assert np.allclose(y, trial.convolution(x, w, 1), atol=1e-4)
     return hashlib.sha256(y.tobytes() + dx.tobytes() + dw.tobytes()).hexdigest()
 
-found = {digest() for _ in range(20)}
+actual = {digest() for _ in range(20)}
 time.sleep(0.1)
 begun = time.process_time()
 time.sleep(float(sys.argv[2]))
 idle = time.process_time() - begun
 cores = [sorted(os.sched_getaffinity(int(task))) for task in set(os.listdir("/proc/self/task")) - before]
-print(json.dumps({"threads": len(cores) + 1, "cores": cores, "idle": idle, "digests": sorted(found)}))
+print(json.dumps({"threads": len(cores) + 1, "cores": cores, "idle": idle, "digests": sorted(actual)}))
 """
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -208,10 +208,10 @@ def convolve(path, threads=None, cores=None, idle=0.0):
 @pytest.mark.parametrize("threads, cores, expected", [
     (None, None, len(CORES)), ("many", None, len(CORES)), (None, CORES[:1], 1), ("2", CORES[-1:], 2)])
 def test_there_is_a_thread_per_core_of_the_process_or_the_number_that_openmp_is_given(built, threads, cores, expected):
-    found = convolve(built, threads, cores)
-    assert found["threads"] == expected
-    assert found["cores"] == [cores or CORES] * (expected - 1)
-    assert len(found["digests"]) == 1
+    actual = convolve(built, threads, cores)
+    assert actual["threads"] == expected
+    assert actual["cores"] == [cores or CORES] * (expected - 1)
+    assert len(actual["digests"]) == 1
 
 
 def test_idle_threads_do_not_spin_and_the_next_process_computes_the_same(built):
