@@ -131,7 +131,7 @@ class EvalSettings(CheckpointFlags, EncoderFlags):
             raise UserError(f"--protocol: got {given['protocol']} with --pre_classifier_checkpoint_path, which names a "
                             "classifier to evaluate; leave one of them out")
         if given["repeat"] > 1 and (given["pre_classifier_checkpoint_path"] or given["protocol"] == "knn"):
-            raise UserError(f"--repeat: got {given['repeat']}, but nothing is random (nearest neighbours, or a given "
+            raise UserError(f"--repeat: got {given['repeat']} where nothing is random (nearest neighbours, or a given "
                             "classifier); leave the flag out")
 
 
