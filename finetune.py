@@ -91,7 +91,7 @@ def train_with_labels(images, rows, seed, source, layers, settings, training, ru
     # Logits and labels -> the loss -> an update of the weights.
     rates = learning_rates("cosine", settings.learning_rate, settings.epoch_size, len(views))
     optimizer = build_optimizer("SGD", model.trainable_params(), rates, settings.weight_decay)
-    learner = learner_of(model, CrossEntropy(), optimizer, rates, layers.amp_level, process.world_size,
+    learner = learner_of(model, CrossEntropy(), optimizer, rates, layers.float16_level, process.world_size,
                          layers.gradient_norm())
     run.broadcast(learner.state())
 

@@ -45,7 +45,7 @@ def main() -> None:
                                settings.warmup_epochs)
         rates_left = rates[settings.pretrain_epoch_size * len(views):]  # a resumed optimizer has kept its place in them
         optimizer = build_optimizer(settings.optimizer, model.trainable_params(), rates_left, settings.weight_decay)
-        learner = learner_of(model, loss, optimizer, rates, layers.amp_level, process.world_size,
+        learner = learner_of(model, loss, optimizer, rates, layers.float16_level, process.world_size,
                              layers.gradient_norm())
 
         beginning.open_folder(start, settings, learner, views, run)

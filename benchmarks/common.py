@@ -151,7 +151,7 @@ def learner(network: "Network", process: "Process", rates: "np.ndarray", optimiz
     model = SimCLR(encoder, build_head(encoder.features, network, layers.head_norm))
     loss = NTXent(TEMPERATURE, process.rank, process.world_size)
     built = build_optimizer(optimizer, model.trainable_params(), rates, WEIGHT_DECAY)
-    found = learner_of(model, loss, built, rates, layers.amp_level, process.world_size, layers.gradient_norm())
+    found = learner_of(model, loss, built, rates, layers.float16_level, process.world_size, layers.gradient_norm())
     found.step.set_train()
     return found
 

@@ -1,4 +1,4 @@
-"""Build the CPU's own layers beforehand, which the scripts otherwise do at their first use.
+"""Build the CPU's own layers in advance. Otherwise the scripts build them at the first use.
 
     python scripts/build_cpu_layers.py
 """
@@ -11,4 +11,4 @@ from src.layers.cpu import library
 
 if __name__ == "__main__":
     log_to_console()
-    library.load()  # where it cannot be, it says why, and the scripts do without
+    library.load()  # where that fails, it warns, and the scripts use MindSpore's layers

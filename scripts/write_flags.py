@@ -1,4 +1,4 @@
-"""Write docs/flags.md from the flags, which stand in src/settings/ alone.
+"""Write docs/flags.md from the flags in src/settings/.
 
     python scripts/write_flags.py
 """
@@ -16,15 +16,16 @@ HEAD = """# Flags
 
 Written by `scripts/write_flags.py` from `src/settings/`; a test compares them.
 
-Flags are written `--name value`; booleans take `True` or `False` in any case, and `--name` alone is `True`. A recipe
-(`--config FILE`) is a YAML file of flags without the dashes, each with one value as on the command line, or with `null`
-to leave it open; the command line wins, and there the last of several values of a flag. A flag that is unknown, of a
-wrong type or out of range ends the script with one line and exit status 2 before anything is written.
+Flags are written `--name value`; booleans take `True` or `False` in any case, and `--name` alone means `True`. Of
+several values of one flag, the last counts. A recipe (`--config FILE`) is a YAML file of flags without the dashes, each
+with one value as on the command line, or with `null` to leave the flag out; the command line wins. A flag that is
+unknown, missing, of a wrong type or out of range ends the script with one line and exit status 2 before it writes
+anything.
 
-An empty default means: none, or as the description says. What describes the network has no default where a checkpoint
-tells it (`linear_eval.py`, `finetune.py`, `export.py`, and `train.py --pre_trained_path`): these flags need not be
-repeated there, and one that contradicts the checkpoint is an error that names both values. The data set may be another
-than the encoder's.
+An empty default means that there is none, or that the description gives it. Flags of the network have no default where
+a checkpoint knows the network (`linear_eval.py`, `finetune.py`, `export.py`, and `train.py --pre_trained_path`): they
+need not be repeated there, and a value that contradicts the checkpoint is an error that names both. The data set may
+differ from the encoder's.
 
 The last column says what a flag is about. A run is resumed with the same network and the same learning, and with any
 circumstances.
@@ -48,6 +49,7 @@ def page() -> str:
 def _row(field) -> str:
     about = field.metadata
     default = "" if about["default"] is None else f"`{about['default']}`"
+    default = "required" if about["required"] else default
     return f"| `--{field.name}` | {default} | {about['takes'].expects} | {about['help']} | {about['role'].value} |"
 
 

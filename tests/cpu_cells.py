@@ -18,8 +18,7 @@ from src.training.step import TrainStep
 
 
 class Outcome(NamedTuple):
-    """Arrays, with the types that they had: outputs, gradients of the inputs, and by their names gradients and values
-    of the parameters."""
+    """Outputs and gradients of the inputs, gradients and values of the parameters by name, and types of these."""
 
     outputs: list
     inputs: list
@@ -47,11 +46,11 @@ class Weighted(nn.Cell):
 
 @functools.cache
 def layers_of(kind, bfloat16=False):
-    """Return the layers of a kind, own or mindspore; in bfloat16 as on a CPU that has it."""
+    """Return the layers ``own`` or ``mindspore``; the former in bfloat16 even where it is emulated."""
     if kind == "mindspore":
         return mindspore_layers()
-    found = library.load()._replace(has_bfloat16=True)
-    return encoder_layers(Process("CPU", cpu_library=found), amp_level="O2" if bfloat16 else "O0")
+    loaded = library.load()._replace(has_bfloat16=True)
+    return encoder_layers(Process("CPU", cpu_library=loaded), amp_level="O2" if bfloat16 else "O0")
 
 
 def array(tensor):
@@ -59,7 +58,7 @@ def array(tensor):
 
 
 def run_layer(name, arguments, values, inputs, slopes, training=True, bfloat16=False):
-    """Return the Outcome of a layer: ``name`` and ``arguments`` make it, ``values`` are those of its parameters."""
+    """Return the Outcome of the layer ``name`` with ``arguments``, for ``values`` of its parameters."""
     layer = getattr(layers_of("own", bfloat16), name)(*arguments[0], **arguments[1])
     for key, value in values.items():
         getattr(layer, key).set_data(Tensor(value))
@@ -67,8 +66,8 @@ def run_layer(name, arguments, values, inputs, slopes, training=True, bfloat16=F
     cell = Weighted(layer, dtype).set_train(training)
     weights = {key: getattr(layer, key) for key in values if getattr(layer, key).requires_grad}
     gradient = ops.value_and_grad(cell, tuple(range(1, 1 + len(inputs))), list(weights.values()) or None, has_aux=True)
-    (_, outputs), found = gradient(tuple(map(Tensor, slopes)), *map(Tensor, inputs))
-    of_inputs, of_weights = found if weights else (found, ())
+    (_, outputs), parts = gradient(tuple(map(Tensor, slopes)), *map(Tensor, inputs))
+    of_inputs, of_weights = parts if weights else (parts, ())
     of_inputs = of_inputs if isinstance(of_inputs, tuple) else (of_inputs,)
     gradients = dict(zip(weights, of_weights))
     types = {"outputs": {str(output.dtype) for output in outputs},
@@ -79,11 +78,11 @@ def run_layer(name, arguments, values, inputs, slopes, training=True, bfloat16=F
 
 
 def gradient_norm(shapes, seed):
-    """Return the length that the layers give for arrays of ``shapes``, and NumPy's."""
+    """Return the length of random arrays as one vector, by the layers and by NumPy."""
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(0, rng.uniform(0.01, 100), shape).astype(np.float32) for shape in shapes]
-    found = layers_of("own").gradient_norm()(tuple(map(Tensor, arrays)))
-    return float(found.asnumpy()), float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
+    norm = layers_of("own").gradient_norm()(tuple(map(Tensor, arrays)))
+    return float(norm.asnumpy()), float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
 
 
 class Step(nn.Cell):
@@ -106,10 +105,9 @@ def new_model(kind, network, bfloat16=False):
 
 
 def run_step(kind, network, views, bfloat16=False):
-    """Return the initial weights of a network, then loss, representations, gradients and the running statistics of a
-    step with other parameters of batch norm, and the representations that follow with running statistics.
+    """Return a network's initial weights, and loss, h, gradients, running statistics and inferred h of one step.
 
-    (The last batch norm of every block begins with 0: nothing would come through.)
+    The step takes random parameters of batch norm: initially the last gamma of every block is 0, and hides the block.
     """
     model, rng = new_model(kind, network, bfloat16), np.random.default_rng(1)
     initial = {parameter.name: parameter.asnumpy().copy() for parameter in model.get_parameters()}
@@ -125,7 +123,7 @@ def run_step(kind, network, views, bfloat16=False):
 
 
 def train_step(kind, network, views):
-    """Return the loss of a whole step of training, with weight decay."""
+    """Return the loss of a step of training, weight decay and update included."""
     model = new_model(kind, network)
     optimizer = build_optimizer("Adam", model.trainable_params(), np.ones(1, np.float32), 1e-4)
     return float(TrainStep(model, NTXent(), optimizer).set_train()(Tensor(views)).asnumpy())

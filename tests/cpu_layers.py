@@ -1,5 +1,5 @@
-"""The CPU's own layers and MindSpore's, each in a process of its own: of oneDNN a process has one set of instructions,
-and the two kinds of layers want different ones."""
+"""Processes with the CPU's own layers or MindSpore's. They need separate processes, for they want oneDNN to use
+different instructions, and a process sets these once."""
 import contextlib
 import multiprocessing
 import os
@@ -12,26 +12,26 @@ from src.layers.cpu import library
 
 
 def need_library():
-    """Return the path of the library; where this machine cannot have one, skip the test."""
+    """Return the path of the library, or skip the test where this machine cannot have one."""
     try:
         return library.build()
     except library.UnavailableError as error:
         if "fails with status" in str(error):
-            raise  # the compiler, or the trial of what it has made
+            raise  # the compiler or the trial failed
         pytest.skip(f"no own layers of the CPU here: {error}")
 
 
 def need_bfloat16():
-    """Skip the test where oneDNN computes nothing in bfloat16, be it emulated."""
+    """Skip the test where oneDNN has no bfloat16, not even emulated."""
     if "avx512bw" not in library.processor().split():
         pytest.skip("oneDNN has bfloat16 from AVX-512 on")
 
 
 @contextlib.contextmanager
 def process_with(layers, **variables):
-    """Start a process with the layers ``own`` or ``mindspore``, as a script does; give what calls a function in it.
+    """Start a process with the layers ``own`` or ``mindspore``, as a script does, and yield its executor's ``submit``.
 
-    ``variables`` of the environment are set for it.
+    ``variables`` are set in its environment.
     """
     need_library()
     settings = {*environment.CPU_SETTINGS, *environment.MINDSPORE_LAYERS_SETTINGS, *variables}

@@ -41,7 +41,8 @@ def fill_from_encoder(given: Given, source: Checkpoint) -> Given:
     Raises:
         UserError: a flag contradicts it, or the data set has images of another size.
     """
-    given = given.adopt(source.network.settings, str(source.path))
+    # Without a head there is no projection_dimension in the settings: None refuses the user's.
+    given = given.adopt({"projection_dimension": None, **source.network.settings}, str(source.path))
     if given["dataset_name"] is None:
         given = given.fill(dataset_name=source.info["settings"]["dataset_name"])
     dataset.check_side(given["dataset_name"], source.network.image_size, f"{source.path} was trained on images of")

@@ -1,7 +1,7 @@
-"""Batch norm over the global batch, made of the kernels that Ascend has for batch norm.
+"""Batch norm over the global batch, with Ascend's kernels for batch norm.
 
-``nn.SyncBatchNorm`` takes the same kernels, but sends the two sums of a layer apart: four all-reduces per layer and
-step, where one forward and one backward are enough.
+``nn.SyncBatchNorm`` uses the same kernels, but sends the two sums of a layer separately: four all-reduces per layer and
+step, where two are enough, one forward and one backward.
 """
 from typing import Any, Callable, List
 
@@ -13,11 +13,11 @@ from mindspore.ops._grad_experimental.grad_base import bprop_getters
 
 from src.distributed.collectives import MeanOverRanks
 
-NCHW = 0  # what the kernels take as the format
+NCHW = 0  # the code of the format
 
 
 class Kernel(Primitive):
-    """A kernel by its name in CANN; none of these is a public operator of MindSpore."""
+    """A kernel by its name in CANN; MindSpore has no public operators for these."""
 
     def __init__(self, name: str, inputs: List[str], outputs: List[str], **attributes: Any):
         super().__init__(name)
@@ -41,7 +41,7 @@ class Update(Kernel):
     """x (N, C, H, W), its sum and sum of squares per channel, gamma, beta, running mean and variance (C,) -> y, the
     running statistics, which are updated in place, and the batch's mean and biased variance (C,).
 
-    The sums are means over the ranks of what each rank has. The gradient is asked of ``gradient_of_update``.
+    The sums must be means over the ranks. The gradient is ``gradient_of_update``.
     """
 
     __mindspore_signature__ = (
@@ -59,10 +59,10 @@ class Update(Kernel):
                                ["y"], epsilon=epsilon)
 
 
-# A cell with a ``bprop`` would do the same, but MindSpore then copies every weight of the network twice per step.
+# Not a cell with a ``bprop``: with one, MindSpore copies every weight of the network twice per step.
 @bprop_getters.register("BNTrainingUpdate")
 def gradient_of_update(update: Update) -> Callable[..., Any]:
-    """Return the gradient of ``Update``, with the whole of batch norm's in its first place."""
+    """Return the gradient of ``Update``. Its first part is the whole gradient of batch norm, sums included."""
     sums_of_gradient, mean_of_pair, gradient_kernel = update.gradient_sums, update.mean_of_pair, update.gradient
 
     def bprop(x, total, square_total, gamma, beta, moving_mean, moving_variance, layout, out, gradients):
@@ -77,26 +77,21 @@ def gradient_of_update(update: Update) -> Callable[..., Any]:
 
 
 class AscendBatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` with the statistics of all ranks' batches. Parameters and inference are its own.
+    """``nn.BatchNorm2d`` of images (N, C, H, W), of one shape on all ranks, with statistics over all ranks.
 
-    Args:
-        channels: C of the inputs (N, C, H, W), where N, H and W are the same on every rank.
-        gamma_init: initial scale.
-        epsilon: added to the variance.
-        kept: share of the running statistics that a step keeps.
-        world_size: number of ranks.
+    Its parameters and its inference are those of ``nn.BatchNorm2d``; ``momentum`` is the share that a step keeps.
     """
 
-    def __init__(self, channels: int, gamma_init: str = "ones", *, epsilon: float, kept: float, world_size: int):
-        super().__init__(channels, eps=epsilon, momentum=kept, gamma_init=gamma_init)
+    def __init__(self, channels: int, gamma_init: str = "ones", *, epsilon: float, momentum: float, world_size: int):
+        super().__init__(channels, eps=epsilon, momentum=momentum, gamma_init=gamma_init)
         self.sums = Kernel("BNTrainingReduce", ["x", "format"], ["sum", "square_sum"])
         self.mean_of_pair = MeanOfPair(world_size)
-        self.update = Update(epsilon, 1 - kept, world_size)
+        self.update = Update(epsilon, 1 - momentum, world_size)
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training:
             return self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
-        images = ops.stop_gradient(x).astype(mstype.float32)  # of float16 ones the kernel would give sums in float16
+        images = ops.stop_gradient(x).astype(mstype.float32)  # for float16 images the sums would be float16
         total, square_total = self.mean_of_pair(*self.sums(images, NCHW))
         return self.update(x, ops.stop_gradient(total), ops.stop_gradient(square_total), self.gamma, self.beta,
                            self.moving_mean, self.moving_variance, NCHW)[0]

@@ -9,11 +9,11 @@ from src.distributed.process_group import Process
 from src.layers.ascend_batch_norm import AscendBatchNorm
 
 EPSILON = 1e-5  # MindSpore's and torchvision's
-KEPT = 0.9      # share of the running statistics that a step keeps
+MOMENTUM = 0.9  # share of the running statistics that a step keeps
 
 
 def channel_sums(x: Tensor) -> Tensor:
-    """x (N, C, H, W) -> (C,): a product with ones, which is four times as fast on the CPU as a reduction."""
+    """x (N, C, H, W) -> (C,): a product with ones, which on the CPU is four times as fast as a reduction."""
     images, channels, height, width = x.shape
     rows = x.reshape(images * channels, height * width)
     return ops.matmul(rows, ops.ones((height * width, 1), x.dtype)).reshape(images, channels).sum(0)
@@ -22,9 +22,9 @@ def channel_sums(x: Tensor) -> Tensor:
 class Normalise(nn.Cell):
     """x (N, C, H, W), gamma and beta (C,) -> normalised x, global mean and biased variance (C,).
 
-    The variance is the mean of squares less the square of the mean, as in the original implementation. The
-    gradient is written out (Ioffe and Szegedy 2015, section 3): it needs two sums over the global batch, where
-    differentiating the statistics would need more traffic and memory.
+    The variance is the mean of squares less the square of the mean, as in the original implementation. The gradient
+    is written out (Ioffe and Szegedy 2015, section 3): it needs two sums over the global batch, and automatic
+    differentiation would need more traffic and memory.
     """
 
     def __init__(self, world_size: int):
@@ -33,7 +33,7 @@ class Normalise(nn.Cell):
         self.batch_norm = ops.BatchNorm(is_training=False, epsilon=EPSILON)
 
     def scale_and_shift(self, x, scale, shift):
-        """Return scale * x + shift per channel, in the one pass over memory of a batch norm in inference."""
+        """Return scale * x + shift per channel, by the kernel of batch norm: one pass over memory."""
         return self.batch_norm(x, scale, shift, ops.zeros_like(shift), ops.ones_like(scale) - EPSILON)[0]
 
     def construct(self, x, gamma, beta):
@@ -57,17 +57,13 @@ class Normalise(nn.Cell):
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` with the statistics of all ranks' batches, for CPU and GPU. Parameters and inference are its
-    own.
+    """``nn.BatchNorm2d`` of images (N, C, H, W), of one shape on all ranks, with statistics over all ranks.
 
-    Args:
-        channels: C of the inputs (N, C, H, W), where N, H and W are the same on every rank.
-        gamma_init: initial scale.
-        world_size: number of ranks.
+    It is for CPU and GPU. Its parameters and its inference are those of ``nn.BatchNorm2d``.
     """
 
     def __init__(self, channels: int, gamma_init: str = "ones", world_size: int = 1):
-        super().__init__(channels, eps=EPSILON, momentum=KEPT, gamma_init=gamma_init)
+        super().__init__(channels, eps=EPSILON, momentum=MOMENTUM, gamma_init=gamma_init)
         self.world_size = world_size
         self.normalise = Normalise(world_size)
 
@@ -77,14 +73,15 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         y, mean, variance = self.normalise(x, self.gamma, self.beta)
         count = self.world_size * x.shape[0] * x.shape[2] * x.shape[3]
         unbiased = variance * (count / max(count - 1, 1))
-        y = ops.depend(y, ops.assign(self.moving_mean, KEPT * self.moving_mean + (1 - KEPT) * mean))
-        return ops.depend(y, ops.assign(self.moving_variance, KEPT * self.moving_variance + (1 - KEPT) * unbiased))
+        y = ops.depend(y, ops.assign(self.moving_mean, MOMENTUM * self.moving_mean + (1 - MOMENTUM) * mean))
+        return ops.depend(y, ops.assign(
+            self.moving_variance, MOMENTUM * self.moving_variance + (1 - MOMENTUM) * unbiased))
 
 
 def batch_norm(synchronised: bool, process: Process) -> Callable[..., nn.Cell]:
-    """Return what makes the batch norm of a network from its channels and ``gamma_init``."""
+    """Return a function that makes a network's batch norms from channels and ``gamma_init``."""
     if not synchronised or process.world_size == 1:
         return nn.BatchNorm2d
     if process.device_target == "Ascend":
-        return partial(AscendBatchNorm, epsilon=EPSILON, kept=KEPT, world_size=process.world_size)
+        return partial(AscendBatchNorm, epsilon=EPSILON, momentum=MOMENTUM, world_size=process.world_size)
     return partial(GlobalBatchNorm, world_size=process.world_size)

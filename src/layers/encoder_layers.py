@@ -1,4 +1,4 @@
-"""The layers that an encoder is made of: MindSpore's own, or on a CPU those of cpu/cells.py."""
+"""The layers that an encoder is made of: MindSpore's, or on a CPU those of cpu/cells.py."""
 from functools import partial
 from typing import Callable, NamedTuple
 
@@ -14,32 +14,34 @@ Norm = Callable[..., nn.Cell]
 
 
 class Layers(NamedTuple):
-    """What makes each of them. All take and give images; only ``enter`` knows how they lie in memory.
+    """Functions that make the layers. All layers take and give images; only ``enter`` knows their memory layout.
 
-    ``norm`` makes a batch norm from its channels, ``gamma_init``, and ``relu``: whether a ReLU comes after it. What
-    comes with ``relu`` also takes a shortcut, which is added before the ReLU.
+    ``norm`` takes channels, ``gamma_init`` and ``relu``: whether a ReLU follows. A norm with ``relu`` also takes a
+    shortcut, which it adds before the ReLU.
     """
 
     enter: Callable[[], nn.Cell]     # images (N, 3, H, W), float32 -> as the other layers take them
-    conv: Callable[..., nn.Cell]     # from channels in and out, kernel, stride and options of nn.Conv2d
+    conv: Callable[..., nn.Cell]     # takes channels in and out, kernel, stride and options of nn.Conv2d
     norm: Norm
     fork: Callable[[], nn.Cell]      # x -> (x, x)
-    max_pool: Callable[[], nn.Cell]  # 3 x 3, stride 2; its input comes out of a ReLU
-    mean: Callable[[], nn.Cell]      # of all pixels -> (N, C), float32
+    max_pool: Callable[[], nn.Cell]  # 3 x 3, stride 2, of the output of a ReLU
+    mean: Callable[[], nn.Cell]      # the mean of all pixels -> (N, C), float32
     head_norm: Norm                  # for the vectors of a projection head, as images (N, C, 1, 1)
     gradient_norm: Callable[[], nn.Cell]  # a tuple of gradients -> their length as one vector
-    precision: str = "float32"       # what they compute in, in words
-    amp_level: str = "O0"            # what MindSpore's mixed precision has yet to do
+    precision: str = "float32"       # what the layers compute in, for logs and records
+    # The level that ``mixed_precision.in_float16`` still has to apply. It is O0 for layers that compute in bfloat16
+    # themselves, whatever --amp_level says.
+    float16_level: str = "O0"
 
 
 def with_relu(norm: Norm) -> Norm:
-    """Return what makes the same batch norms, a class or a part of its arguments, but with a ReLU behind them."""
+    """Return a function that makes the batch norms of ``norm``, a class or ``partial`` of one, followed by a ReLU."""
     made = partial(norm)
     kind = made.func
 
-    # It is one cell with the batch norm: of two, the parameters would have another name.
+    # A subclass and not a cell around the batch norm, which would change the names of its parameters.
     class NormReLU(kind):
-        """Images, and where there is one a shortcut that is added to what was normalised -> what is above 0."""
+        """Images, and perhaps a shortcut that is added to the normalised images -> the ReLU of them."""
 
         def construct(self, x, shortcut=None):
             x = kind.construct(self, x)
@@ -63,14 +65,12 @@ class MeanOfPixels(nn.Cell):
 
 
 class GradientNorm(nn.Cell):
-    """A tuple of gradients -> their length as one vector, a scalar.
-
-    On Ascend they are joined first, for few kernels; elsewhere the sum of so many squares would lose digits.
-    """
+    """A tuple of gradients -> their length as one vector, a scalar."""
 
     def __init__(self):
         super().__init__()
         self.half_square_sum = ops.L2Loss()
+        # One tensor needs few kernels on Ascend. Elsewhere, sums of so many squares would lose digits.
         self.joins = get_context("device_target") == "Ascend"
 
     def construct(self, gradients):
@@ -83,12 +83,12 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int, **options) -> nn.
 
 
 def _max_pool() -> nn.Cell:
-    return nn.SequentialCell(nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # zeros are below every output of a ReLU
+    return nn.SequentialCell(nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1))),  # no output of a ReLU is below these zeros
                              nn.MaxPool2d(3, 2))
 
 
 def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Layers:
-    """Return the layers of every back end. ``norm`` makes a batch norm from its channels and ``gamma_init``."""
+    """Return MindSpore's layers. ``norm`` makes a batch norm from its channels and ``gamma_init``."""
     norm_relu = with_relu(norm)
 
     def norm_of(channels: int, gamma_init: str = "ones", relu: bool = True) -> nn.Cell:
@@ -99,23 +99,21 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
 
 
 def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:
-    """Return the layers for the back end of ``process``.
+    """Return the layers for the device of ``process``.
 
     Args:
-        synchronised: whether the statistics of batch norm are those of all ranks.
-        amp_level: of mixed precision. The CPU's own layers take bfloat16 for it.
+        synchronised: whether batch norm takes the statistics of all ranks.
+        amp_level: of mixed precision. The CPU's own layers take bfloat16 for O2 and O3, where the CPU has it.
     """
     norm = batch_norm(synchronised, process)
     if process.cpu_library is None:
         return mindspore_layers(norm, amp_level)
     dtype, precision = mstype.float32, "float32"
-    if amp_level != "O0":
-        if process.cpu_library.has_bfloat16:
-            dtype, precision = mstype.bfloat16, "bfloat16"
-            logger.info("--amp_level %s: the encoder computes in bfloat16", amp_level)
-        else:
-            logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken",
-                        amp_level)
+    if amp_level != "O0" and process.cpu_library.has_bfloat16:
+        dtype, precision = mstype.bfloat16, "bfloat16"
+        logger.info("--amp_level %s: the encoder computes in bfloat16", amp_level)
+    elif amp_level != "O0":
+        logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken", amp_level)
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
     layers = Layers(*(partial(layer, kernels) for layer in (
         cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.MeanOfPixels)), norm,

@@ -1,7 +1,7 @@
-"""Mixed precision (``--amp_level``): what is computed in float16, and the scale that keeps gradients within its range.
+"""Mixed precision (``--amp_level``) in float16, and the loss scale that keeps gradients within its range.
 
-Parameters stay float32 under their own names at every level, so a checkpoint serves all of them, and the
-contrastive loss computes in float32 whatever it is given.
+Parameters stay float32 under their own names at every level, so every level can load every checkpoint. The contrastive
+loss computes in float32 whatever its inputs are.
 """
 from mindspore import amp, get_context, nn
 from mindspore import dtype as mstype
@@ -13,23 +13,15 @@ GROWTH_INTERVAL = 2000  # steps without overflow after which the scale is double
 
 
 def in_float16(model: nn.Cell, level: str) -> nn.Cell:
-    """Return ``model``, changed in place, for the level: its output is float32.
-
-    Ascend's kernels of batch norm take float16 images, compute in float32 and update float32 statistics, so there it is
-    left to them at both levels. Elsewhere O2 has every batch norm in float32 and O3 only the one over the global
-    batch, whose sums overflow float16.
-
-    Args:
-        model: the network; its parameters keep names and types.
-        level: O2 or O3.
-    """
+    """Return ``model``, which is changed in place, for ``level``, O2 or O3. Its output is float32."""
     on_ascend = get_context("device_target") == "Ascend"
     network = amp.auto_mixed_precision(model, "O3" if on_ascend else level)
     for _, cell in model.cells_and_names():
         if on_ascend and isinstance(cell, nn.BatchNorm2d):
+            # Ascend's kernels take float16 images, compute in float32 and update float32 statistics: no casts.
             cell.add_flags_recursive(fp16=False)
         elif isinstance(cell, GlobalBatchNorm):
-            cell.to_float(mstype.float32)
+            cell.to_float(mstype.float32)  # at O3 too, for its sums overflow float16
     return network
 
 

@@ -1,14 +1,13 @@
-"""How strong the random transformations of a view are, and what the paper has."""
+"""The random transformations of a view, and their strengths in the paper."""
 from typing import NamedTuple
 
 
 class Augmentation(NamedTuple):
-    """The random transformations of a view (paper, appendix A); 0 switches one off.
+    """Strengths of the random transformations of a view (paper, appendix A); 0 switches one off.
 
     Args:
-        crop_min_scale: smallest share of the area that a crop keeps.
-        flip_probability, grayscale_probability, blur_probability: of each of these.
-        jitter_strength: of the colour jitter.
+        crop_min_scale: smallest share of the area that a crop keeps; 1 switches it off.
+        jitter_strength: strength of the colour jitter.
     """
 
     crop_min_scale: float
@@ -18,7 +17,7 @@ class Augmentation(NamedTuple):
     blur_probability: float
 
 
-# What the paper has for CIFAR-10 (B.9), and for larger images (A).
+# The paper's for CIFAR-10 (B.9), and for larger images (A).
 PAPER_SMALL = Augmentation(crop_min_scale=0.08, flip_probability=0.5, jitter_strength=0.5, grayscale_probability=0.2,
                            blur_probability=0.0)
 PAPER_LARGE = PAPER_SMALL._replace(jitter_strength=1.0, blur_probability=0.5)

@@ -1,28 +1,27 @@
-"""What a flag is, and the two types of a script's settings: those that the user gave, and the resolved ones.
+"""What a flag is, and the two states of a script's settings: as the user gave them, and resolved.
 
-A script's flags are the fields of a frozen dataclass, the type of its resolved settings, in which nothing is open any
-more. What the user gave is a ``Given``: some values are missing there, and follow from a checkpoint, from the images or
-from other settings.
+The flags of a script are the fields of a frozen dataclass. An object of it holds the resolved settings, with a value
+for every flag. Before, there is a ``Given``: it holds the user's values, and what is missing follows later from a
+checkpoint, from the images or from other flags.
 """
 import dataclasses
-import typing
 from enum import Enum
-from typing import Any, Dict, Generic, List, Mapping, Type, TypeVar
+from typing import Any, Dict, List, Mapping
 
 from src.common.errors import UserError
 from src.settings.types import FlagType
 
 
 class Role(Enum):
-    """What a flag is about. A run may be resumed with other circumstances, and with nothing else."""
+    """What a flag is about. A run can be resumed with other circumstances, but with nothing else changed."""
 
-    NETWORK = "the network"          # what a checkpoint keeps of it: src/settings/network.py
-    LEARNING = "learning"            # what is learned
+    NETWORK = "the network"          # a checkpoint keeps these: src/settings/network.py
+    LEARNING = "learning"
     CIRCUMSTANCE = "circumstances"   # where and how it is run
 
 
 class Group(Enum):
-    """What --help shows together, in this order."""
+    """The groups that --help and docs/flags.md show flags in, in this order."""
 
     USUAL = "the usual ones"
     DATA = "data"
@@ -35,18 +34,17 @@ class Group(Enum):
     CLOUD = "cloud storage"
 
 
-def flag(takes: FlagType, help: str, role: Role, group: Group, default: Any = None, usual: bool = False) -> Any:
+def flag(takes: FlagType, help: str, role: Role, group: Group, default: Any = None, usual: bool = False,
+         required: bool = False) -> Any:
     """Return a field of a script's settings.
 
     Args:
-        takes: what its text may be.
-        help: for --help and docs/flags.md.
-        role: what it is about.
-        group: what it is shown with; ``usual`` ones are shown before all others.
-        default: None where it has none, or where it follows from something else.
+        default: None where there is none, or where it follows from something else.
+        usual: whether to show it among the usual flags instead of in ``group``.
     """
     return dataclasses.field(metadata={
-        "takes": takes, "help": help, "role": role, "group": Group.USUAL if usual else group, "default": default})
+        "takes": takes, "help": help, "role": role, "group": Group.USUAL if usual else group, "default": default,
+        "required": required})
 
 
 def changed(settings_type: type, name: str, **changes: Any) -> Any:
@@ -56,74 +54,60 @@ def changed(settings_type: type, name: str, **changes: Any) -> Any:
 
 
 def flags_of(settings_type: type, *roles: Role) -> List[dataclasses.Field]:
-    """Return the flags of ``settings_type``, in the order of definition; those of ``roles`` where some are given."""
+    """Return the flags of ``settings_type`` with any of ``roles``, by default all, in the order of definition."""
     return [field for field in dataclasses.fields(settings_type) if not roles or field.metadata["role"] in roles]
 
 
 def values_of(settings: Any, *roles: Role) -> Dict[str, Any]:
-    """Return the flags of resolved ``settings`` with their values, ready for YAML or JSON; ``roles`` as above."""
+    """Return the values of resolved ``settings`` by the names of the flags; ``roles`` as in ``flags_of``."""
     return {field.name: getattr(settings, field.name) for field in flags_of(type(settings), *roles)}
 
 
-Settings = TypeVar("Settings")
-
-
 @dataclasses.dataclass(frozen=True)
-class Given(Generic[Settings]):
-    """What the user gave of a script's settings, and what was found out since.
+class Given:
+    """The settings of a script before they are resolved.
 
-    ``given[name]`` is the user's value of a flag, else what was found out, else the default, which may be None.
+    ``given[name]`` is the user's value of a flag, else the value that was filled in, else the default or None.
 
     Args:
-        settings_type: of the script.
+        settings_type: the type of the resolved settings.
         chosen: the user's values, from the command line or a recipe.
-        found: values of what the user left open.
+        filled: values for flags that the user left out.
     """
 
-    settings_type: Type[Settings]
+    settings_type: type
     chosen: Mapping[str, Any]
-    found: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    filled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         default = next(field for field in flags_of(self.settings_type) if field.name == name).metadata["default"]
-        return self.chosen.get(name, self.found.get(name, default))
+        return self.chosen.get(name, self.filled.get(name, default))
 
     def values(self, *roles: Role) -> Dict[str, Any]:
-        """Return the flags with their values, those of ``roles`` where some are given."""
+        """Return the values by the names of the flags; ``roles`` as in ``flags_of``."""
         return {field.name: self[field.name] for field in flags_of(self.settings_type, *roles)}
 
-    def fill(self, **values: Any) -> "Given[Settings]":
-        """Return the like with ``values`` for what the user left open; the user's own stay."""
-        return dataclasses.replace(self, found={**self.found, **values})
+    def fill(self, **values: Any) -> "Given":
+        """Return the same settings with ``values`` for flags that the user left out."""
+        return dataclasses.replace(self, filled={**self.filled, **values})
 
-    def adopt(self, stored: Mapping[str, Any], source: str) -> "Given[Settings]":
-        """Fill in those of the ``stored`` values of a checkpoint that the script has flags for.
+    def adopt(self, stored: Mapping[str, Any], source: str) -> "Given":
+        """Fill in the values that the checkpoint ``source`` has ``stored``; names that are no flags are ignored.
+
+        A stored None says that the checkpoint has no such thing, so the user can give no value for it.
 
         Raises:
-            UserError: the user has chosen another value than ``source`` has.
+            UserError: the user gave another value.
         """
-        own = {field.name for field in flags_of(self.settings_type)}
-        taken = {name: value for name, value in stored.items() if name in own}
+        flags = {field.name for field in flags_of(self.settings_type)}
+        taken = {name: value for name, value in stored.items() if name in flags}
         for name, value in taken.items():
             if name in self.chosen and self.chosen[name] != value:
-                raise UserError(f"--{name}: got {self.chosen[name]}, but {source} was made with {value}; "
+                made = "without it" if value is None else f"with {value}"
+                raise UserError(f"--{name}: got {self.chosen[name]}, but {source} was made {made}; "
                                 "leave the flag out to take the checkpoint's")
         return self.fill(**taken)
 
-    def resolved(self, **values: Any) -> Settings:
-        """Return the settings, with ``values`` for what is still open.
-
-        Raises:
-            TypeError: something that must not be None is left open.
-        """
-        complete = self.fill(**values)
-        hints = typing.get_type_hints(self.settings_type)
-        result = complete.values()
-        missing = [name for name, value in result.items() if value is None and not _may_be_none(hints[name])]
-        if missing:
-            raise TypeError(f"these settings are still open: {', '.join(missing)}")
-        return self.settings_type(**result)
-
-
-def _may_be_none(hint: Any) -> bool:
-    return type(None) in typing.get_args(hint)
+    def resolved(self, **values: Any) -> Any:
+        """Return the resolved settings, an object of ``settings_type``, with ``values`` for flags left out."""
+        return self.settings_type(**self.fill(**values).values())

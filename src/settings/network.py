@@ -1,13 +1,13 @@
-"""What describes a network: the value that a checkpoint keeps, and that a network is built from."""
+"""The description of a network, which a checkpoint keeps and a network is built from."""
 import dataclasses
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-SMALL_SIDE = 32  # pixels: for images of up to so many the paper has other layers, and other views, than for larger ones
+SMALL_SIDE = 32  # pixels; for larger images the paper has other first layers and other views
 Colour = Tuple[float, float, float]
 
 
 class Stem(NamedTuple):
-    """The first layers: a convolution, and perhaps max-pooling."""
+    """The first layers of an encoder: a convolution, and perhaps max-pooling."""
 
     kernel: int
     stride: int
@@ -34,8 +34,8 @@ class Network:
         encoder: a key of ``resnet.ENCODERS``.
         width_multiplier: factor on every width of the encoder.
         stem: a key of ``STEMS``.
-        image_size: side in pixels of the images that it is made for.
-        mean, std: per channel, what pixels in [0, 1] are normalised by; None where they are not.
+        image_size: side in pixels of the images.
+        mean, std: of the colour channels, to normalise pixels in [0, 1]; None without normalisation.
         projection_dimension: width of the embedding z; None where there is no projection head.
         head_batch_norm: whether the projection head has batch norm.
     """
@@ -51,22 +51,20 @@ class Network:
 
     @property
     def without_head(self) -> "Network":
-        """The same encoder alone."""
+        """The same encoder without its projection head."""
         return dataclasses.replace(self, projection_dimension=None, head_batch_norm=False)
 
     @property
     def settings(self) -> Dict[str, Any]:
-        """The values of the flags with the role of a network; those of the head only where there is one."""
+        """The values of the flags whose role is the network; without a head, those of the head are left out."""
         values = {**dataclasses.asdict(self), "normalize": self.mean is not None}
         absent = {"mean", "std", *(() if self.projection_dimension else ("projection_dimension", "head_batch_norm"))}
         return {name: value for name, value in values.items() if name not in absent}
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Network":
-        """Return the network that ``values`` describe by the names of the fields; other names among them are ignored.
-
-        They may come from JSON, which has lists for tuples.
-        """
+        """Return the network with ``values`` by the names of the fields; other names are ignored."""
         names = {field.name for field in dataclasses.fields(cls)}
+        # JSON has lists for tuples.
         return cls(**{name: tuple(value) if isinstance(value, list) else value
                       for name, value in values.items() if name in names})

@@ -1,11 +1,11 @@
-"""Command line and recipe file -> what the user gave of a script's settings.
+"""Command line and recipe -> what the user gave of a script's settings.
 
 A value comes from the command line, else from the recipe (``--config FILE``), else from the flag's default.
 """
 import argparse
 import dataclasses
 import difflib
-from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, List, NoReturn, Optional
 
 import yaml
 
@@ -14,35 +14,42 @@ from src.common.errors import UserError
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
-_LARGEST_RECIPE = 2**16  # bytes, of which some 200,000 are parsed in a second
+_LARGEST_RECIPE = 2**16  # bytes; PyYAML reads them in a second
 _SUCH_LINES = "write lines such as `batch_size: 128`"
-_LONGEST_SHOWN = 60  # characters of an unknown flag
-_OPEN = ("", "~", "null", "Null", "NULL")  # what YAML calls null: the flag is left out
-_AROUND = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)
+_NULL = "tag:yaml.org,2002:null"
+
+# What people look for under another name, from the model zoo's scripts, and what there is instead.
+_INSTEAD = {
+    "use_crop": "train.py has --crop_min_scale, 1 for whole images",
+    "use_flip": "train.py has --flip_probability, 0 for none",
+    "use_color_jitter": "train.py has --jitter_strength, 0 for none",
+    "use_color_gray": "train.py has --grayscale_probability, 0 for none",
+    "use_blur": "train.py has --blur_probability, 0 for none",
+    "use_norm": "train.py has --normalize, and its checkpoints keep it"}
+_NO_ACCUMULATION = ("gradient accumulation is not offered: it would compare a view within each small batch only, with "
+                    "fewer negatives; take a larger --batch_size or more devices")
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose errors are a user's, in one line: that of the scripts without a recipe."""
+    """A command line whose errors are a ``UserError`` of one line. Scripts without recipes use it as it is."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help shows what it takes")
 
 
-def _convert(field: dataclasses.Field, text: Optional[str], where: str) -> Any:
+def _convert(field: dataclasses.Field, text: Optional[str], name: str) -> Any:
     takes = field.metadata["takes"]
     try:
         return takes.convert(text or "")
-    except (ValueError, KeyError):
-        got = shown(text) if text else "no value"
-        raise UserError(f"{where}{field.name}: got {got}, takes {takes.expects}") from None
+    except ValueError:
+        raise UserError(f"{name}: got {shown(text) if text else 'no value'}, takes {takes.expects}") from None
 
 
-def _unknown(name: str, settings_type: type, prefix: str, where: str) -> UserError:
+def _unknown(name: str, settings_type: type, place: str) -> UserError:
     near = difflib.get_close_matches(name, [field.name for field in flags_of(settings_type)], n=1)
-    hint = f"did you mean {prefix}{near[0]}? " if near else ""
-    remedy = settings_type.why_not(name) or f"{hint}--help lists all flags"
-    in_short = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}..."
-    return UserError(f"{prefix}{in_short}: {where}; {remedy}")
+    hint = f"did you mean {near[0]}? " if near else ""
+    remedy = _NO_ACCUMULATION if "accum" in name else _INSTEAD.get(name, f"{hint}--help lists all flags")
+    return UserError(f"{place}{name[:60]}: no such flag; {remedy}")
 
 
 def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:
@@ -52,6 +59,7 @@ def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:
     for field in flags_of(settings_type):
         about, is_boolean = field.metadata, field.metadata["takes"] is BOOLEAN
         default = "" if about["default"] is None else f" (default: {about['default']})"
+        default = " (required)" if about["required"] else default
         text = f"{about['help']}; takes {about['takes'].expects}{default}"
         groups[about["group"]].add_argument(f"--{field.name}", nargs="?", const="True" if is_boolean else None,
                                             metavar=field.name.upper(), help=text.replace("%", "%%"))
@@ -62,67 +70,56 @@ def _command_line(settings_type: type, argv: Optional[List[str]], description: s
     fields = {field.name: field for field in flags_of(settings_type)}
     known, rest = _parser(settings_type, description).parse_known_args(argv)
     if rest:
-        name, _, value = rest[0].lstrip("-").partition("=")
-        value = value or next((text for text in rest[1:2] if not text.startswith("-")), "")
         if not rest[0].startswith("--"):
             raise UserError(f"{shown(rest[0])}: got a value without a flag; flags are written --name value, or "
-                            "--name=value where it begins with -")
-        raise _unknown(name, settings_type, "--", "unknown flag" + (f" (got {shown(value)})" if value else ""))
-    return {name: _convert(fields[name], value, "--") for name, value in vars(known).items()}
+                            "--name=value where the value begins with -")
+        raise _unknown(rest[0][2:].partition("=")[0], settings_type, "--")
+    return {name: _convert(fields[name], value, f"--{name}") for name, value in vars(known).items()}
 
 
 def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
-    """Return the checked values of a YAML recipe. A key that is no flag of the script is an error."""
-    source = f"--config: {path}"
-    fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
-    texts: Dict[str, Optional[str]] = {}
-    for name, value in _entries(text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE), source):
-        if _oddity(name):
-            raise UserError(f"{source}, line {name.start_mark.line + 1}: got {_oddity(name)}, takes flags with their "
-                            f"values; {_SUCH_LINES}")
-        if name.value not in fields:
-            raise _unknown(name.value, settings_type, "", f"unknown flag in {path}")
-        if name.value in texts:
-            raise UserError(f"{path}: {name.value}: stands there twice; give it once")
-        if _oddity(value):
-            raise UserError(f"{path}: {name.value}: got {_oddity(value)}, takes "
-                            f"{fields[name.value].metadata['takes'].expects}")
-        texts[name.value] = None if value.style is None and value.value in _OPEN else value.value
-    if not texts:
-        raise UserError(f"{source} holds no flags; {_SUCH_LINES}")
-    return {name: _convert(fields[name], text, f"{path}: ") for name, text in texts.items() if text is not None}
+    """Return the values of a recipe, a flat YAML mapping from flags to values. A flag with null is left out.
 
-
-def _entries(text: str, source: str) -> Iterator[Tuple[yaml.Event, yaml.Event]]:
-    """Yield the events of YAML for each name and value of a mapping, as far as the caller wants them.
-
-    Nothing is built of them, so neither depth nor aliases nor tags can do harm.
+    Raises:
+        UserError: the file is no such mapping, or has an unknown flag, a flag twice or a wrong value.
     """
-    events = (event for event in yaml.parse(text, Loader=yaml.SafeLoader) if not isinstance(event, _AROUND))
+    source = f"--config: {path}"
+    text = text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE)
     try:
-        first = next(events, None)
-        if isinstance(first, yaml.MappingStartEvent) and not first.tag:
-            yield from zip(events, events)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of numbers in directives and escapes
-        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}; {_SUCH_LINES}") from None
-
-
-def _oddity(event: yaml.Event) -> Optional[str]:
-    """Say what an event is that is no name and no value of a recipe; None where it is one."""
-    if isinstance(event, yaml.ScalarEvent):
-        return f"the tag {shown(event.tag)}" if event.tag else None
-    return {yaml.SequenceStartEvent: "a list", yaml.MappingStartEvent: "a mapping",
-            yaml.AliasEvent: "an alias"}.get(type(event), "another document")
+        # Only nodes, which keep a scalar's text: the flag's own type decides what it means (YAML 1.1 takes `yes` for
+        # True, 010 for 8, and 1e-3 for a string). Nothing is built of them, so tags and aliases can do no harm.
+        document = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f"{source}: is not YAML ({' '.join(str(error).split())}); {_SUCH_LINES}") from None
+    if not isinstance(document, yaml.MappingNode) or not document.value:
+        raise UserError(f"{source}: has no flags; {_SUCH_LINES}")
+    fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
+    values: Dict[str, Any] = {}
+    for name, value in document.value:
+        place = f"{source}, line {name.start_mark.line + 1}"
+        if not isinstance(name, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
+            raise UserError(f"{place}: has a list or a mapping, takes one value for each flag; {_SUCH_LINES}")
+        if name.value not in fields:
+            raise _unknown(name.value, settings_type, f"{place}: ")
+        if name.value in values:
+            raise UserError(f"{place}: {name.value} is given twice; give it once")
+        is_null = value.tag == _NULL
+        values[name.value] = None if is_null else _convert(fields[name.value], value.value, f"{place}: {name.value}")
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def parse(settings_type: type, argv: Optional[List[str]] = None, description: str = "") -> Given:
-    """Return what the user gave on the command line ``argv``, by default the process's.
+    """Return what the user gave on the command line ``argv``, by default the process's, and in the recipe.
 
     Raises:
-        UserError: on an unknown flag, a wrong type, a value out of range or a contradiction.
+        UserError: a flag is unknown, missing, of a wrong type or out of range, or flags contradict each other.
     """
     chosen = _command_line(settings_type, argv, description)
     recipe = read_recipe(chosen["config"], settings_type) if "config" in chosen else {}
     given = Given(settings_type, {**recipe, **chosen})
+    for field in flags_of(settings_type):
+        if field.metadata["required"] and not given[field.name]:
+            raise UserError(f"--{field.name}: got nothing, takes {field.metadata['takes'].expects}: "
+                            f"{field.metadata['help']}")
     settings_type.check(given)
     return given

@@ -1,78 +1,69 @@
-"""What a flag can take: how its text becomes a value, and how that is put into words."""
+"""The types of flags: how the text of a value is converted, and what it may be, in words."""
+import math
 import os
 import re
 import reprlib
 from typing import Any, Callable, NamedTuple
 
-# Python's own int and float take more: spaces, underscores, the digits of all scripts, nan.
+# Python's own int and float are not strict enough: they take spaces, underscores, digits of all scripts, and nan.
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes; Linux takes no more
 
-_IN_SHORT = reprlib.Repr()
-_IN_SHORT.maxstring = _IN_SHORT.maxlong = _IN_SHORT.maxother = 60
-_IN_SHORT.maxlevel = 2
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60  # characters
 
 
 class FlagType(NamedTuple):
-    """What a flag takes: ``convert`` raises ValueError on text that is not ``expects``."""
+    """``convert`` makes the value of a text, or raises ValueError where the text is not what ``expects`` says."""
 
     convert: Callable[[str], Any]
     expects: str
 
 
 def shown(value: Any) -> str:
-    """Return a value that is not taken as a message shows it: as Python writes it, and cut where it is long."""
-    return _IN_SHORT.repr(value)
+    """Return a rejected value for a message: as Python writes it, shortened in the middle where it is long."""
+    return _SHORT.repr(value)
 
 
-def _bounded(convert: type, pattern: "re.Pattern[str]", noun: str, minimum: float, maximum: float,
-             above: bool) -> FlagType:
-    def convert_in_range(text: str):
-        if not pattern.fullmatch(text):
-            raise ValueError(text)
-        value = convert(text)
-        in_range = minimum < value <= maximum if above else minimum <= value <= maximum
-        if not in_range or value == float("inf"):
+def integer(minimum: int, maximum: float = math.inf) -> FlagType:
+    """Integers from ``minimum`` to ``maximum``."""
+    return _in_range(int, _INTEGER, minimum, maximum, f"an integer of at least {minimum}")
+
+
+def number(minimum: float, maximum: float = math.inf, above: bool = False) -> FlagType:
+    """Finite numbers from ``minimum`` to ``maximum``; ``above`` excludes the minimum itself."""
+    lowest = math.nextafter(minimum, math.inf) if above else minimum
+    return _in_range(float, _NUMBER, lowest, maximum, f"a number {'above' if above else 'of at least'} {minimum}")
+
+
+def _in_range(kind: type, pattern: "re.Pattern[str]", lowest: float, highest: float, expects: str) -> FlagType:
+    def convert(text: str) -> Any:
+        value = kind(text) if pattern.fullmatch(text) else math.nan
+        if not lowest <= value <= highest or value == math.inf:  # which "1e400" becomes
             raise ValueError(text)
         return value
 
-    low = f"above {minimum}" if above else f"of at least {minimum}"
-    high = "" if maximum == float("inf") else f" and at most {maximum}"
-    return FlagType(convert_in_range, f"{noun} {low}{high}")
-
-
-def integer(minimum: int, maximum: float = float("inf")) -> FlagType:
-    return _bounded(int, _INTEGER, "an integer", minimum, maximum, above=False)
-
-
-def number(minimum: float, maximum: float = float("inf"), above: bool = False) -> FlagType:
-    """A finite number; ``above`` leaves the minimum itself out."""
-    return _bounded(float, _NUMBER, "a number", minimum, maximum, above)
+    return FlagType(convert, expects if highest == math.inf else f"{expects} and at most {highest}")
 
 
 def choice(*names: str) -> FlagType:
-    def convert(text: str) -> str:
-        if text not in names:
-            raise ValueError(text)
-        return text
-
-    return FlagType(convert, "one of " + ", ".join(names))
+    """One of ``names``, in the same case."""
+    return FlagType(lambda text: names[names.index(text)], "one of " + ", ".join(names))
 
 
 def _boolean(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
+    return bool(("false", "true").index(text.lower()))
 
 
 def _text(text: str) -> str:
-    if not text or b"\0" in os.fsencode(text):  # which refuses what no file system's name can be
+    if not text or b"\0" in os.fsencode(text):  # fsencode raises ValueError for characters that no file name can have
         raise ValueError(text)
     return text
 
 
 def _path(text: str) -> str:
     name = os.fsencode(_text(text))
-    if len(name) > _LONGEST_PATH or max(map(len, name.split(b"/"))) > _LONGEST_NAME:
+    if len(name) > 4095 or max(map(len, name.split(b"/"))) > 255:  # Linux takes no longer paths and names
         raise ValueError(text)
     return text
 

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.long
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
-# Every example compiles a graph, so a failure is shown as it is found.
-EXAMPLES = settings(max_examples=20, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+# Every example compiles a graph, so failures are not shrunk.
+EXAMPLES = settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 SIDES = st.integers(1, 9)
 CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([16, 32, 48, 67]))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -42,11 +42,11 @@ def from_torch(images):
     return images.detach().numpy().transpose(0, 2, 3, 1)
 
 
-def close(found, expected, tolerance=2e-5, scale=1e-3):
-    """Whether arrays are as near as float32 allows, for values of up to the largest of them, or to ``scale``."""
+def close(actual, expected, tolerance=2e-5, scale=1e-3):
+    """Whether arrays agree as well as float32 allows, relative to the largest value or to ``scale``."""
     expected = np.asarray(expected)
-    assert found.shape == expected.shape and found.dtype == np.float32
-    return np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), scale)
+    assert actual.shape == expected.shape and actual.dtype == np.float32
+    return np.abs(actual - expected).max() <= tolerance * max(np.abs(expected).max(), scale)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def on_avx2():
 @EXAMPLES
 @given(SEEDS, st.integers(1, 3), SIDES, SIDES, CHANNELS, CHANNELS, st.sampled_from([1, 3, 7]), st.sampled_from([1, 2]),
        st.booleans())
-@example(0, 2, 8, 8, 4, 8, 1, 2, True)  # where oneDNN 3.10 itself is wrong
+@example(0, 2, 8, 8, 4, 8, 1, 2, True)  # which oneDNN 3.10 alone computes wrongly
 def test_convolution(own, on_avx2, seed, count, height, width, inputs, outputs, kernel, stride, avx2):
     rng = np.random.default_rng(seed)
     x, w = drawn(rng, count, height, width, inputs), drawn(rng, outputs, inputs, kernel, kernel)
@@ -69,17 +69,17 @@ def test_convolution(own, on_avx2, seed, count, height, width, inputs, outputs, 
     y.backward(to_torch(dy).detach())
 
     compute = on_avx2 if avx2 else own
-    found = compute("conv", ((inputs, outputs, kernel, stride), {"has_bias": False}), {"weight": w}, [x], [dy])
-    assert close(found.outputs[0], from_torch(y))
-    assert close(found.inputs[0], from_torch(images.grad))
-    assert close(found.gradients["weight"], weight.grad.numpy())
+    actual = compute("conv", ((inputs, outputs, kernel, stride), {"has_bias": False}), {"weight": w}, [x], [dy])
+    assert close(actual.outputs[0], from_torch(y))
+    assert close(actual.inputs[0], from_torch(images.grad))
+    assert close(actual.gradients["weight"], weight.grad.numpy())
 
 
 @EXAMPLES
 @given(SEEDS, st.integers(1, 5), SIDES, SIDES, CHANNELS, st.sampled_from(["plain", "relu", "shortcut"]), st.booleans())
 def test_batch_norm(own, seed, count, height, width, channels, end, training):
-    """On one pixel alone PyTorch has no statistics, so there are at least two. They are standardised first: of pixels
-    that are nearly the same, the variance is rounded off, for it is the mean of squares less the square of the mean."""
+    """There are at least two pixels, for PyTorch has no statistics of one. They are standardised first: the variance of
+    nearly equal pixels loses its digits, for it is the mean of squares less the square of the mean."""
     rng = np.random.default_rng(seed)
     count = max(count, 2) if height * width == 1 else count
     images = [standardised(drawn(rng, count, height, width, channels)) + mean
@@ -95,24 +95,24 @@ def test_batch_norm(own, seed, count, height, width, channels, end, training):
     y = norm(inputs[0])
     y = y + inputs[1] if end == "shortcut" else y
     y = y if end == "plain" else torch.relu(y)
-    # A ReLU is open or not, and rounding decides near 0: there the gradient is none.
+    # Rounding decides whether a ReLU is open near 0, so the gradient there is 0.
     dy *= np.abs(from_torch(y)) > 1e-4 if end != "plain" else 1
     y.backward(to_torch(dy).detach())
 
-    found = own("norm", ((channels,), {"relu": end != "plain"}), values, images, [dy], training)
-    assert close(found.outputs[0], from_torch(y))
-    for gradient, expected in zip(found.inputs, inputs):
-        assert close(gradient, from_torch(expected.grad), scale=np.abs(dy).max())  # much of which may cancel out
+    actual = own("norm", ((channels,), {"relu": end != "plain"}), values, images, [dy], training)
+    assert close(actual.outputs[0], from_torch(y))
+    for gradient, expected in zip(actual.inputs, inputs):
+        assert close(gradient, from_torch(expected.grad), scale=np.abs(dy).max())  # large parts may cancel out
     for name in ("gamma", "beta"):
-        assert close(found.gradients[name], parameters[name].grad.numpy(), scale=np.abs(dy).max())
+        assert close(actual.gradients[name], parameters[name].grad.numpy(), scale=np.abs(dy).max())
     for name, parameter in parameters.items():
-        assert close(found.state[name], parameter.detach().numpy())
+        assert close(actual.state[name], parameter.detach().numpy())
 
 
 @EXAMPLES
 @given(SEEDS, st.integers(1, 3), SIDES, SIDES, CHANNELS)
 def test_max_pooling(own, seed, count, height, width, channels):
-    """Of images that come out of a ReLU, and of others; no two pixels are the same, but for zeros without gradient."""
+    """No two pixels are equal, for only then is the gradient unique."""
     rng = np.random.default_rng(seed)
     x = rng.permutation(count * height * width * channels).astype(np.float32).reshape(count, height, width, channels)
     x -= rng.integers(0, x.size)
@@ -121,26 +121,26 @@ def test_max_pooling(own, seed, count, height, width, channels):
     y = torch.nn.functional.max_pool2d(images, 3, 2, 1)
     y.backward(to_torch(dy).detach())
 
-    found = own("max_pool", ((), {}), {}, [x], [dy])
-    assert np.array_equal(found.outputs[0], from_torch(y))
-    assert close(found.inputs[0], from_torch(images.grad), 1e-6)
+    actual = own("max_pool", ((), {}), {}, [x], [dy])
+    assert np.array_equal(actual.outputs[0], from_torch(y))
+    assert close(actual.inputs[0], from_torch(images.grad), 1e-6)
 
 
-@settings(EXAMPLES, max_examples=6)
+@settings(EXAMPLES, max_examples=4)
 @given(SEEDS, st.integers(1, 5), SIDES, SIDES, CHANNELS)
-def test_mean_fork_and_the_way_in(own, seed, count, height, width, channels):
+def test_mean_fork_and_enter(own, seed, count, height, width, channels):
     rng = np.random.default_rng(seed)
     x, of_mean = drawn(rng, count, height, width, channels, mean=1), drawn(rng, count, channels)
     slopes = [drawn(rng, *x.shape) for _ in range(2)]
 
-    found = own("mean", ((), {}), {}, [x], [of_mean])
-    assert close(found.outputs[0], x.mean((1, 2), dtype=np.float64), 1e-6)
-    assert close(found.inputs[0], np.broadcast_to(of_mean[:, None, None] / (height * width), x.shape), 1e-6)
+    actual = own("mean", ((), {}), {}, [x], [of_mean])
+    assert close(actual.outputs[0], x.mean((1, 2), dtype=np.float64), 1e-6)
+    assert close(actual.inputs[0], np.broadcast_to(of_mean[:, None, None] / (height * width), x.shape), 1e-6)
 
-    found = own("fork", ((), {}), {}, [x], slopes)
-    assert all(np.array_equal(output, x) for output in found.outputs) and len(found.outputs) == 2
-    assert np.array_equal(found.inputs[0], slopes[0] + slopes[1])
+    actual = own("fork", ((), {}), {}, [x], slopes)
+    assert all(np.array_equal(output, x) for output in actual.outputs) and len(actual.outputs) == 2
+    assert np.array_equal(actual.inputs[0], slopes[0] + slopes[1])
 
-    found = own("enter", ((), {}), {}, [x], [drawn(rng, count, width, channels, height)])
-    assert np.array_equal(found.outputs[0], x.transpose(0, 2, 3, 1))
-    assert not found.inputs[0].any()
+    actual = own("enter", ((), {}), {}, [x], [drawn(rng, count, width, channels, height)])
+    assert np.array_equal(actual.outputs[0], x.transpose(0, 2, 3, 1))
+    assert not actual.inputs[0].any()

@@ -1,4 +1,4 @@
-"""train.py with either kind of the CPU's layers: a run may change them, and each says when it cannot have its own."""
+"""train.py with the CPU's own layers and with MindSpore's: a run may change between them."""
 import os
 import shutil
 
@@ -32,7 +32,7 @@ def losses(run):
 
 @pytest.fixture(scope="module")
 def without_compiler(finished, tmp_path_factory):
-    """A run where there is no compiler, and what it has said."""
+    """A run without a compiler, and its output."""
     folder = tmp_path_factory.mktemp("without_compiler")
     (folder / "bin").mkdir()
     for name in ("sh", "cat", "grep", "sed", "uname"):  # MindSpore asks the system what it is
@@ -56,7 +56,7 @@ def test_without_a_compiler_there_is_one_warning_and_the_losses_are_the_same(fin
 
 
 def test_a_run_goes_on_with_the_other_layers(finished, without_compiler, tmp_path):
-    """From its second epoch's checkpoint to nearly the weights that it has had after the third."""
+    """Resumed after its second epoch, it reaches nearly the weights that it had after the third."""
     need_library()
     run = tmp_path / "run"
     shutil.copytree(without_compiler[0], run, symlinks=True)
@@ -65,34 +65,26 @@ def test_a_run_goes_on_with_the_other_layers(finished, without_compiler, tmp_pat
     out = done(call_script("train.py", "--resume", "--train_dataset_path", "data", "--train_output_path", run,
                            cwd=finished))
     assert "resumed after epoch 2 of 3" in out
-    found, before = values(run), values(run / "checkpoint" / "checkpoint_simclr-2.ckpt")
+    after_other, before = values(run), values(run / "checkpoint" / "checkpoint_simclr-2.ckpt")
     weights = [name for name in before if name.startswith("encoder.") and name.endswith("weight")]
     changed = [np.concatenate([(after[name] - before[name]).ravel() for name in weights])
-               for after in (found, expected)]
+               for after in (after_other, expected)]
     assert 0 < np.linalg.norm(changed[0] - changed[1]) < 0.1 * np.linalg.norm(changed[1])
-
-
-def test_mindspores_layers_can_be_chosen_and_take_the_checkpoint_of_the_others(copied):
-    out = done(call_script("train.py", "--resume", "--cpu_layers", "mindspore", "--train_dataset_path", "data",
-                           "--train_output_path", "run", cwd=copied))
-    assert "resumed after epoch 3 of 3" in out and WARNING not in out
 
 
 def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, monkeypatch):
     need_library()
     monkeypatch.setattr(library, "BFLOAT16", set())
     out = done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", "O2"), cwd=finished))
-    assert out.splitlines().count(
-        "--amp_level O2: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken") == 1
+    assert out.count("this CPU has no bfloat16") == 1
     equal(values(finished / "run"), values(tmp_path / "run"))
     out = done(call_script(
         "finetune.py", "--encoder_checkpoint_path", "run", "--train_dataset_path", "data", "--train_output_path",
         tmp_path / "tuned", "--epoch_size", "1", "--batch_size", "10", "--repeat", "2", "--amp_level", "O2",
         cwd=finished))
-    assert out.count("float32 is taken") == 1
+    assert out.count("this CPU has no bfloat16") == 1
     (one, two) = of_kind(records.FINETUNE_EVAL, tmp_path / "tuned")
     assert one["protocol"] == two["protocol"] and "precision" not in one["protocol"]
-    assert one["protocol"].endswith("flips with probability 0.5, last epoch")
 
 
 def test_a_run_in_float16_goes_on_with_other_layers_and_back(finished, tmp_path):
@@ -110,7 +102,7 @@ def test_a_run_in_float16_goes_on_with_other_layers_and_back(finished, tmp_path)
 
 
 def test_a_run_in_bfloat16_stays_near_that_in_float32(finished, tmp_path):
-    """As on a CPU that has bfloat16: oneDNN computes in float32 and rounds."""
+    """oneDNN emulates bfloat16 where the CPU has none."""
     need_library()
     need_bfloat16()
     trap = f"sys.path.insert(0, {str(ROOT)!r})\nfrom src.layers.cpu import library\nlibrary.BFLOAT16 = {{'avx512bw'}}"

@@ -1,8 +1,7 @@
-"""The layers of an encoder on a CPU: convolutions by oneDNN on channels-last images, and what stands between them in as
-few passes over memory as there can be. MindSpore's own convolve plain (N, C, H, W) images, at half the speed.
+"""The layers of an encoder on a CPU: convolutions by oneDNN, and the rest in as few passes over memory as possible.
 
-Images in between are (N, H, W, C), float32 or bfloat16; parameters, statistics and sums are float32. The kernels are
-in kernels.cc.
+Images are channels-last (N, H, W, C) between the layers, float32 or bfloat16: MindSpore's layers take (N, C, H, W), at
+half the speed. Parameters, statistics and sums are float32. The kernels are in kernels.cc.
 """
 from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
@@ -11,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.distributed.collectives import MeanOverRanks
-from src.layers.batch_norm import EPSILON, KEPT
+from src.layers.batch_norm import EPSILON, MOMENTUM
 
 FLOAT = mstype.float32
 Shape = Tuple[int, ...]
@@ -26,15 +25,15 @@ def _last(*shapes: Shape) -> Shape:
 
 
 class Kernels:
-    """The operators of a built library. All layers share them, for MindSpore reads the gradient of each one anew.
+    """The operators of a built library. All layers share one object, for MindSpore parses each operator's gradient.
 
     Args:
-        path: the file that library.py has built and started.
+        path: the library, which library.py has loaded.
         dtype: of images, float32 or bfloat16.
         world_size: number of ranks over which batch norm takes its statistics.
     """
 
-    def __init__(self, path: Path, dtype: mstype = FLOAT, world_size: int = 1):
+    def __init__(self, path: Path, dtype: mstype, world_size: int):
         self.path, self.dtype, self.world_size = path, dtype, world_size
         self.channels_last = self._kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), dtype)
         self.convolve = {stride: self._convolution(stride) for stride in (1, 2)}
@@ -43,7 +42,7 @@ class Kernels:
         self.running = self._kernel("running_statistics", lambda statistics, mean, *_: (mean, mean), (FLOAT, FLOAT))
         ends = ("plain", "relu", "add_relu")
         self.normalise = {end: self._normalise(end, self.mean_of_ranks) for end in ends}
-        # With running statistics the images have no part in what they are normalised by.
+        # Running statistics do not depend on the images, so in inference the two means in the gradient are zero.
         self.infer = {end: self._normalise(end, ops.zeros_like) for end in ends}
         self.add = self._kernel("add", _first, dtype)
         self.max_pool = self._max_pool()
@@ -52,7 +51,7 @@ class Kernels:
 
     def _kernel(self, name: str, shape: Callable[..., Any], dtype: Any,
                 bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
-        """Return the operator ``name``, with the shape of its outputs as a function of those of its inputs."""
+        """Return an operator; ``shape`` takes the shapes of its inputs and returns those of its outputs."""
         return ops.Custom(f"{self.path}:{name}", shape, dtype, "aot", bprop)
 
     def _convolution(self, stride: int) -> ops.Custom:
@@ -68,13 +67,13 @@ class Kernels:
         return self._kernel("convolution", shape, self.dtype, bprop)
 
     def _normalise(self, end: str, mean: Callable[[Tensor], Tensor]) -> ops.Custom:
-        """Return x, gamma, beta, statistics[, shortcut] -> y; the gradient of x is batch norm's whole one.
+        """Return the operator x, gamma, beta, statistics[, shortcut] -> y. x gets the whole gradient of batch norm.
 
-        Nobody asks for that of the statistics, and what is returned in its place is not used.
+        So the gradient of the statistics is not needed, and any tensor of their shape stands in its place.
 
         Args:
-            end: what comes after it.
-            mean: takes the sums (2, C) of which that gradient is made, and returns their means over the ranks.
+            end: what follows the normalisation: plain, relu or add_relu.
+            mean: sums (2, C) of this rank that the gradient needs -> their means over the ranks.
         """
         if end == "add_relu":
             sums = self._kernel("gradient_sums_add_relu",
@@ -120,13 +119,9 @@ class Kernels:
 
 
 class Conv(nn.Conv2d):
-    """``nn.Conv2d`` on channels-last images, without bias, with a padding of half the kernel. Its weights are its own.
+    """``nn.Conv2d`` on channels-last images, without bias, with a padding of half the kernel.
 
-    Args:
-        kernels: the operators.
-        inputs, outputs: channels.
-        kernel: 1, 3 or 7; stride: 1 or 2.
-        options: of ``nn.Conv2d``.
+    The kernel is 1, 3 or 7 and the stride 1 or 2; ``options`` are those of ``nn.Conv2d``.
     """
 
     def __init__(self, kernels: Kernels, inputs: int, outputs: int, kernel: int, stride: int, **options: Any):
@@ -138,24 +133,14 @@ class Conv(nn.Conv2d):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` on channels-last images, with the statistics of all ranks' batches, and with the ReLU and
-    the sum with a shortcut that come after it. Its parameters are its own.
+    """``nn.BatchNorm2d`` on channels-last images, of one shape on all ranks, with statistics over all ranks.
 
-    The gradient is that of src/layers/batch_norm.py.
-
-    Args:
-        kernels: the operators.
-        channels: C of the inputs (N, H, W, C), where N, H and W are the same on every rank.
-        gamma_init: initial scale.
-        relu: whether a ReLU follows.
-
-    Inputs:
-        x: images.
-        shortcut: images that are added before the ReLU, or None.
+    With ``relu`` it includes the ReLU that follows, and the sum with a shortcut before it. Its parameters are those of
+    ``nn.BatchNorm2d``, and its gradient is the one in src/layers/batch_norm.py.
     """
 
     def __init__(self, kernels: Kernels, channels: int, gamma_init: str = "ones", relu: bool = True):
-        super().__init__(channels, eps=EPSILON, momentum=KEPT, gamma_init=gamma_init)
+        super().__init__(channels, eps=EPSILON, momentum=MOMENTUM, gamma_init=gamma_init)
         end = "relu" if relu else "plain"
         self.world_size, self.ranks = kernels.world_size, Tensor([kernels.world_size], FLOAT)
         self.statistics, self.running, self.mean = kernels.statistics, kernels.running, kernels.mean_of_ranks
@@ -163,7 +148,7 @@ class BatchNorm(nn.BatchNorm2d):
         self.infer, self.infer_sum = kernels.infer[end], kernels.infer["add_relu"]
 
     def of_all_ranks(self, statistics: Tensor) -> Tensor:
-        """Mean and variance (2, C) of this rank's batch -> those of all ranks' batches."""
+        """Mean and variance (2, C) of this rank's batch -> mean and variance of the global batch."""
         if self.world_size == 1:
             return statistics
         mean, variance = statistics[0], statistics[1]
@@ -186,7 +171,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Fork(nn.Cell):
-    """x -> (x, x). Its gradient is the sum of two, for which MindSpore has no kernel in bfloat16 on a CPU."""
+    """x -> (x, x). Its gradient is a sum, for which MindSpore has no kernel in bfloat16 on a CPU."""
 
     def __init__(self, kernels: Kernels):
         super().__init__()
@@ -200,7 +185,7 @@ class Fork(nn.Cell):
 
 
 class MaxPool(nn.Cell):
-    """The greatest of 3 x 3 pixels, of every second of them: images (N, H, W, C) -> (N, H / 2, W / 2, C)."""
+    """Images (N, H, W, C) -> (N, H / 2, W / 2, C), rounded up: max-pooling of 3 x 3 pixels with stride 2."""
 
     def __init__(self, kernels: Kernels):
         super().__init__()
@@ -222,7 +207,7 @@ class MeanOfPixels(nn.Cell):
 
 
 class ChannelsLast(nn.Cell):
-    """Images (N, C, H, W), float32 -> (N, H, W, C). There is no gradient."""
+    """Images (N, C, H, W), float32 -> (N, H, W, C), without a gradient."""
 
     def __init__(self, kernels: Kernels):
         super().__init__()

@@ -1,11 +1,10 @@
-"""A trial of a library of library.py, in a process of its own, for what is wrong may crash it.
+"""A trial of a built library, which library.py runs in a process of its own.
 
     python src/layers/cpu/trial.py LIBRARY
 """
 import ctypes
 import os
 import sys
-from typing import Sequence
 
 import numpy as np
 
@@ -13,10 +12,10 @@ TYPES = {"float32": b"float32", "uint16": b"bfloat16", "uint8": b"uint8"}  # Num
 
 
 def start(library: ctypes.CDLL) -> int:
-    """Start the library's threads: one per core that this process may use, or as many as OMP_NUM_THREADS says.
+    """Start the library's threads: OMP_NUM_THREADS of them, or one per core that this process may use.
 
-    Before MindSpore is imported, which pins threads to single cores, and a new thread inherits that. The status is not
-    0 where its oneDNN is another.
+    This is done before MindSpore is imported: it pins threads to single cores, and new threads inherit that. The
+    status is not 0 where the library does not work with this oneDNN.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
@@ -24,11 +23,7 @@ def start(library: ctypes.CDLL) -> int:
 
 
 def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:
-    """Call an operator as MindSpore does: ``arrays`` are its inputs and then its outputs, which are filled.
-
-    Raises:
-        RuntimeError: it says that it failed.
-    """
+    """Call an operator as MindSpore does: ``arrays`` are its inputs and then its outputs, which it fills."""
     count = len(arrays)
     data = (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays))
     ranks = (ctypes.c_int * count)(*(array.ndim for array in arrays))
@@ -36,7 +31,7 @@ def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:
     places = (ctypes.c_void_p * count)(*(ctypes.addressof(shape) for shape in shapes))
     types = (ctypes.c_char_p * count)(*(TYPES[array.dtype.name] for array in arrays))
     if getattr(library, name)(count, data, ranks, places, types, None, None):
-        raise RuntimeError(f"{name} failed")
+        sys.exit(f"error: {name} failed")
 
 
 def convolution(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
@@ -45,11 +40,6 @@ def convolution(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
     padded = np.pad(x.astype(np.float64), ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
     return np.einsum("nhwikl,oikl->nhwo", windows, w.astype(np.float64))
-
-
-def _agree(what: str, found: Sequence[float], expected: Sequence[float]) -> None:
-    if not np.allclose(found, expected, rtol=1e-3, atol=1e-3):
-        sys.exit(f"error: {what} differs from NumPy's by {np.abs(np.subtract(found, expected)).max():.3g}")
 
 
 def main(path: str) -> None:
@@ -65,11 +55,11 @@ def main(path: str) -> None:
         call(library, "convolution", x, w, y)
         call(library, "convolution_to_input", dy, w, x, dx)
         call(library, "convolution_to_weights", x, dy, w, dw)
-        _agree("a convolution", y, expected)
-        # It is linear in both: with the gradient dy, <dx, x> = <dw, w> = <dy, y>.
-        product = (dy * expected).sum()
-        _agree("a gradient of a convolution", [(dx * x).sum(dtype=np.float64), (dw * w).sum(dtype=np.float64)],
-               [product] * 2)
+        # A convolution is linear in x and in w: for the gradient dy, <dx, x> = <dw, w> = <dy, y>.
+        products = [(dx * x).sum(dtype=np.float64), (dw * w).sum(dtype=np.float64)]
+        for result, right in ((y, expected), (products, [(dy * expected).sum()] * 2)):
+            if not np.allclose(result, right, rtol=1e-3, atol=1e-3):
+                sys.exit("error: a convolution, or its gradient, differs from NumPy's")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Ascend's batch norm over two ranks against MindSpore's over the whole batch.
+"""Ascend's batch norm over two ranks against MindSpore's batch norm of the whole batch.
 
-Its kernels exist on Ascend alone. Here they are what CANN says of them, in NumPy; whether the real ones are given what
-they take is seen in the dry runs of tests/ascend.
+Its kernels exist on Ascend only. Here NumPy computes what CANN's documentation says of them; the dry runs of
+tests/ascend check that the real kernels get arguments that they take.
 """
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mindspore import Tensor, nn, ops
 
 from src.layers.ascend_batch_norm import NCHW, AscendBatchNorm, gradient_of_update
-from src.layers.batch_norm import EPSILON, KEPT
+from src.layers.batch_norm import EPSILON, MOMENTUM
 
 AXES = (0, 2, 3)
 
@@ -38,8 +38,8 @@ def update(x, total, square_total, gamma, beta, moving_mean, moving_variance, la
     x, count = x.asnumpy().astype(np.float64), x.size / x.shape[1]
     mean = total.asnumpy().astype(np.float64) / count
     variance = square_total.asnumpy() / count - mean**2
-    moving_mean[:] = KEPT * moving_mean + (1 - KEPT) * mean
-    moving_variance[:] = KEPT * moving_variance + (1 - KEPT) * variance * count / (count - 1)
+    moving_mean[:] = MOMENTUM * moving_mean + (1 - MOMENTUM) * mean
+    moving_variance[:] = MOMENTUM * moving_variance + (1 - MOMENTUM) * variance * count / (count - 1)
     normal = (x - mean[:, None, None]) / np.sqrt(variance + EPSILON)[:, None, None]
     return tensors(channels(gamma) * normal + channels(beta), moving_mean, moving_variance, mean, variance)
 
@@ -58,7 +58,7 @@ def reduce_grad(gradient, x, d_gamma, d_beta, gamma, mean, variance, layout):
 
 
 class Ranks:
-    """Computes for one rank after the other, twice: what they send is known the second time."""
+    """Computes for one rank after the other, twice: the second time, the messages of all ranks are known."""
 
     def __init__(self):
         self.sent, self.means = [], None
@@ -72,13 +72,13 @@ class Ranks:
         for rank in range(2):
             compute(rank)
         self.means = np.mean(self.sent, axis=0)
-        found = [compute(rank) for rank in range(2)]
+        results = [compute(rank) for rank in range(2)]
         assert len(self.sent) == 4  # one message of every rank, both times
-        return found
+        return results
 
 
 @pytest.mark.long
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([(2, 1, 1), (2, 3, 2), (4, 1, 5)]))
 def test_two_ranks_are_one_with_the_whole_batch(seed, width, shape):
     rng = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def test_two_ranks_are_one_with_the_whole_batch(seed, width, shape):
     x, gradient = rng.normal(1, 2, (2, 2 * batch, width, height, side)).astype(np.float32)
     gamma, beta, mean, variance = rng.uniform(0.5, 2, (4, width)).astype(np.float32)
 
-    whole = nn.BatchNorm2d(width, eps=EPSILON, momentum=KEPT).set_train()
+    whole = nn.BatchNorm2d(width, eps=EPSILON, momentum=MOMENTUM).set_train()
     for parameter, value in zip((whole.gamma, whole.beta, whole.moving_mean, whole.moving_variance),
                                 (gamma, beta, mean, variance)):
         parameter.set_data(Tensor(value))
@@ -119,14 +119,14 @@ def test_two_ranks_are_one_with_the_whole_batch(seed, width, shape):
 
     gradients = ranks.each(backward)
 
-    def close(found, expected):
-        return np.allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max() + 1e-5)
+    def close(values, expected):
+        return np.allclose(values, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max() + 1e-5)
 
     assert close(np.concatenate([outputs[0].asnumpy() for outputs, _ in results]), y.asnumpy())
-    assert close(np.concatenate([found[0].asnumpy() for found in gradients]), d_x.asnumpy())
-    assert close(sum(found[3].asnumpy() for found in gradients), d_gamma.asnumpy())
-    assert close(sum(found[4].asnumpy() for found in gradients), d_beta.asnumpy())
-    count = x.size / width / 2  # the unbiased variance is of a rank's count, as nn.SyncBatchNorm has it
+    assert close(np.concatenate([parts[0].asnumpy() for parts in gradients]), d_x.asnumpy())
+    assert close(sum(parts[3].asnumpy() for parts in gradients), d_gamma.asnumpy())
+    assert close(sum(parts[4].asnumpy() for parts in gradients), d_beta.asnumpy())
+    count = x.size / width / 2  # of one rank, as in nn.SyncBatchNorm
     for _, (moved_mean, moved_variance) in results:
-        assert close(moved_mean, KEPT * mean + (1 - KEPT) * x.mean(AXES))
-        assert close(moved_variance, KEPT * variance + (1 - KEPT) * x.var(AXES) * count / (count - 1))
+        assert close(moved_mean, MOMENTUM * mean + (1 - MOMENTUM) * x.mean(AXES))
+        assert close(moved_variance, MOMENTUM * variance + (1 - MOMENTUM) * x.var(AXES) * count / (count - 1))

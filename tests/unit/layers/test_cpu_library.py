@@ -1,5 +1,4 @@
-"""The library of the CPU's own layers: how it is built, what it says where that cannot be, and its threads."""
-import importlib.util
+"""The library of the CPU's own layers: how it is built, the warning where it cannot be built, and its threads."""
 import json
 import os
 import platform
@@ -7,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from cpu_layers import need_library
@@ -61,7 +59,7 @@ def compiler(tmp_path, monkeypatch):
 
 
 def warned(caplog):
-    """Load the library, which cannot be, and return the one warning."""
+    """Try to load the library, and return the one warning."""
     caplog.clear()
     assert library.load() is None
     (record,) = caplog.records if len(caplog.records) == 1 else [
@@ -86,7 +84,7 @@ def test_two_processes_build_it_once(built, cache, compiler):
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_name_is_of_all_that_it_is_made_of(built, cache, compiler, tmp_path, monkeypatch):
+def test_the_name_depends_on_sources_compiler_and_processor(built, cache, compiler, tmp_path, monkeypatch):
     copies = f'cp {built} "$2"'
     compiled = compiler(copies)
     first = library.build()
@@ -99,7 +97,7 @@ def test_the_name_is_of_all_that_it_is_made_of(built, cache, compiler, tmp_path,
         changed.setattr(library, "processor", lambda: "another")
         names.append(library.build())
     shutil.copytree(library.FOLDER, tmp_path / "source")
-    with (tmp_path / "source" / library.SOURCE.name).open("a") as file:
+    with (tmp_path / "source" / "kernels.cc").open("a") as file:
         file.write("// changed\n")
     monkeypatch.setattr(library, "FOLDER", tmp_path / "source")
     names.append(library.build())
@@ -110,17 +108,13 @@ def test_the_name_is_of_all_that_it_is_made_of(built, cache, compiler, tmp_path,
 # --- what does not work is not kept ---
 
 @pytest.mark.parametrize("body, reason", [
-    ("echo here; echo 'x.cc:1: error: the cause'; echo there; exit 1",
-     r"compiler fails with status 1 \(x.cc:1: error: the cause\)"),
-    ("echo half > \"$2\"; exit 7", r"compiler fails with status 7 \(it says nothing\)"),
-    ("true", r"fails with status 1 \(.*cannot open"),
-    ("echo garbage > \"$2\"", r"fails with status 1 \(.*(file too short|invalid ELF header)"),
-    ("return 0;", "fails with status 1 .error: a convolution differs from NumPy's"),
-    ("return 1;", "fails with status 1 .error: MindSpore's oneDNN is not of version 3"),
+    ("echo here; echo 'x.cc:1: error: the cause'; echo there; exit 1", r"status 1 \(x.cc:1: error: the cause\)"),
+    ("echo garbage > \"$2\"", "fails with status 1 "),
+    ("return 0;", "fails with status 1 .error: a convolution"),
     ("std::abort();", "fails with status -6"),
 ])
-def test_what_fails_leaves_nothing(built, cache, compiler, tmp_path, caplog, body, reason):
-    if "return" in body or "abort" in body:
+def test_a_build_or_trial_that_fails_leaves_nothing(built, cache, compiler, tmp_path, caplog, body, reason):
+    if body.endswith(";"):
         (tmp_path / "wrong.cc").write_text(SOURCE.format(start=body))
         body = f'{shutil.which("c++") or "c++"} -shared -fPIC {tmp_path}/wrong.cc -o "$2"'
     compiler(body)
@@ -128,14 +122,6 @@ def test_what_fails_leaves_nothing(built, cache, compiler, tmp_path, caplog, bod
         message = warned(caplog)
     assert re.search(reason, message), message
     assert list(cache.iterdir()) == []
-
-
-def test_a_damaged_file_in_the_cache_is_built_anew(built, cache, compiler, caplog):
-    compiler(f'cp {built} "$2"')
-    path = library.build()
-    path.write_text("garbage " * 100)
-    assert library.load().path == path and path.read_bytes() == built.read_bytes()
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_compiler_may_have_arguments(built, cache, compiler, monkeypatch):
@@ -151,29 +137,23 @@ def no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def another_onednn(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-
-
 def open_to_others(monkeypatch, tmp_path):
     (tmp_path / "cache" / "simclr-mindspore").mkdir(parents=True)
     (tmp_path / "cache" / "simclr-mindspore").chmod(0o777)
 
 
 PLACES = {
-    "no compiler": (no_compiler, r"there is no C\+\+ compiler .* on the PATH; install one"),
-    "a compiler that is not there": (lambda m, _: m.setenv("CXX", "nothing++"), r"CXX names nothing\+\+, which is not"),
+    "no compiler": (no_compiler, "there is no C[+][+] compiler"),
+    "a missing compiler": (lambda m, _: m.setenv("CXX", "nothing++"), r"compiler \(nothing\+\+\)"),
     "others can write to the cache": (open_to_others, "others can write to .*simclr-mindspore; .*chmod 700 "),
     "the cache cannot be written": (lambda _, path: (path / "cache").write_text("a file"), "Not a directory"),
-    "another processor": (lambda m, _: m.setattr(platform, "machine", lambda: "aarch64"), "x86-64, .* on aarch64"),
-    "another system": (lambda m, _: m.setattr(sys, "platform", "darwin"), "they are for Linux .* this is darwin"),
-    "another oneDNN": (another_onednn, r"MindSpore 2\S+ has another oneDNN \(no libdnnl.so.3\); take 2.10.0"),
+    "another processor": (lambda m, _: m.setattr(platform, "machine", lambda: "aarch64"), "aarch64"),
+    "another oneDNN": (lambda m, _: m.setattr(library, "ONEDNN", "libdnnl.so.9"), "MindSpore 2.* has no libdnnl.so.9"),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_where_it_cannot_be_there_is_one_warning(built, cache, tmp_path, monkeypatch, caplog, place):
+def test_where_it_cannot_be_built_there_is_one_warning(built, cache, tmp_path, monkeypatch, caplog, place):
     change, reason = PLACES[place]
     with monkeypatch.context() as changed:
         change(changed, tmp_path)
@@ -188,7 +168,7 @@ CONVOLVE = """
 import ctypes, hashlib, json, os, sys, time
 import numpy as np
 from src.layers.cpu import trial
-there = set(os.listdir("/proc/self/task"))
+before = set(os.listdir("/proc/self/task"))
 library = ctypes.CDLL(sys.argv[1])
 assert trial.start(library) == 0
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # as MindSpore may do
@@ -203,13 +183,13 @@ def digest():
     assert np.allclose(y, trial.convolution(x, w, 1), atol=1e-4)
     return hashlib.sha256(y.tobytes() + dx.tobytes() + dw.tobytes()).hexdigest()
 
-found = {digest() for _ in range(20)}
+actual = {digest() for _ in range(20)}
 time.sleep(0.1)
 begun = time.process_time()
 time.sleep(float(sys.argv[2]))
 idle = time.process_time() - begun
-cores = [sorted(os.sched_getaffinity(int(task))) for task in set(os.listdir("/proc/self/task")) - there]
-print(json.dumps({"threads": len(cores) + 1, "cores": cores, "idle": idle, "digests": sorted(found)}))
+cores = [sorted(os.sched_getaffinity(int(task))) for task in set(os.listdir("/proc/self/task")) - before]
+print(json.dumps({"threads": len(cores) + 1, "cores": cores, "idle": idle, "digests": sorted(actual)}))
 """
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -226,13 +206,12 @@ def convolve(path, threads=None, cores=None, idle=0.0):
 
 
 @pytest.mark.parametrize("threads, cores, expected", [
-    (None, None, len(CORES)), ("1", None, 1), ("3", None, 3), ("0", None, len(CORES)), ("many", None, len(CORES)),
-    (None, CORES[:1], 1), ("2", CORES[-1:], 2)])
-def test_threads_are_as_many_as_the_cores_of_the_process_or_as_openmp_is_told(built, threads, cores, expected):
-    found = convolve(built, threads, cores)
-    assert found["threads"] == expected
-    assert found["cores"] == [cores or CORES] * (expected - 1)
-    assert len(found["digests"]) == 1
+    (None, None, len(CORES)), ("many", None, len(CORES)), (None, CORES[:1], 1), ("2", CORES[-1:], 2)])
+def test_there_is_a_thread_per_core_of_the_process_or_the_number_that_openmp_is_given(built, threads, cores, expected):
+    actual = convolve(built, threads, cores)
+    assert actual["threads"] == expected
+    assert actual["cores"] == [cores or CORES] * (expected - 1)
+    assert len(actual["digests"]) == 1
 
 
 def test_idle_threads_do_not_spin_and_the_next_process_computes_the_same(built):
