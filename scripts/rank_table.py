@@ -7,8 +7,8 @@
     python scripts/rank_table.py ranks TABLE [--server_id SERVER_ID]
 
 SERVER_ID is the address of a server; each DEVICE=ADDRESS is the number of a device and the address of its
-network port, which /etc/hccn.conf lists. Make the table of each server on it, and merge them on one: ranks
-are numbered in the order given. `ranks` is for the launchers: `RANK DEVICE WORLD_SIZE` for each device here.
+network port, which /etc/hccn.conf lists. Make a table on each server, and merge the tables on one: ranks are
+numbered in the order given. `ranks` is for the launchers: `RANK DEVICE WORLD_SIZE` for each device here.
 """
 import argparse
 import re
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from src.common import text_file
-from src.common.errors import UserError
+from src.common.errors import UserError, printable
+from src.common.files import read_text, write_text
 from src.common.script import status_of
 from src.distributed import rank_table
 from src.settings.parsing import Parser
@@ -63,27 +63,27 @@ def _ranks(arguments: argparse.Namespace) -> None:
         print(device.rank_id, device.device_id, table.size)
 
 
-def _pair(text: str) -> Tuple[str, str]:
-    device_id, equals, address = text.partition("=")
-    if not equals:
+def _pair(text: str) -> Tuple[int, str]:
+    match = re.fullmatch(r"([0-9]{1,5})=(\S+)", text, re.ASCII)
+    if not match:
         raise UserError(f"make: got {shown(text)}, takes DEVICE=ADDRESS, such as 0=192.168.100.101")
-    return device_id, address
+    return int(match[1]), match[2]
 
 
-def _configured(path: str) -> List[Tuple[str, str]]:
-    text = text_file.read(path, f"--hccn_conf: {path}", "name the file, or the devices as DEVICE=ADDRESS")
-    devices = re.findall(r"^\s*address_([0-9]+)\s*=\s*(\S+)", text, re.MULTILINE)
+def _configured(path: str) -> List[Tuple[int, str]]:
+    text = read_text(Path(path), f"--hccn_conf: {path}", "name the file, or the devices as DEVICE=ADDRESS")
+    devices = re.findall(r"^\s*address_([0-9]{1,5})\s*=\s*(\S+)", text, re.MULTILINE)
     if not devices:
         raise UserError(f"--hccn_conf: {path} has no line such as address_0=192.168.100.101; name the devices as "
                         "DEVICE=ADDRESS")
-    return sorted(devices, key=lambda device: (len(device[0]), device[0]))
+    return sorted((int(device_id), address) for device_id, address in devices)
 
 
 def _write(table: rank_table.RankTable, path: str) -> None:
     try:
         if Path(path).exists():
             raise UserError(f"TABLE: {path} exists already; name another file, or remove it first")
-        rank_table.write(table, Path(path))
+        write_text(Path(path), rank_table.as_json(table))
     except OSError as error:
         raise UserError(f"TABLE: cannot write {path} ({error.strerror}); name a file in a folder that can be written") \
             from None
@@ -93,9 +93,9 @@ def _write(table: rank_table.RankTable, path: str) -> None:
 def _show(table: rank_table.RankTable) -> None:
     print(f"servers: {len(table.servers)}, ranks: {table.size}")
     for server in table.servers:
-        print(f"server {server.server_id}")
+        print(printable(f"server {server.server_id}"))
         for device in server.devices:
-            print(f"  rank {device.rank_id}: device {device.device_id}, {device.device_ip}")
+            print(printable(f"  rank {device.rank_id}: device {device.device_id}, {device.device_ip}"))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ A value comes from the command line, else from the recipe (``--config FILE``), e
 import argparse
 import dataclasses
 import difflib
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 import yaml
 
-from src.common import text_file
 from src.common.errors import UserError
+from src.common.files import read_text
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
@@ -76,7 +77,7 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
     source = f"--config: {path}"
     fields = {field.name: field for field in flags_of(settings_type) if field.name != "config"}
     texts: Dict[str, Optional[str]] = {}
-    for name, value in _entries(text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE), source):
+    for name, value in _entries(read_text(Path(path), source, "name a YAML file of flags", _LARGEST_RECIPE), source):
         if _oddity(name):
             raise UserError(f"{source}, line {name.start_mark.line + 1}: got {_oddity(name)}, takes flags with their "
                             f"values; {_SUCH_LINES}")
