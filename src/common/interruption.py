@@ -1,5 +1,4 @@
-"""Ctrl-C, and the signals that ask a process to end: the first ends what is under way in good order, a second at once.
-"""
+"""Ctrl-C, SIGTERM and SIGHUP: the first ends the work in good order, a second ends the process at once."""
 import os
 import signal
 import threading
@@ -7,86 +6,70 @@ import time
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a scheduler's word, a terminal that is closed
-_WAKE = signal.SIGURG  # nobody sends it, and where nobody waits for it nothing happens
-_SAME = 1.0  # seconds: what comes again so soon tells of the same event, as `timeout` and terminals do
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, from a scheduler, from a terminal that is closed
+_CTRL_C = signal.SIGURG  # stands for SIGINT in the main thread; nobody else sends it
+_SAME_EVENT = 1.0  # seconds: `timeout` sends its signal twice, to the process and to its group
 
 
 class Interruption:
-    """What has interrupted the process: the number of the signal, or None."""
+    """The number of the signal that has interrupted the process, or None."""
 
     number: Optional[int] = None
-    moment: Optional[float] = None
-
-    def note(self, number: int) -> bool:
-        """Return whether a signal is the first; one that comes after it ends the process."""
-        now = time.monotonic()
-        if self.moment is None:
-            self.number, self.moment = self.number or number, now
-            return True
-        if now - self.moment > _SAME:
-            os._exit(128 + number)
-        return False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Let the first of the signals raise KeyboardInterrupt in the main thread, and the next one end the process.
+    """Let the first signal raise KeyboardInterrupt in the main thread, and the next one end the process.
 
-    For Ctrl-C a thread waits, and all others leave it to that: MindSpore's data engine has a handler of its own, which
-    would turn it into SIGTERM. Another thread hears of the other signals by a pipe, for Python's handlers wait while a
-    graph is compiled. What is ignored, as by ``nohup``, stays ignored. Other processes that are started meanwhile
-    answer to all but Ctrl-C.
+    Signals that are ignored, as SIGHUP is under ``nohup``, stay ignored.
     """
-    found, over, raised = Interruption(), threading.Event(), threading.Event()
+    interruption, is_over, main = Interruption(), threading.Event(), threading.get_ident()
+    numbers = {number: number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    # MindSpore's data engine takes SIGINT's handler away. So every thread blocks SIGINT, and one waits for it. The
+    # other signals must not be blocked: the processes that this one starts would inherit that, and could not be ended.
+    blocked = {signal.SIGINT} & numbers.keys()
+    if blocked:
+        numbers[_CTRL_C] = signal.SIGINT
 
     def interrupt(number: int, _) -> None:
-        if number != _WAKE:
-            found.number = found.number or number
-        if not raised.is_set() and not over.is_set():
-            raised.set()
+        if interruption.number is None and not is_over.is_set():
+            interruption.number = numbers[number]
             raise KeyboardInterrupt
 
-    handlers = {number: signal.signal(number, interrupt) for number in (*_SIGNALS, _WAKE)
-                if signal.getsignal(number) is not signal.SIG_IGN}
-    waits = {signal.SIGINT} & handlers.keys()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waits)
-    main = threading.get_ident()
+    def pass_on_ctrl_c() -> None:
+        while signal.sigwait(blocked) and not is_over.is_set():
+            signal.pthread_kill(main, _CTRL_C)
 
-    def watch() -> None:
-        while True:
-            signal.sigwait(waits)
-            if over.is_set():
-                return
-            if found.note(signal.SIGINT):
-                signal.pthread_kill(main, _WAKE)
+    def end_at_the_second() -> None:  # in a thread, because Python's handlers wait while MindSpore compiles a graph
+        first = None
+        while not is_over.is_set():
+            number = numbers.get(os.read(arrived, 1)[0])
+            if number and first is None:
+                first = time.monotonic()
+            elif number and time.monotonic() - first > _SAME_EVENT:
+                os._exit(128 + number)
 
-    def listen() -> None:
-        while not over.is_set():
-            for number in os.read(told, 1):
-                if number in _SIGNALS:
-                    found.note(number)
-
-    thread = threading.Thread(target=watch, name="Ctrl-C", daemon=True)
-    if waits:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # first: threads inherit it
+    handlers = {number: signal.signal(number, interrupt) for number in numbers}
+    arrived, arrival = os.pipe()
+    os.set_blocking(arrival, False)  # as set_wakeup_fd demands
+    before = signal.set_wakeup_fd(arrival, warn_on_full_buffer=False)
+    threads = [threading.Thread(target=target, daemon=True)
+               for target in (end_at_the_second, *([pass_on_ctrl_c] if blocked else []))]
+    for thread in threads:
         thread.start()
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
     try:
-        yield found
+        yield interruption
     finally:
-        over.set()
+        is_over.set()
         signal.set_wakeup_fd(before)
-        os.write(tell, b"\0")
-        listener.join()
-        os.close(told)
-        os.close(tell)
-        if waits:
+        os.write(arrival, b"\0")
+        for thread in threads[1:]:
             signal.pthread_kill(thread.ident, signal.SIGINT)
+        for thread in threads:
             thread.join()
+        os.close(arrived)
+        os.close(arrival)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -4,17 +4,14 @@ Checked here is what the launchers and the ranks rely on: server and rank order,
 reads the file too, and checks the rest.
 """
 import json
-import socket
 from collections import Counter
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterable, NamedTuple, Sequence, Tuple
 
 from src.common.errors import UserError
 from src.common.files import read_text
-from src.settings.types import shown
 
 _REMEDY = "take a rank table, or make one with scripts/rank_table.py"
-_SHOWN_SERVERS = 8
 
 
 class Device(NamedTuple):
@@ -65,24 +62,7 @@ def read(path: str, flag: str) -> RankTable:
     except (ValueError, TypeError) as error:
         what = "JSON" if isinstance(error, json.JSONDecodeError) else "a rank table"
         raise UserError(f"{where}: is not {what} ({error}); {_REMEDY}") from None
-    return _checked(servers, where)
-
-
-def make(server_id: str, devices: Iterable[Tuple[int, str]], where: str = "rank table") -> RankTable:
-    """Return the table of one server; ``devices`` are pairs of device id and address, in the order of the ranks."""
-    ranked = tuple(Device(device_id, device_ip, rank) for rank, (device_id, device_ip) in enumerate(devices))
-    return _checked([Server(server_id, ranked)], where)
-
-
-def merge(tables: Sequence[RankTable], where: str = "rank table") -> RankTable:
-    """Return one table of several, with the ranks numbered in the order of the tables."""
-    first_rank, servers = 0, []
-    for table in tables:
-        for server in table.servers:
-            devices = tuple(device._replace(rank_id=first_rank + device.rank_id) for device in server.devices)
-            servers.append(Server(server.server_id, devices))
-        first_rank += table.size
-    return _checked(servers, where)
+    return checked(servers, where)
 
 
 def as_json(table: RankTable) -> str:
@@ -94,54 +74,12 @@ def as_json(table: RankTable) -> str:
                        "status": "completed"}, indent=4) + "\n"
 
 
-def server_of(table: RankTable, server_id: Optional[str] = None) -> Server:
-    """Return this machine's server: the one named, or the only one, or the one with an address of this machine.
+def checked(servers: Sequence[Server], where: str) -> RankTable:
+    """Return the table of some servers; ``where`` begins the message of what is wrong with them.
 
     Raises:
-        UserError: the table has no such server, or more than one.
+        UserError: a rank is missing, or a server, an address, a rank or a server's device appears twice.
     """
-    names = ", ".join(server.server_id for server in table.servers[:_SHOWN_SERVERS])
-    names += ", ..." * (len(table.servers) > _SHOWN_SERVERS)
-    if server_id:
-        matches = [server for server in table.servers if server.server_id == server_id]
-        problem = f"got {shown(server_id)}, but the rank table has {names}; set it to one of these"
-    elif len(table.servers) == 1:
-        return table.servers[0]
-    else:
-        matches = [server for server in table.servers if _is_this_machine(server.server_id)]
-        problem = (f"not set, and this machine has the address of {len(matches)} of the rank table's servers {names}; "
-                   "set it to this machine's")
-    if len(matches) != 1:
-        raise UserError(f"SERVER_ID: {problem}")
-    return matches[0]
-
-
-def _is_this_machine(server_id: str) -> bool:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(server_id, 0, type=socket.SOCK_DGRAM,
-                                                         flags=socket.AI_NUMERICHOST)[0]
-    except (OSError, ValueError):  # not an address
-        return server_id in (socket.gethostname(), socket.getfqdn())
-    with socket.socket(family, kind) as probe:
-        try:
-            probe.bind(address)  # only an address of this machine can be bound
-        except OSError:
-            return False
-    return True
-
-
-def _by_rank(devices: Iterable[Device]) -> Tuple[Device, ...]:
-    return tuple(sorted(devices, key=lambda device: device.rank_id))
-
-
-def _server(entry: Any) -> Server:
-    # int(str()), because int() alone takes a boolean for a number and cuts 1.5 to 1.
-    return Server(str(entry["server_id"]), _by_rank(
-        Device(int(str(device["device_id"])), str(device["device_ip"]), int(str(device["rank_id"])))
-        for device in entry["device"]))
-
-
-def _checked(servers: Sequence[Server], where: str) -> RankTable:
     table = RankTable(tuple(servers))
     if not servers or not all(server.devices for server in servers):
         raise UserError(f"{where}: has no server, or one without a device; {_REMEDY}")
@@ -158,3 +96,14 @@ def _checked(servers: Sequence[Server], where: str) -> RankTable:
         raise UserError(f"{where}: rank_id: no device has rank {missing[0]}; give the {table.size} devices the ranks "
                         f"0 to {table.size - 1}, each once")
     return table
+
+
+def _by_rank(devices: Iterable[Device]) -> Tuple[Device, ...]:
+    return tuple(sorted(devices, key=lambda device: device.rank_id))
+
+
+def _server(entry: Any) -> Server:
+    # int(str()), because int() alone takes a boolean for a number and cuts 1.5 to 1.
+    return Server(str(entry["server_id"]), _by_rank(
+        Device(int(str(device["device_id"])), str(device["device_ip"]), int(str(device["rank_id"])))
+        for device in entry["device"]))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import rank_table as script
 from helpers import ROOT
 
 from src.common.errors import UserError
@@ -68,34 +69,34 @@ def test_numbers_may_be_integers_and_ranks_in_any_order(tmp_path):
 
 
 def test_merged_tables_survive_writing_and_number_the_ranks(tmp_path):
-    first = rank_table.make("10.0.0.1", [(3, "192.168.0.3"), (2, "192.168.0.2")])
-    second = rank_table.make("10.0.0.2", [(0, "192.168.1.0")])
-    merged = rank_table.merge([first, second])
+    first = script.make("10.0.0.1", [(3, "192.168.0.3"), (2, "192.168.0.2")])
+    second = script.make("10.0.0.2", [(0, "192.168.1.0")])
+    merged = script.merge([first, second])
     assert merged.devices == ((3, "192.168.0.3", 0), (2, "192.168.0.2", 1), (0, "192.168.1.0", 2))
     (tmp_path / "table.json").write_text(rank_table.as_json(merged))
     assert rank_table.read(str(tmp_path / "table.json"), "flag") == merged
     document = json.loads(rank_table.as_json(merged))  # what Huawei's format has besides, which HCCL reads
     assert (document["version"], document["status"], document["server_count"]) == ("1.0", "completed", "2")
     with pytest.raises(UserError, match="twice"):
-        rank_table.merge([first, first])
+        script.merge([first, first])
 
 
 def two_servers(*server_ids):
-    return rank_table.merge([rank_table.make(server_id, [(0, f"192.168.{index}.1")])
+    return script.merge([script.make(server_id, [(0, f"192.168.{index}.1")])
                              for index, server_id in enumerate(server_ids)])
 
 
 @pytest.mark.parametrize("here", ["127.0.0.1", socket.gethostname()])
 def test_the_server_with_an_address_of_this_machine_is_this_one(here):
-    assert rank_table.server_of(two_servers("203.0.113.1", here)).server_id == here  # RFC 5737: nobody's address
+    assert script.server_of(two_servers("203.0.113.1", here)).server_id == here  # RFC 5737: nobody's address
 
 
 @pytest.mark.parametrize("server_ids, chosen", [
     (("203.0.113.1", "other"), None), (("127.0.0.1", "127.0.0.2"), None), (("203.0.113.1", "other"), "third")])
 def test_a_server_that_is_not_clear_must_be_named(server_ids, chosen):
     with pytest.raises(UserError, match=f"SERVER_ID: .*{server_ids[0]}, {server_ids[1]}"):
-        rank_table.server_of(two_servers(*server_ids), chosen)
-    assert rank_table.server_of(two_servers(*server_ids), server_ids[1]).server_id == server_ids[1]
+        script.server_of(two_servers(*server_ids), chosen)
+    assert script.server_of(two_servers(*server_ids), server_ids[1]).server_id == server_ids[1]
 
 
 def command(folder, *arguments):
