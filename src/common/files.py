@@ -157,7 +157,7 @@ def writing(flag: str, place: Union[str, Path], takes: str = "a folder that can 
 
 
 @contextmanager
-def reading(place: Union[str, Path], remedy: str = "check that it exists and its permissions") -> Iterator[None]:
+def reading(place: Union[str, Path], remedy: str = "check that it is there, and its permissions") -> Iterator[None]:
     """Turn an OSError, which prevents reading the file ``place``, into a UserError."""
     try:
         yield

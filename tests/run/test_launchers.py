@@ -147,14 +147,9 @@ def test_wrong_arguments_show_the_usage(place, name):
     assert sorted(path.name for path in place.iterdir()) == ["data set", "model.ckpt"]
 
 
-@pytest.mark.parametrize("name, arguments, culprit", [
-    ("run_standalone_train_cpu.sh", ["mnist", "data set"], "data set: got 'mnist'"),
-    ("run_standalone_train_cpu.sh", ["cifar10", "nowhere"], "TRAIN_DATASET_PATH: nowhere"),
-    ("run_standalone_train_ascend.sh", ["cifar10", "data set", "first"], "DEVICE_ID: got 'first'"),
-    ("run_standalone_eval_cpu.sh", ["cifar10", "no.ckpt", "data set", "data set"], "SIMCLR_MODEL_PATH: .*no.ckpt"),
-    ("run_standalone_eval_cpu.sh", ["cifar10", "model.ckpt", "data set", "nowhere"], "EVAL_DATASET_PATH: nowhere")])
-def test_wrong_values_are_named(place, name, arguments, culprit):
-    refused(launch(place, name, *arguments), f"^{name}: {culprit}")
+def test_a_folder_that_does_not_exist_is_named(place):
+    result = launch(place, "run_standalone_eval_cpu.sh", "cifar10", "model.ckpt", "data set", "nowhere")
+    refused(result, "^run_standalone_eval_cpu.sh: EVAL_DATASET_PATH: nowhere")
     assert not (place / "record").exists()
 
 
