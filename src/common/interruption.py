@@ -3,8 +3,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
-from typing import Iterator, Optional
+from contextlib import contextmanager, nullcontext
+from typing import Dict, Iterator, Optional
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, from a scheduler, from a terminal that is closed
 _CTRL_C = signal.SIGURG  # stands for SIGINT in the main thread; nobody else sends it
@@ -23,12 +23,10 @@ def interruptible() -> Iterator[Interruption]:
 
     Signals that are ignored, as SIGHUP is under ``nohup``, stay ignored.
     """
-    interruption, is_over, main = Interruption(), threading.Event(), threading.get_ident()
+    interruption, is_over = Interruption(), threading.Event()
     numbers = {number: number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
-    # MindSpore's data engine takes SIGINT's handler away. So every thread blocks SIGINT, and one waits for it. The
-    # other signals must not be blocked: the processes that this one starts would inherit that, and could not be ended.
-    blocked = {signal.SIGINT} & numbers.keys()
-    if blocked:
+    takes_ctrl_c = signal.SIGINT in numbers
+    if takes_ctrl_c:
         numbers[_CTRL_C] = signal.SIGINT
 
     def interrupt(number: int, _) -> None:
@@ -36,40 +34,70 @@ def interruptible() -> Iterator[Interruption]:
             interruption.number = numbers[number]
             raise KeyboardInterrupt
 
-    def pass_on_ctrl_c() -> None:
-        while signal.sigwait(blocked) and not is_over.is_set():
-            signal.pthread_kill(main, _CTRL_C)
-
-    def end_at_the_second() -> None:  # in a thread, because Python's handlers wait while MindSpore compiles a graph
-        first = None
-        while not is_over.is_set():
-            number = numbers.get(os.read(arrived, 1)[0])
-            if number and first is None:
-                first = time.monotonic()
-            elif number and time.monotonic() - first > _SAME_EVENT:
-                os._exit(128 + number)
-
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # first: threads inherit it
     handlers = {number: signal.signal(number, interrupt) for number in numbers}
-    arrived, arrival = os.pipe()
-    os.set_blocking(arrival, False)  # as set_wakeup_fd demands
-    before = signal.set_wakeup_fd(arrival, warn_on_full_buffer=False)
-    threads = [threading.Thread(target=target, daemon=True)
-               for target in (end_at_the_second, *([pass_on_ctrl_c] if blocked else []))]
-    for thread in threads:
-        thread.start()
     try:
-        yield interruption
+        with _pass_on_ctrl_c() if takes_ctrl_c else nullcontext(), _end_at_the_second(numbers):
+            try:
+                yield interruption
+            finally:
+                is_over.set()
     finally:
-        is_over.set()
-        signal.set_wakeup_fd(before)
-        os.write(arrival, b"\0")
-        for thread in threads[1:]:
-            signal.pthread_kill(thread.ident, signal.SIGINT)
-        for thread in threads:
-            thread.join()
-        os.close(arrived)
-        os.close(arrival)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _pass_on_ctrl_c() -> Iterator[None]:
+    """Block SIGINT in all threads, and send the main thread another signal for it.
+
+    MindSpore's data engine takes SIGINT's handler away. The other signals are not blocked: the processes that this one
+    starts would inherit that, and could not be ended.
+    """
+    main, is_over = threading.get_ident(), threading.Event()
+
+    def wait() -> None:
+        while signal.sigwait({signal.SIGINT}) and not is_over.is_set():
+            signal.pthread_kill(main, _CTRL_C)
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # first: a thread inherits it
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.pthread_kill(thread.ident, signal.SIGINT)
+        thread.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _end_at_the_second(numbers: Dict[int, int]) -> Iterator[None]:
+    """End the process at the second signal; in a thread, for Python's handlers wait while MindSpore compiles a graph.
+
+    ``numbers`` has the number to report for each signal.
+    """
+    def listen() -> None:
+        first = None
+        while True:
+            (arrived,) = os.read(reading, 1)
+            if not arrived:
+                return
+            if first is None:
+                first = time.monotonic() if arrived in numbers else None
+            elif arrived in numbers and time.monotonic() - first > _SAME_EVENT:
+                os._exit(128 + numbers[arrived])
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # as set_wakeup_fd demands
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        thread.join()
+        os.close(reading)
+        os.close(writing)
