@@ -1,4 +1,4 @@
-"""The errors that a user can mend; the scripts print them as one line."""
+"""Errors that a user can mend. The scripts print each as one line."""
 
 
 class UserError(Exception):
@@ -11,27 +11,27 @@ class UserError(Exception):
 
 
 class DamagedError(UserError):
-    """A file of ours is not what was written: an older one may be whole."""
+    """A file of this project is not as it was written; an older one may be whole."""
 
 
 class SomeFailedError(UserError):
-    """Some of many things could not be done, and are named; the others are done."""
+    """Some of many items failed, each with a line of its own; the others are done."""
 
     status = 1
 
 
 class DivergedError(UserError):
-    """The loss is no number any more."""
+    """The loss is not a finite number any more."""
 
     status = 3
 
 
 def option(name: str) -> str:
-    """Return an argument of a script as its user writes it: ``--name``, or NAME where it has its place instead."""
+    """Return an argument of a script as its user writes it: ``--name``, or NAME of a positional one."""
     return name if name.isupper() else f"--{name}"
 
 
 def printable(text: str) -> str:
-    """Return ``text``, which may come from anywhere, for a terminal or a log: what cannot be printed as an escape."""
+    """Return ``text`` with every character that a terminal cannot print as an escape."""
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode()
                    for character in text)

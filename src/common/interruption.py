@@ -1,92 +1,103 @@
-"""Ctrl-C, and the signals that ask a process to end: the first ends what is under way in good order, a second at once.
-"""
+"""Ctrl-C, SIGTERM and SIGHUP: the first ends the work in good order, a second ends the process at once."""
 import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
-from typing import Iterator, Optional
+from contextlib import contextmanager, nullcontext
+from typing import Dict, Iterator, Optional
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a scheduler's word, a terminal that is closed
-_WAKE = signal.SIGURG  # nobody sends it, and where nobody waits for it nothing happens
-_SAME = 1.0  # seconds: what comes again so soon tells of the same event, as `timeout` and terminals do
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, from a scheduler, from a terminal that is closed
+_CTRL_C = signal.SIGURG  # stands for SIGINT in the main thread; nobody else sends it
+_SAME_EVENT = 1.0  # seconds: `timeout` sends its signal twice, to the process and to its group
 
 
 class Interruption:
-    """What has interrupted the process: the number of the signal, or None."""
+    """The number of the signal that has interrupted the process, or None."""
 
     number: Optional[int] = None
-    moment: Optional[float] = None
-
-    def note(self, number: int) -> bool:
-        """Return whether a signal is the first; one that comes after it ends the process."""
-        now = time.monotonic()
-        if self.moment is None:
-            self.number, self.moment = self.number or number, now
-            return True
-        if now - self.moment > _SAME:
-            os._exit(128 + number)
-        return False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Let the first of the signals raise KeyboardInterrupt in the main thread, and the next one end the process.
+    """Let the first signal raise KeyboardInterrupt in the main thread, and the next one end the process.
 
-    For Ctrl-C a thread waits, and all others leave it to that: MindSpore's data engine has a handler of its own, which
-    would turn it into SIGTERM. Another thread hears of the other signals by a pipe, for Python's handlers wait while a
-    graph is compiled. What is ignored, as by ``nohup``, stays ignored. Other processes that are started meanwhile
-    answer to all but Ctrl-C.
+    Signals that are ignored, as SIGHUP is under ``nohup``, stay ignored.
     """
-    found, over, raised = Interruption(), threading.Event(), threading.Event()
+    interruption, is_over = Interruption(), threading.Event()
+    numbers = {number: number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    takes_ctrl_c = signal.SIGINT in numbers
+    if takes_ctrl_c:
+        numbers[_CTRL_C] = signal.SIGINT
 
     def interrupt(number: int, _) -> None:
-        if number != _WAKE:
-            found.number = found.number or number
-        if not raised.is_set() and not over.is_set():
-            raised.set()
+        if interruption.number is None and not is_over.is_set():
+            interruption.number = numbers[number]
             raise KeyboardInterrupt
 
-    handlers = {number: signal.signal(number, interrupt) for number in (*_SIGNALS, _WAKE)
-                if signal.getsignal(number) is not signal.SIG_IGN}
-    waits = {signal.SIGINT} & handlers.keys()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waits)
-    main = threading.get_ident()
-
-    def watch() -> None:
-        while True:
-            signal.sigwait(waits)
-            if over.is_set():
-                return
-            if found.note(signal.SIGINT):
-                signal.pthread_kill(main, _WAKE)
-
-    def listen() -> None:
-        while not over.is_set():
-            for number in os.read(told, 1):
-                if number in _SIGNALS:
-                    found.note(number)
-
-    thread = threading.Thread(target=watch, name="Ctrl-C", daemon=True)
-    if waits:
-        thread.start()
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
+    handlers = {number: signal.signal(number, interrupt) for number in numbers}
     try:
-        yield found
+        with _pass_on_ctrl_c() if takes_ctrl_c else nullcontext(), _end_at_the_second(numbers):
+            try:
+                yield interruption
+            finally:
+                is_over.set()
     finally:
-        over.set()
-        signal.set_wakeup_fd(before)
-        os.write(tell, b"\0")
-        listener.join()
-        os.close(told)
-        os.close(tell)
-        if waits:
-            signal.pthread_kill(thread.ident, signal.SIGINT)
-            thread.join()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _pass_on_ctrl_c() -> Iterator[None]:
+    """Block SIGINT in all threads, and send the main thread another signal for it.
+
+    MindSpore's data engine takes SIGINT's handler away. The other signals are not blocked: the processes that this one
+    starts would inherit that, and could not be ended.
+    """
+    main, is_over = threading.get_ident(), threading.Event()
+
+    def wait() -> None:
+        while signal.sigwait({signal.SIGINT}) and not is_over.is_set():
+            signal.pthread_kill(main, _CTRL_C)
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # first: a thread inherits it
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.pthread_kill(thread.ident, signal.SIGINT)
+        thread.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _end_at_the_second(numbers: Dict[int, int]) -> Iterator[None]:
+    """End the process at the second signal; in a thread, for Python's handlers wait while MindSpore compiles a graph.
+
+    ``numbers`` has the number to report for each signal.
+    """
+    def listen() -> None:
+        first = None
+        while True:
+            (arrived,) = os.read(reading, 1)
+            if not arrived:
+                return
+            if first is None:
+                first = time.monotonic() if arrived in numbers else None
+            elif arrived in numbers and time.monotonic() - first > _SAME_EVENT:
+                os._exit(128 + numbers[arrived])
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # as set_wakeup_fd demands
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        thread.join()
+        os.close(reading)
+        os.close(writing)

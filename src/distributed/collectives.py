@@ -1,9 +1,8 @@
-"""What the ranks of a distributed run tell each other. With one process, nothing happens here.
+"""What the ranks of a distributed run exchange. With one process, nothing happens here.
 
-In a dry run a rank is alone whatever its number: the others are not there, so what the host would hear from them is
-what it has itself. The cells are compiled as ever.
+In a dry run the other ranks do not exist: the host takes its own values for theirs, and the cells are compiled as ever.
 
-Every function and cell is called by all ranks in the same order, or they wait for each other for ever.
+All ranks must call every function and cell in the same order, or they wait for each other for ever.
 """
 import json
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from src.distributed.process_group import Process
 class GatherOnCPU(nn.Cell):
     """``ops.AllGather`` as a sum over the ranks, each of which has zeros in the others' places.
 
-    The gradient of MindSpore's own is a ReduceScatter, which its CPU back end does not have; and a ``bprop`` here would
-    make it copy every weight of the network twice per step.
+    The gradient of ``ops.AllGather`` is a ReduceScatter, which MindSpore's CPU back end lacks. A ``bprop`` of our own
+    would make it copy every weight of the network twice per step.
     """
 
     def __init__(self, rank: int, world_size: int):
@@ -34,9 +33,9 @@ class GatherOnCPU(nn.Cell):
 
 
 def row_gather(rank: int, world_size: int) -> nn.Cell:
-    """Return what makes of rows (n, d) of this rank the rows (world_size * n, d) of all ranks, in their order.
+    """Return the cell: rows (n, d) of this rank -> rows (world_size * n, d) of all ranks, in their order.
 
-    Its gradient is exact: a rank's rows get the sum of what all ranks ask of them.
+    Its gradient is exact: the gradients that all ranks have for a rank's rows are summed.
     """
     if world_size == 1:
         return nn.Identity()
@@ -77,7 +76,7 @@ def broadcast(parameters: Iterable[Parameter], process: Process) -> None:
 
 
 def share(value: Any, process: Process, root: int = 0) -> Any:
-    """Return rank ``root``'s ``value``, which JSON can hold; the other ranks' values are ignored."""
+    """Return the ``value`` of rank ``root``, which JSON must be able to hold; those of other ranks are ignored."""
     if process.is_alone:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
@@ -90,9 +89,9 @@ def share(value: Any, process: Process, root: int = 0) -> Any:
 
 @contextmanager
 def together(process: Process) -> Iterator[None]:
-    """Run a part without collectives that may fail on some ranks; where one fails, all end.
+    """Run a part without collectives that may fail on some ranks. If it fails on one, all end.
 
-    Without this the others would wait for it in their next collective.
+    Otherwise the other ranks would wait for that one in their next collective.
 
     Raises:
         UserError: another rank failed; the message names the first such rank and has its message.
@@ -116,5 +115,5 @@ def together(process: Process) -> Iterator[None]:
 def sum_over_ranks(values: np.ndarray, process: Process) -> np.ndarray:
     """Return the sum of the ranks' float32 ``values``, on every rank."""
     if process.is_alone:
-        return values * process.world_size
+        return values * process.world_size  # in a dry run every rank has the same
     return ops.AllReduce()(Tensor(values)).asnumpy()

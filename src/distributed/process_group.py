@@ -1,9 +1,8 @@
-"""The processes of a distributed run, one per device, and how one of them finds the others.
+"""The processes of a distributed run, one per device, and how they find each other.
 
-A launcher starts them and says in their environment how many there are: a rank table (RANK_TABLE_FILE,
-RANK_ID, RANK_SIZE, DEVICE_ID; Ascend only), msrun (MS_ROLE, MS_WORKER_NUM) or mpirun (OMPI_COMM_WORLD_SIZE;
-Ascend and GPU).
-What they say is checked before anything is joined: a process that waits for others who never come would hang.
+A launcher starts them, and their environment says how many they are: with a rank table (RANK_TABLE_FILE, RANK_ID,
+RANK_SIZE, DEVICE_ID; Ascend only), by msrun (MS_ROLE, MS_WORKER_NUM) or by mpirun (OMPI_COMM_WORLD_SIZE; Ascend and
+GPU). The environment is checked before a process joins the others: one that waits for others who never come hangs.
 """
 import os
 import re
@@ -16,6 +15,7 @@ from src.distributed import rank_table
 from src.settings.types import shown
 
 WORLD_SIZE_VARIABLES = ("MS_WORKER_NUM", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE")
+_NUMBER = re.compile("[1-9][0-9]{0,4}")
 
 
 class CpuLibrary(NamedTuple):
@@ -26,13 +26,13 @@ class CpuLibrary(NamedTuple):
 
 
 class Process(NamedTuple):
-    """Where this process computes, and its place among the processes of the run."""
+    """The device of this process, and its place among the processes of the run."""
 
     device_target: str
     rank: int = 0
     world_size: int = 1
-    cpu_library: Optional[CpuLibrary] = None  # MindSpore's own layers are taken without it
-    is_dry_run: bool = False  # then the other ranks are not there, whatever ``world_size`` says
+    cpu_library: Optional[CpuLibrary] = None  # None: MindSpore's own layers
+    is_dry_run: bool = False  # then the other ranks do not exist, whatever ``world_size`` says
 
     @property
     def is_first(self) -> bool:
@@ -41,56 +41,57 @@ class Process(NamedTuple):
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is nobody to exchange values with."""
+        """Whether there are no other processes to exchange values with."""
         return self.world_size == 1 or self.is_dry_run
 
 
-def check_alone() -> None:
+def check_alone(takes_run_distribute: bool) -> None:
     """Raise UserError where this is one of several processes that would all write the same files."""
     for name in WORLD_SIZE_VARIABLES:
         if os.environ.get(name, "1") not in ("", "0", "1"):
-            raise UserError(f"{name}={os.environ[name]}: this was started as one of several processes, which train.py "
-                            "and linear_eval.py take with --run_distribute True; add it, or start one process")
+            also = "add --run_distribute True, or " if takes_run_distribute else ""
+            raise UserError(f"{name}={os.environ[name]}: this was started as one of several processes, but runs as "
+                            f"one; {also}start one process, without a launcher, or unset {name}")
 
 
 def check_start(device_target: str, promised_devices: Optional[int]) -> None:
-    """Check what the launcher says against the rank table, the device target and ``promised_devices``.
+    """Check the launcher's variables against the rank table, the device target and ``promised_devices``.
 
     Raises:
         UserError: they contradict each other, or this process was started alone.
     """
-    table_file = os.environ.get("RANK_TABLE_FILE")
     name = next((name for name in WORLD_SIZE_VARIABLES if os.environ.get(name)), None)
     if name is None:
         raise UserError("--run_distribute: got True, but nothing says how many processes there are (no "
                         f"{' or '.join(WORLD_SIZE_VARIABLES)}); start them with run_distribution_train_ascend.sh or "
                         "run_distribution_train_msrun.sh of scripts/")
-    if not re.fullmatch("[1-9][0-9]{0,4}", os.environ[name]):
+    if not _NUMBER.fullmatch(os.environ[name]):
         raise UserError(f"{name}: got {shown(os.environ[name])}, takes the number of processes, 1 to 99999, which the "
                         "launchers of scripts/ set")
-    started = int(os.environ[name])
-    port = os.environ.get("MS_SCHED_PORT", "8118")  # MindSpore's own
-    if "MS_ROLE" in os.environ and not (re.fullmatch("[1-9][0-9]{0,4}", port) and int(port) < 2**16):
+    world_size = int(os.environ[name])
+    is_by_msrun = "MS_ROLE" in os.environ
+    port = os.environ.get("MS_SCHED_PORT", "8118")  # MindSpore's own default
+    if is_by_msrun and not (_NUMBER.fullmatch(port) and int(port) < 2**16):
         raise UserError(f"MS_SCHED_PORT: got {shown(port)}, takes a port, 1 to 65535, which msrun sets (--master_port)")
-    if table_file:
-        _check_table(table_file, started, name)
-    if device_target == "CPU" and "MS_ROLE" not in os.environ:
+    if os.environ.get("RANK_TABLE_FILE"):
+        table = rank_table.read(os.environ["RANK_TABLE_FILE"], "RANK_TABLE_FILE")
+        if table.size != world_size:
+            raise UserError(f"RANK_TABLE_FILE: {os.environ['RANK_TABLE_FILE']} has {table.size} devices, but "
+                            f"{world_size} processes were started ({name}={world_size}); start one per device, or take "
+                            f"a table of {world_size}")
+        if not is_by_msrun:  # which numbers the ranks itself
+            _check_place(table)
+    if device_target == "CPU" and not is_by_msrun:
         raise UserError("--device_target: got CPU for processes that were not started by msrun; take "
                         "scripts/run_distribution_train_msrun.sh with DEVICE_TARGET=CPU")
-    if promised_devices not in (None, started):
-        raise UserError(f"--device_num: got {promised_devices}, but {started} processes were started "
-                        f"({name}={started}); give both the same number")
+    if promised_devices not in (None, world_size):
+        raise UserError(f"--device_num: got {promised_devices}, but {world_size} processes were started "
+                        f"({name}={world_size}); give both the same number")
 
 
-def _check_table(file: str, started: int, name: str) -> None:
-    """Check this process's place against the rank table's."""
-    table = rank_table.read(file, "RANK_TABLE_FILE")
-    if table.size != started:
-        raise UserError(f"RANK_TABLE_FILE: {file} has {table.size} devices, but {started} processes were started "
-                        f"({name}={started}); start one per device, or take a table of {started}")
-    if "MS_ROLE" in os.environ:
-        return  # msrun numbers the ranks itself
-    rank, device = os.environ.get("RANK_ID", ""), os.environ.get("DEVICE_ID", "")
+def _check_place(table: rank_table.RankTable) -> None:
+    """Check RANK_ID and DEVICE_ID of this process."""
+    file, rank, device = (os.environ.get(name, "") for name in ("RANK_TABLE_FILE", "RANK_ID", "DEVICE_ID"))
     if rank not in map(str, range(table.size)):
         raise UserError(f"RANK_ID: got {rank or 'nothing'}, takes a rank of {file}, 0 to {table.size - 1}")
     expected = table.devices[int(rank)].device_id
@@ -99,7 +100,7 @@ def _check_table(file: str, started: int, name: str) -> None:
 
 
 def join(device_target: str) -> Process:
-    """Set this process's device and join the others through the back end's own library (HCCL, NCCL or MCCL).
+    """Set this process's device and join the others through the back end's library (HCCL, NCCL or MCCL).
 
     Raises:
         UserError: the others cannot be reached.

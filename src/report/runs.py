@@ -5,9 +5,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import yaml
 
-from src.common import text_file
 from src.common.errors import UserError
-from src.common.files import reading, reason_of
+from src.common.files import read_text, reading, reason_of
 from src.common.logs import logger
 from src.run import records, sample
 from src.run.layout import EVALUATION, FINE_TUNING, PRETRAINING, Layout
@@ -140,7 +139,7 @@ class _Plain(yaml.SafeLoader):
 
 def _config(file: Path) -> Dict[str, Any]:
     remedy = "bring back what was written there, or take it away"
-    text = text_file.read(str(file), str(file), remedy, largest=LARGEST_CONFIG)
+    text = read_text(file, str(file), remedy, LARGEST_CONFIG)
     try:
         config = yaml.load(text, _Plain)  # noqa: S506 - it is a safe loader
         is_config = _is_plain(config) and _is_config(config)

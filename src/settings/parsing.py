@@ -5,12 +5,13 @@ A value comes from the command line, else from the recipe (``--config FILE``), e
 import argparse
 import dataclasses
 import difflib
+from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional
 
 import yaml
 
-from src.common import text_file
 from src.common.errors import UserError
+from src.common.files import read_text
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
@@ -84,7 +85,7 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
         UserError: the file is no such mapping, or has an unknown flag, a flag twice or a wrong value.
     """
     source = f"--config: {path}"
-    text = text_file.read(path, source, "name a YAML file of flags", _LARGEST_RECIPE)
+    text = read_text(Path(path), source, "name a YAML file of flags", _LARGEST_RECIPE)
     try:
         # Only nodes, which keep a scalar's text: the flag's own type decides what it means (YAML 1.1 takes `yes` for
         # True, 010 for 8, and 1e-3 for a string). Nothing is built of them, so tags and aliases can do no harm.

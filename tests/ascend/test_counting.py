@@ -38,8 +38,6 @@ def test_collectives_are_read_from_a_graph():
 
 @pytest.mark.parametrize("scope, fused, purpose", [
     ("Default/model-SimCLR/encoder-ResNet/bn1-SyncBatchNorm/AllReduce-op0", False, "batch norm"),
-    ("Gradients/Default/model-SimCLR/encoder-ResNet/bn1-GlobalBatchNorm/AllReduce-op0", False, "batch norm"),
-    ("Default/loss-NTXent/gather-Gather/AllGather-op0", False, "negatives"),
     ("Gradients/Default/loss-NTXent/gather-Gather/AllReduce-op0", False, "negatives"),
     ("Default/optimizer-Adam/AllReduce-op3", True, "gradients"),
     ("Default/average-Mean/AllReduce-op0", False, "totals"), ("Default/AllReduce-op0", False, "other")])

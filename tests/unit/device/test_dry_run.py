@@ -21,14 +21,11 @@ def in_a_dry_run(monkeypatch):
     monkeypatch.setenv(dry_run.VARIABLE, "1")
 
 
-@pytest.mark.parametrize("level, target, message", [
-    ("1", "CPU", "--device_target: got CPU, but MS_SIMULATION_LEVEL=1 asks for a dry run, which is for Ascend"),
-    ("1", "GPU", "--device_target: got GPU, but"),
-    ("4", "Ascend", "MS_SIMULATION_LEVEL: got 4, takes 0, 1, 2, 3"),
-    ("yes", "Ascend", "MS_SIMULATION_LEVEL: got yes, takes")])
-def test_a_dry_run_that_there_is_not(monkeypatch, tmp_path, level, target, message):
+@pytest.mark.parametrize("level, target, culprit", [
+    ("1", "CPU", "--device_target: got CPU"), ("yes", "Ascend", "MS_SIMULATION_LEVEL: got yes")])
+def test_a_dry_run_that_does_not_exist(monkeypatch, tmp_path, level, target, culprit):
     monkeypatch.setenv(dry_run.VARIABLE, level)
-    refused(call_script("train.py", "--device_target", target, "--train_dataset_path", "data", cwd=tmp_path), message)
+    refused(call_script("train.py", "--device_target", target, "--train_dataset_path", "data", cwd=tmp_path), culprit)
     assert not list(tmp_path.iterdir())
 
 
