@@ -46,7 +46,7 @@ def main() -> None:
 
         # Images -> random views of each.
         views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
-                      settings.num_parallel_workers, process.rank, process.world_size, views=settings.views)
+                      settings.num_parallel_workers, process.rank, process.world_size, views_per_image=settings.views)
         # Views -> representations h -> embeddings z.
         layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
         encoder = build_encoder(network, layers)
@@ -56,7 +56,7 @@ def main() -> None:
         if settings.cross_device_negatives:
             loss = NTXent(settings.temperature, process.rank, process.world_size, settings.views)
         else:
-            loss = NTXent(settings.temperature, views=settings.views)
+            loss = NTXent(settings.temperature, views_per_image=settings.views)
         # The loss -> an update of the weights.
         rates = learning_rates(settings.lr_schedule, settings.learning_rate, settings.epoch_size, len(views),
                                settings.warmup_epochs)

@@ -67,12 +67,12 @@ def test_both_views_show_the_same_image_and_every_image_comes_once():
 def test_an_image_may_have_several_views(images):
     """Those of a batch lie view by view; no two are equal, and every image has as many."""
     pixels, colours = plain_images(130)
-    still = epoch(Views(pixels, BATCH, STILL, seed=0, workers=WORKERS, views=4))
+    still = epoch(Views(pixels, BATCH, STILL, seed=0, workers=WORKERS, views_per_image=4))
     still = still.reshape(2, 4, BATCH, 3, 32, 32)
     for other in range(1, 4):
         assert np.array_equal(still[:, other], still[:, 0])
     assert len({tuple(view[:, 0, 0]) for view in still[:, 0].reshape(-1, 3, 32, 32)}) == 2 * BATCH
-    views = epoch(Views(images[:130], BATCH, PAPER_SMALL, seed=0, workers=WORKERS, views=3))
+    views = epoch(Views(images[:130], BATCH, PAPER_SMALL, seed=0, workers=WORKERS, views_per_image=3))
     assert len(views) == len({view.tobytes() for view in views}) == 2 * 3 * BATCH
 
 
