@@ -43,7 +43,8 @@ class Rows:
         return self.times * len(self.order)
 
     def __iter__(self) -> Iterator[Tuple[np.ndarray]]:
-        for self.reached, number in enumerate(self.order, 1):
+        for number in self.order:
+            self.reached += 1
             image = np.ascontiguousarray(self.read(number))
             for _ in range(self.times):
                 yield (image,)
@@ -173,8 +174,8 @@ def _png_header(stream: BinaryIO) -> Tuple[Tuple[int, int], bool]:
 def _jpeg_header(stream: BinaryIO) -> Tuple[Tuple[int, int], bool]:
     """Return width and height, and whether more headers follow between the scans; raise if libjpeg refuses it.
 
-    A header with missing or broken tables ends MindSpore's whole process. Pillow's libjpeg raises an exception instead. It
-    decodes an image of 8 x 8 pixels with the same header here, which is quick.
+    A header with missing or broken tables ends MindSpore's whole process. Pillow's libjpeg raises an exception
+    instead. Here it decodes an image of 8 x 8 pixels with the same header, which is quick.
     """
     stream.seek(2)
     segments, marker, frame, width, height, components = [JPEG[:2]], 0, 0, 0, 0, 0
