@@ -32,7 +32,7 @@ def main() -> None:
 
         # Images -> random views of each.
         views = Views(images.pixels, settings.batch_size, settings.augmentation, settings.seed,
-                      settings.num_parallel_workers, process.rank, process.world_size, views=settings.views)
+                      settings.num_parallel_workers, process.rank, process.world_size, views_per_image=settings.views)
         # Views -> representations h -> embeddings z.
         layers = encoder_layers(process, settings.sync_bn, settings.amp_level)
         encoder = build_encoder(network, layers)

@@ -1,4 +1,4 @@
-"""Say what a data folder holds, or what is wrong with it, before anything is trained.
+"""Check a data folder before training: say what it holds, or what is wrong with it.
 
     python scripts/check_data.py DATA_SET FOLDER
 """
@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.common.logs import logger
 from src.common.script import status_of
 
-FEW_CLASSES = 20  # so many are shown one by one
+FEW_CLASSES = 20  # up to which the size of each class is shown
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     for split in splits:
         pixels, labels, classes = dataset.load(name, folder, split)
         if split == "pretrain" and (labels >= 0).all():
-            continue  # they are those of train
+            continue  # the same images as train
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
         if not classes:
             logger.info("  %d images", len(labels))
@@ -37,8 +37,8 @@ def main() -> None:
             pixels.check()
             logger.info("  all files can be decoded")
         if split == "pretrain" and (labels < 0).all():
-            logger.info("  no labels, which train.py does without; linear_eval.py and finetune.py take a folder of "
-                        "images for every class")
+            logger.info("  no labels: enough for train.py, but linear_eval.py and finetune.py take a folder of images "
+                        "per class")
             splits.remove("train")
             if not dataset.DATA_SETS[name].format.find(Path(folder), "test"):
                 splits.remove("test")

@@ -1,8 +1,8 @@
-"""Draw what a training is going to see, before it is begun: some images, and views of them by its flags.
+"""Draw what a training run will see, before it begins: some images, and views of them by its flags.
 
     python scripts/show_views.py --config configs/cifar10_resnet18_cpu.yaml --train_dataset_path /data/cifar10
 
-The flags are those of train.py. The sheet is views.png in --train_output_path.
+The flags are the same as for train.py. The sheet is views.png in --train_output_path.
 """
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ def main() -> None:
     given = parse(TrainSettings, description=__doc__)
     process = prepare(given)
 
-    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    # MindSpore reads the environment when it is imported, so these imports come after ``prepare``.
     from src import dataset
     from src.data.views import Views
     from src.run import inputs
@@ -30,7 +30,7 @@ def main() -> None:
 
     with open_run(given["train_output_path"], process) as run:
         if run.layout.holds_run:
-            raise UserError(f"--train_output_path: {run.layout.path} holds a run, with the views that it has seen; "
+            raise UserError(f"--train_output_path: {run.layout.path} holds a run already; "
                             "name another folder")
         settings, _ = beginning.resolve(given, beginning.Start(), process.world_size)
         images = dataset.load(settings.dataset_name, settings.train_dataset_path, "pretrain",

@@ -1,8 +1,8 @@
-"""The data sets by name: files on disk -> images, in memory or read when they are asked for.
+"""The data sets by name: files on disk -> images and labels.
 
-A new data set is a module in src/data/ that makes its ``DataSet``, with a ``Format`` of its own where no other reads
-its files, and a line in ``DATA_SETS``. The flag --dataset_name and the
-launchers take the same names (src/settings/flags.py, scripts/lib/common.sh).
+To add a data set, write a module in src/data/ that makes a ``DataSet`` (with its own ``Format`` if no existing one
+reads its files), and add a line to ``DATA_SETS``. The flag --dataset_name and the launchers take the same names
+(src/settings/flags.py, scripts/lib/common.sh).
 """
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -28,30 +28,30 @@ DATA_SETS: Dict[str, DataSet] = {
 
 
 def check_side(name: str, side: int, source: str) -> None:
-    """Raise UserError where the data set ``name`` does not have images of ``side`` pixels, asked for by ``source``."""
+    """Raise UserError if ``source`` asks for a ``side`` that the images of the data set ``name`` do not have."""
     data_set = DATA_SETS[name]
     if side != data_set.side and not data_set.resizable:
         raise UserError(f"--dataset_name: got {name} ({data_set.side} pixels), but {source} {side} pixels")
 
 
 def folder_of(name: str, path: Optional[str]) -> Path:
-    """Return where the files of a data set are looked for: ``path``, or ``data/<name>`` where it is None."""
+    """Return the folder of a data set: ``path``, or ``data/<name>`` if that is None."""
     return Path(path or f"data/{name}")
 
 
 def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_path",
          num_samples: Optional[int] = None, download: bool = False, side: Optional[int] = None) -> Images:
-    """Load a split of a data set; one that is generated is made where it is not there yet.
+    """Load one split of a data set. A generated data set is written to its folder first, if it is missing there.
 
     Args:
-        name: key of ``DATA_SETS``.
-        path: folder with the files or its parent; None takes ``data/<name>``.
-        split: train, test or pretrain. The last is what there is to train on without labels: train, and
-            unlabelled images where the data set has such.
+        name: a key of ``DATA_SETS``.
+        path: the folder with the files, or its parent; None is ``data/<name>``.
+        split: train, test or pretrain: all images to train on without labels, which is train and, in some data
+            sets, unlabelled images.
         flag: the flag that gave ``path``, for error messages.
         num_samples: keep the first N images; None keeps all.
-        download: fetch the files first where they are not there.
-        side: of the images in pixels where the data set has them of any size; None takes its default.
+        download: fetch missing files.
+        side: of the images in pixels, if the data set is resizable; None is its default.
 
     Raises:
         UserError: files are missing or damaged, or there are fewer than ``num_samples`` images.
@@ -59,7 +59,16 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     data_set = DATA_SETS[name]
     if split == "pretrain" and not data_set.has_unlabelled:
         split = "train"
-    places = _provide(data_set, name, folder_of(name, path), split, flag, download)
+    folder = folder_of(name, path)
+    if (data_set.generate or download) and not _find(data_set, folder, split):
+        _provide(data_set, name, folder, split, flag)
+    places = _find(data_set, folder, split)
+    if not places:
+        why = f"no {split} files of {name} in {folder}" if folder.is_dir() else f"{folder} is not a folder"
+        fetching = ", fetch them with train.py --download" if data_set.archive else ""
+        raise UserError(f"--{flag}: {why}; give the folder with {data_set.format.expected}{fetching}, or try "
+                        "--dataset_name shapes")
+    _check_class_names(data_set, name, places, flag)
     images = data_set.format.read(places, side or data_set.side)
     images = images._replace(classes=images.classes or data_set.classes)
     total, folder = len(images.labels), places[0].parent
@@ -72,35 +81,32 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     return images.first(num_samples)
 
 
-def _provide(data_set: DataSet, name: str, folder: Path, split: str, flag: str, download: bool) -> List[Path]:
-    """Find the places of a split; generate or fetch the files where they are missing and can be had."""
-    if (data_set.generate or download) and not _find(data_set, folder, split):
-        if not (data_set.generate or data_set.archive):
-            raise UserError(f"--download: {name} has no home page to be fetched from; leave the flag out")
-        with writing(flag, folder), one_at_a_time(folder / name):
-            if not _find(data_set, folder, split):  # another process may have been quicker
-                _make(data_set, folder)
-    places = _find(data_set, folder, split)
-    if not places:
-        why = data_set.format.why_nothing(folder, split) if folder.is_dir() else f"{folder} is not a folder"
-        fetching = "train.py --download fetches them, " if data_set.archive else ""
-        raise UserError(f"--{flag}: {why}; give the folder with {data_set.format.expected} ({fetching}--dataset_name "
-                        "shapes needs none)")
-    names = data_set.format.class_names(places)
-    if data_set.classes and names != data_set.classes and (names or data_set.generate):  # others often have none
-        raise UserError(f"--{flag}: {places[0].parent} does not hold {name}, by its {data_set.format.names}; name "
-                        "another folder or another --dataset_name")
-    return places
-
-
 def _find(data_set: DataSet, folder: Path, split: str) -> List[Path]:
     with reading(folder):
         return data_set.format.find(folder, split)
 
 
-def _make(data_set: DataSet, folder: Path) -> None:
-    if data_set.generate:
-        logger.info("generating %s into %s", ", ".join(data_set.classes), folder)
-        data_set.generate(folder)
-    else:
-        fetch(data_set.archive, folder)
+def _provide(data_set: DataSet, name: str, folder: Path, split: str, flag: str) -> None:
+    if not (data_set.generate or data_set.archive):
+        raise UserError(f"--download: {name} has no home page to be fetched from; leave the flag out")
+    with writing(flag, folder), one_at_a_time(folder / name):
+        if _find(data_set, folder, split):
+            return  # another process, such as another rank of this run, has just written them
+        if data_set.generate:
+            logger.info("generating %s into %s", ", ".join(data_set.classes), folder)
+            data_set.generate(folder)
+        else:
+            fetch(data_set.archive, folder)
+
+
+def _check_class_names(data_set: DataSet, name: str, places: List[Path], flag: str) -> None:
+    """Tell data sets in the same layout apart, such as cifar10 and shapes, by their file of class names."""
+    if not data_set.format.names_file:
+        return
+    file = places[0].parent / data_set.format.names_file
+    with reading(file):
+        names = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else None
+    # Copies of the official files often lack the names. A generated data set never does.
+    if names != list(data_set.classes) and (names is not None or data_set.generate):
+        raise UserError(f"--{flag}: {file.parent} does not hold {name}, by its {file.name}; name another folder or "
+                        "another --dataset_name")

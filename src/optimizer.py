@@ -1,6 +1,7 @@
-"""The optimizers: which parameters have weight decay, and the methods that move them, Adam, SGD and LARS.
+"""The optimizers Adam, SGD with momentum and LARS, and which parameters have weight decay.
 
-An update can be called off, and takes few kernels: the host of an Ascend starts each of them.
+They differ from MindSpore's own in two ways. An update can be skipped, which mixed precision needs after an overflow.
+And an update takes few kernels, because the host of an Ascend starts each kernel.
 """
 from typing import Any, List
 
@@ -15,35 +16,38 @@ EPSILON = 1e-8             # of Adam
 TRUST_COEFFICIENT = 0.001  # of LARS, the paper's eta
 
 
-def _decayed(decay, weight, gradient):
-    return mint.add(gradient, weight, alpha=decay)
+def build_optimizer(name: str, parameters: List[Parameter], learning_rates: np.ndarray,
+                    weight_decay: float) -> "Optimizer":
+    """Return the optimizer ``name`` (Adam, SGD or LARS) for ``parameters``.
+
+    Args:
+        learning_rates: one for every step of the whole run.
+        weight_decay: factor of the weights that is added to their gradients, if the parameter ``decays``.
+    """
+    layers = [parameter for parameter in parameters if decays(parameter)]
+    vectors = [parameter for parameter in parameters if not decays(parameter)]
+    method = {"Adam": Adam, "SGD": Momentum, "LARS": LARS}[name]
+    return method(layers, vectors, learning_rates.tolist(), weight_decay)
 
 
-def _times(multiply, factor, gradient):
-    return multiply(gradient, factor)
-
-
-def _adam(adam, powers, betas, rate, weight, moment1, moment2, gradient):
-    return adam(weight, moment1, moment2, powers[0], powers[1], rate, betas[0], betas[1], EPSILON, gradient)
-
-
-def _momentum(momentum, share, rate, weight, velocity, gradient):
-    return momentum(weight, velocity, rate, gradient, share)
+def decays(parameter: Parameter) -> bool:
+    """Return whether a parameter has weight decay: weights of convolutions and dense layers, not biases and norms."""
+    return parameter.ndim > 1
 
 
 class Optimizer(nn.Optimizer):
-    """What the optimizers share: a learning rate for every update, weight decay, and the count of updates.
+    """The base of the optimizers: learning rate, weight decay, and the count of updates.
 
     Args:
         layers: the parameters with weight decay.
-        vectors: those without, which have one axis.
+        vectors: the parameters without it, which have one axis.
         rates: the learning rate of every update.
-        decay: so much of a layer's weights is added to their gradient.
+        decay: the weight decay.
 
     Inputs:
-        gradients: a tuple in the order of ``parameters``, the layers' before the vectors'.
-        factor: a scalar that the gradients are multiplied by. With 0 everything stays as it is, the count of updates
-            too, whatever is in the gradients, NaN and infinity not excepted. None is 1.
+        gradients: a tuple in the order of ``parameters``: the layers' gradients, then the vectors'.
+        factor: a scalar that multiplies the gradients. 0 skips the update: parameters, moments and the count of updates
+            stay as they are, even if gradients are NaN or infinite. None is 1.
     """
 
     def __init__(self, layers: List[Parameter], vectors: List[Parameter], rates: List[float], decay: float):
@@ -51,8 +55,8 @@ class Optimizer(nn.Optimizer):
         self.layers = self.parameters[:len(layers)]
         self.sizes = tuple(vector.size for vector in vectors)
         self.decay = decay
-        self.multiply = ops.MulNoNan()  # 0 whatever is multiplied by 0
-        self.split = SplitWithSize()    # mint.split gives views, which are no inputs for the kernels of updates
+        self.multiply = ops.MulNoNan()  # gives 0 for 0 x NaN
+        self.split = SplitWithSize()    # the kernels of updates do not take the views that mint.split gives
         self.joins = get_context("device_target") == "Ascend"
         self.one, self.zero = Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)
 
@@ -64,27 +68,27 @@ class Optimizer(nn.Optimizer):
             rate, counted = rate * happens.astype(mstype.float32), happens.astype(mstype.int32).reshape(1)
             layers, vectors = self.times(factor, layers), self.all_times(factor, vectors)
         if self.decay:
-            layers = self.hyper_map(ops.partial(_decayed, self.decay), self.layers, layers)
+            layers = self.hyper_map(ops.partial(_add_decay, self.decay), self.layers, layers)
         ops.assign_add(self.global_step, counted)
         return self.update(layers, vectors, rate, happens)
 
     def times(self, factor, tensors):
-        """Multiply each of ``tensors`` by a factor."""
-        return self.hyper_map(ops.partial(_times, self.multiply, factor), tensors)
+        """Multiply each of ``tensors`` by ``factor``."""
+        return self.hyper_map(ops.partial(_multiply, self.multiply, factor), tensors)
 
     def all_times(self, factor, vectors):
-        """Do the same; on Ascend, where a kernel costs more than short vectors do, in one for all of them."""
+        """Do the same for vectors. On Ascend one kernel multiplies all, because starting kernels takes the time."""
         if not self.joins or not vectors:
             return self.times(factor, vectors)
         return self.split(self.multiply(ops.concat(vectors), factor), self.sizes, 0)
 
     def unless(self, happens, changed, unchanged):
-        """Return what is ``changed`` by an update, or ``unchanged`` where none happens."""
+        """Return ``changed`` if the update happens, or ``unchanged`` if it is skipped."""
         return changed if happens is None else ops.select(happens, changed, unchanged)
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015), with the weight decay as a part of the gradient."""
+    """Adam (Kingma and Ba 2015). The weight decay is part of the gradient, unlike in AdamW."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -96,6 +100,7 @@ class Adam(Optimizer):
         self.adam = ops.Adam()
 
     def update(self, layers, vectors, rate, happens):
+        # A skipped update has rate 0 and betas of 1, which leave weights and moments as they are.
         betas = (self.unless(happens, self.beta1, self.one), self.unless(happens, self.beta2, self.one))
         powers = (self.beta1_power * self.beta1, self.beta2_power * self.beta2)
         ops.assign(self.beta1_power, self.unless(happens, powers[0], self.beta1_power))
@@ -105,7 +110,7 @@ class Adam(Optimizer):
 
 
 class Momentum(Optimizer):
-    """SGD with momentum: v = 0.9 v + g, w = w - rate v."""
+    """SGD with momentum: v = 0.9 v + g;  w = w - rate v."""
 
     prefix = "moments"  # of the names of v in a checkpoint
 
@@ -116,67 +121,63 @@ class Momentum(Optimizer):
         self.momentum = ops.ApplyMomentum()
 
     def update(self, layers, vectors, rate, happens):
-        if happens is not None:  # the decay was added after they were multiplied by 0
+        if happens is not None:  # a skipped update must not add the weight decay to v either
             layers = self.times(happens.astype(mstype.float32), layers)
         return self.move(layers + vectors, rate, happens)
 
     def move(self, gradients, rate, happens):
-        """Update velocities and parameters."""
+        """Update velocities and parameters. A skipped update keeps the whole velocity."""
         share = self.unless(happens, self.share, self.one)
         return self.hyper_map(ops.partial(_momentum, self.momentum, share, rate), self.parameters, self.velocities,
                               gradients)
 
 
 class LARS(Momentum):
-    """Momentum with a learning rate of its own for every layer (You et al. 2017, "Large batch training of
-    convolutional networks"), as SimCLR's original implementation has it
-    (github.com/google-research/simclr, tf2/lars_optimizer.py):
+    """Momentum with a learning rate per layer (You et al. 2017, "Large batch training of convolutional networks"):
 
         g = gradient + decay * w;  trust = 0.001 |w| / |g|;  v = 0.9 v + rate * trust * g;  w = w - v
 
-    Vectors have trust 1, and so have a layer and a gradient of zeros. The rate is part of the velocity, so that a
-    schedule acts on new gradients only.
+    This is the version of SimCLR (paper, section 2.2; github.com/google-research/simclr, tf2/lars_optimizer.py).
+    Vectors have trust 1, and so has a layer whose weights or gradients are all zero. The rate is inside the velocity,
+    so that a schedule acts on new gradients only.
     """
 
-    # MindSpore's own nn.LARS is another method: its trust is |w| / (|g| + decay |w| + 1e-5), and the rate stays outside
-    # of the velocity. It is also deprecated since 2.9, and its kernel is missing on the CPU.
+    # MindSpore's nn.LARS is another method: its trust is |w| / (|g| + decay |w| + 1e-5), and its rate is outside of the
+    # velocity. It is also deprecated since 2.9, and has no kernel for the CPU.
 
     prefix = "velocity"
 
     def update(self, layers, vectors, rate, happens):
-        if layers:  # what is alike is computed for all at once
+        if layers:  # the trusts of all layers are computed together, in few kernels
             trusts = _trust(ops.stack(self.hyper_map(_square_sum, self.layers)),
                             ops.stack(self.hyper_map(_square_sum, layers)))
             layers = self.hyper_map(ops.mul, layers, ops.unstack(rate * trusts))
         return self.move(layers + self.all_times(rate, vectors), self.unless(happens, self.one, self.zero), happens)
 
 
-def _square_sum(values):
-    return ops.square(values).sum()
-
-
 def _trust(weight_squares, gradient_squares):
-    """Sums of squares (layers,) -> trust of every layer."""
+    """Sums of squares (layers,) -> the trust of every layer (layers,)."""
     trust = TRUST_COEFFICIENT * ops.sqrt(weight_squares) / ops.sqrt(gradient_squares)
     return ops.select(ops.logical_and(weight_squares > 0, gradient_squares > 0), trust, ops.ones_like(trust))
 
 
-def decays(parameter: Parameter) -> bool:
-    """Weight decay is for the weights of convolutions and dense layers: what has two axes or more."""
-    return parameter.ndim > 1
+# hyper_map calls each of these for every parameter. What is the same for all parameters comes first, for ops.partial.
+
+def _add_decay(decay, weight, gradient):
+    return mint.add(gradient, weight, alpha=decay)
 
 
-def build_optimizer(name: str, parameters: List[Parameter], learning_rates: np.ndarray,
-                    weight_decay: float) -> Optimizer:
-    """Return Adam, SGD (with momentum 0.9) or LARS over ``parameters``.
+def _multiply(multiply, factor, gradient):
+    return multiply(gradient, factor)
 
-    Args:
-        name: Adam, SGD or LARS.
-        parameters: all that train.
-        learning_rates: one for every step of the whole run.
-        weight_decay: L2 penalty, added to the gradients of what ``decays``.
-    """
-    layers = [parameter for parameter in parameters if decays(parameter)]
-    vectors = [parameter for parameter in parameters if not decays(parameter)]
-    method = {"Adam": Adam, "SGD": Momentum, "LARS": LARS}[name]
-    return method(layers, vectors, learning_rates.tolist(), weight_decay)
+
+def _adam(adam, powers, betas, rate, weight, moment1, moment2, gradient):
+    return adam(weight, moment1, moment2, powers[0], powers[1], rate, betas[0], betas[1], EPSILON, gradient)
+
+
+def _momentum(momentum, share, rate, weight, velocity, gradient):
+    return momentum(weight, velocity, rate, gradient, share)
+
+
+def _square_sum(values):
+    return ops.square(values).sum()

@@ -1,7 +1,7 @@
-"""ResNet encoders (He et al. 2016, "Deep residual learning"), as SimCLR uses them.
+"""ResNet encoders (He et al. 2016, "Deep residual learning"), the paper's f(x) (section 2.1; B.9 for CIFAR-10).
 
-Strides, symmetric padding and the place of the stride (the 3x3 convolution of a bottleneck) are those
-of torchvision's ResNets, so that parameters correspond one to one.
+Symmetric padding and strides (in a bottleneck that of the 3x3 convolution) are as in torchvision. So every parameter
+here corresponds to one there.
 """
 from typing import List, Optional, Sequence, Type
 
@@ -29,7 +29,7 @@ class BasicBlock(nn.Cell):
         self.conv1 = conv(layers, inputs, width, 3, stride)
         self.bn1 = layers.norm(width)
         self.conv2 = conv(layers, width, width, 3)
-        self.bn2 = layers.norm(width, gamma_init="zeros")
+        self.bn2 = layers.norm(width, gamma_init="zeros")  # so that a block begins as the identity, which trains better
         self.downsample = _shortcut(layers, inputs, width, stride)
 
     def construct(self, x):
@@ -69,15 +69,16 @@ def _shortcut(layers: Layers, inputs: int, outputs: int, stride: int) -> nn.Cell
 
 
 class PixelsToFloat(nn.Cell):
-    """uint8 images -> floats in [0, 1], normalised per channel where ``mean`` and ``std`` are given.
+    """Images uint8 -> floats in [0, 1], normalised per channel if ``mean`` and ``std`` are given.
 
-    This is the one place where pixels become floats, and it is part of the encoder: training,
-    evaluation and exported models cannot disagree about it.
+    This is part of the encoder and the only place where pixels become floats, so that training, evaluation and exported
+    models cannot disagree.
     """
 
     def __init__(self, mean: Optional[Colour] = None, std: Optional[Colour] = None):
         super().__init__()
         mean, std = mean or (0.0, 0.0, 0.0), std or (1.0, 1.0, 1.0)
+        # (x / 255 - mean) / std as one multiplication and one addition
         self.scale = Tensor([1 / (255 * s) for s in std], mstype.float32).reshape(1, 3, 1, 1)
         self.shift = Tensor([-m / s for m, s in zip(mean, std)], mstype.float32).reshape(1, 3, 1, 1)
 
@@ -92,7 +93,7 @@ class ResNet(nn.Cell):
         block: BasicBlock or Bottleneck.
         depths: blocks per stage.
         network: width, stem and normalisation.
-        layers: what it is made of. A batch norm has its ReLU in it, and the sum before that; shortcuts have none.
+        layers: make convolutions and norms. A batch norm includes the ReLU after it, and the sum with the shortcut.
     """
 
     def __init__(self, block: Type[nn.Cell], depths: Sequence[int], network: Network, layers: Layers):
@@ -109,7 +110,8 @@ class ResNet(nn.Cell):
         for stage, (width, depth) in enumerate(zip(widths, depths)):
             blocks = []
             for index in range(depth):
-                blocks.append(block(inputs, width, 2 if stage and not index else 1, layers))
+                stride = 2 if stage and not index else 1  # every stage but the first halves the map
+                blocks.append(block(inputs, width, stride, layers))
                 inputs = width * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
@@ -131,20 +133,20 @@ ENCODERS = {
 
 
 def widths_of(network: Network) -> List[int]:
-    """Return the widths of the four stages; the last layers of a stage have ``expansion`` as many channels."""
+    """Return the widths of the four stages; their outputs have ``expansion`` times as many channels."""
     return [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
 
 
 def largest_map(network: Network) -> int:
-    """Return the bytes of the largest feature map of an image, float32: the stem's or the first stage's output."""
+    """Return the bytes of the largest feature map of an image in float32: the output of the stem or the first stage."""
     block, _ = ENCODERS[network.encoder]
     stem, width = STEMS[network.stem], widths_of(network)[0]
-    side = -(-network.image_size // stem.stride)
+    side = -(-network.image_size // stem.stride)  # rounded up
     pooled = -(-side // 2) if stem.pooling else side
     return 4 * width * max(side ** 2, block.expansion * pooled ** 2)
 
 
 def build_encoder(network: Network, layers: Optional[Layers] = None) -> ResNet:
-    """Return the encoder of ``network``, without its projection head, of ``layers`` or else of MindSpore's own."""
+    """Return the encoder of ``network``, made of ``layers``, by default MindSpore's own."""
     block, depths = ENCODERS[network.encoder]
     return ResNet(block, depths, network, layers or mindspore_layers())

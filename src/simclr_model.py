@@ -1,4 +1,4 @@
-"""The networks: encoder + projection head for pretraining, encoder + classifier for use."""
+"""The networks: encoder + projection head for pretraining, encoder + linear classifier for evaluation and use."""
 from typing import Optional
 
 import numpy as np
@@ -11,21 +11,21 @@ from src.settings.network import Network
 
 
 class ProjectionHead(nn.Cell):
-    """Representations h (N, features) -> embeddings z (N, dimension): two layers, the paper's g(h).
+    """Representations h (N, features) -> embeddings z (N, dimension): the paper's g(h), two layers (section 2.1).
 
-    ``norm`` makes a batch norm between them; None leaves it out.
+    ``norm`` makes a batch norm between the two; None leaves it out.
     """
 
     def __init__(self, features: int, dimension: int, norm: Optional[Norm] = None):
         super().__init__()
-        # A bias before batch norm would be subtracted again, so that layer has none.
+        # A batch norm would subtract the bias of the layer before it.
         self.dense1 = nn.Dense(features, features, has_bias=norm is None)
         self.bn1 = norm(features) if norm else nn.Identity()
         self.dense2 = nn.Dense(features, dimension)
 
     def construct(self, h):
         h = self.dense1(h)
-        h = self.bn1(h.reshape(*h.shape, 1, 1)).reshape(h.shape)  # the batch norms are made for images
+        h = self.bn1(h.reshape(*h.shape, 1, 1)).reshape(h.shape)  # the batch norms take images
         return self.dense2(ops.relu(h))
 
 
@@ -41,11 +41,16 @@ class SimCLR(nn.Cell):
         return self.projection_head(self.encoder(views))
 
 
+def build_head(features: int, network: Network, norm: Norm = nn.BatchNorm2d) -> ProjectionHead:
+    """Return the projection head of ``network`` for an encoder with ``features`` features."""
+    return ProjectionHead(features, network.projection_dimension, norm if network.head_batch_norm else None)
+
+
 class LinearClassifier(nn.Cell):
     """Representations h (N, features) -> logits (N, classes).
 
-    The representations are standardised first, with the training set's mean and deviation: each of
-    the features then has the same say in the first steps, whatever its scale.
+    The classifier standardises h with the mean and deviation of the training set, so that features of any scale learn
+    equally fast.
     """
 
     def __init__(self, features: int, class_num: int):
@@ -55,7 +60,7 @@ class LinearClassifier(nn.Cell):
         self.linear = nn.Dense(features, class_num, weight_init="zeros", bias_init="zeros")
 
     def fit_scale(self, rows: np.ndarray) -> np.ndarray:
-        """Take mean and deviation of the representations ``rows`` (N, features); return these standardised."""
+        """Fit mean and scale to the training set's representations (N, features); return these standardised."""
         mean = rows.mean(0, dtype=np.float64).astype(np.float32)
         scale = (1 / (rows.std(0, dtype=np.float64) + 1e-6)).astype(np.float32)
         self.mean.set_data(Tensor(mean))
@@ -79,7 +84,7 @@ class ImageClassifier(nn.Cell):
 
 
 class CrossEntropy(nn.Cell):
-    """Logits (B, classes) and labels (B,) -> mean cross entropy and accuracy, both scalars, float32."""
+    """Logits (B, classes) and labels (B,) -> mean cross entropy and accuracy, float32 scalars, for fine-tuning."""
 
     def __init__(self):
         super().__init__()
@@ -89,8 +94,3 @@ class CrossEntropy(nn.Cell):
         logits = logits.astype(mstype.float32)
         hits = (ops.argmax(logits, 1).astype(mstype.int32) == labels).astype(mstype.float32)
         return self.cross_entropy(logits, labels), hits.mean()
-
-
-def build_head(features: int, network: Network, norm: Norm = nn.BatchNorm2d) -> ProjectionHead:
-    """Return the projection head of ``network`` for an encoder with so many ``features``."""
-    return ProjectionHead(features, network.projection_dimension, norm if network.head_batch_norm else None)

@@ -1,11 +1,10 @@
 """The CIFAR binary layouts: finding, reading, checking and writing their files.
 
-A record is its label bytes and 3,072 pixel bytes (red, green and blue planes of 32 x 32), see
-https://www.cs.toronto.edu/~kriz/cifar.html. `shapes` is written in the layout of CIFAR-10.
+A record has one or two label bytes and 3,072 pixel bytes (red, green and blue planes of 32 x 32), see
+https://www.cs.toronto.edu/~kriz/cifar.html. The data set `shapes` has the layout of CIFAR-10.
 """
-from itertools import combinations
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
 from src.data.download import Archive
-from src.data.formats import DataSet, names_in, read_bytes
+from src.data.formats import DataSet, read_bytes
 from src.data.images import Images, channels_first, channels_last
 
 SIDE = 32
@@ -25,74 +24,50 @@ class Cifar(NamedTuple):
     """The files of CIFAR-10 or CIFAR-100: a ``Format``.
 
     Args:
-        title: the name of the data set.
         expected: what a user has to give.
-        folders: where the files may lie in the folder that is given.
+        folders: where the files may lie below the given folder.
         patterns: the file names of every split.
-        train_files: how many there are of the split train.
-        names: the file with the class names.
+        train_files: how many files the split train has.
+        names_file: the file with the class names.
         label_bytes: of a record; the last one is the class.
         class_num: how many classes there are.
     """
 
-    title: str
     expected: str
     folders: Tuple[str, ...]
     patterns: Dict[str, str]
     train_files: int
-    names: str
+    names_file: str
     label_bytes: int
     class_num: int
 
     def find(self, folder: Path, split: str) -> List[Path]:
-        for name in self.folders:
-            files = sorted((folder / name).glob(self.patterns[split]))
-            if files:
-                return files
-        return []
-
-    def why_nothing(self, folder: Path, split: str) -> str:
-        missing = f"no {split} files ({self.patterns[split]}) in {folder}"
-        stems = {pattern[:-len(".bin")] for pattern in self.patterns.values()}
-        there = {file.name for name in self.folders for stem in stems
-                 for pattern in (stem, f"{stem}.bin") for file in (folder / name).glob(pattern) if file.is_file()}
-        if any(not name.endswith(".bin") for name in there):
-            return f"{missing}: it holds the Python version of {self.title}, and the binary version is needed"
-        if there:
-            return f"{missing}: it holds {', '.join(sorted(there))} only"
-        return missing
-
-    def class_names(self, places: List[Path]) -> Optional[Tuple[str, ...]]:
-        return names_in(places[0].parent / self.names)
+        matches = (sorted((folder / name).glob(self.patterns[split])) for name in self.folders)
+        return next(filter(None, matches), [])
 
     def read(self, places: List[Path], side: int) -> Images:
         """Read every record of ``places``, in order.
 
         Raises:
-            UserError: a file is truncated, empty, unreadable, or has a label that is no class.
+            UserError: a file is truncated, empty or unreadable, or has a label that is no class.
         """
         if len(places) < self.train_files and places[0].match(self.patterns["train"]):
-            logger.warning("warning: %s has %d of %s's %d training files; copy the others there, or go on with "
-                           "fewer images", places[0].parent, len(places), self.title, self.train_files)
-        parts = [self._read_records(file) for file in places]
-        for one, other in combinations(range(len(parts)), 2):
-            if parts[one].data == parts[other].data:  # ends at the first difference, unlike np.array_equal
-                raise UserError(f"{places[one]}: has the same images as {places[other].name}, and they would "
-                                "count twice; remove one of the two")
-        records = np.concatenate(parts)
+            logger.warning("warning: %s has %d of %d training files; copy the others there, or go on with fewer images",
+                           places[0].parent, len(places), self.train_files)
+        records = np.concatenate([self._read_records(file) for file in places])
         planes = records[:, self.label_bytes:].reshape(-1, 3, side, side)
         return Images(np.ascontiguousarray(channels_last(planes)), records[:, self.label_bytes - 1].astype(np.int32))
 
     def _read_records(self, file: Path) -> np.ndarray:
         data, record = read_bytes(file), self.label_bytes + PLANES
         if data.size == 0 or data.size % record:
-            raise UserError(f"{file}: {data.size} bytes are not a whole number of {record}-byte {self.title} records; "
-                            "the file is truncated or of another kind, so copy or download it again")
+            raise UserError(f"{file}: {data.size} bytes are not a whole number of {record}-byte records; the file is "
+                            "truncated or of another kind, so copy or download it again")
         records = data.reshape(-1, record)
         labels = records[:, self.label_bytes - 1]
         wrong = np.flatnonzero(labels >= self.class_num)
         if wrong.size:
-            raise UserError(f"{file}: record {wrong[0]} has the label {labels[wrong[0]]}, and {self.title} has 0 to "
+            raise UserError(f"{file}: record {wrong[0]} has the label {labels[wrong[0]]}, expected 0 to "
                             f"{self.class_num - 1}; the file is damaged or of another data set, so copy or download "
                             "it again")
         return records
@@ -106,13 +81,16 @@ def write_file(file: Path, images: Images) -> None:
         temporary.write_bytes(records.tobytes())
 
 
-CIFAR10_FILES = Cifar("CIFAR-10", "the CIFAR-10 binary files, or the parent of both folders",
-                      (".", "cifar-10-batches-bin", "cifar-10-verify-bin"),
-                      {"train": "data_batch_*.bin", "test": "test_batch.bin"}, train_files=5, names=NAMES,
-                      label_bytes=1, class_num=10)
-CIFAR100_FILES = Cifar("CIFAR-100", "the CIFAR-100 binary files (train.bin, test.bin), or its parent",
-                       (".", "cifar-100-binary"), {"train": "train.bin", "test": "test.bin"}, train_files=1,
-                       names="fine_label_names.txt", label_bytes=2, class_num=100)  # label bytes: coarse, then fine
+CIFAR10_FILES = Cifar(
+    expected="the CIFAR-10 binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin), or its parent",
+    folders=(".", "cifar-10-batches-bin", "cifar-10-verify-bin"),  # the official folder, and the model zoo's for tests
+    patterns={"train": "data_batch_[1-5].bin", "test": "test_batch.bin"},
+    train_files=5, names_file=NAMES, label_bytes=1, class_num=10)
+CIFAR100_FILES = Cifar(
+    expected="the CIFAR-100 binary version (train.bin, test.bin), or its parent",
+    folders=(".", "cifar-100-binary"),
+    patterns={"train": "train.bin", "test": "test.bin"},
+    train_files=1, names_file="fine_label_names.txt", label_bytes=2, class_num=100)  # coarse label, then fine label
 
 CIFAR10 = DataSet(
     CIFAR10_FILES, ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),

@@ -1,4 +1,4 @@
-"""Fetching a data set from its home page."""
+"""Fetching the archive of a data set from its home page."""
 import hashlib
 import shutil
 import tarfile
@@ -14,7 +14,7 @@ from src.common.logs import logger
 
 
 class Archive(NamedTuple):
-    """A .tar.gz of a home page, and the folder that its files go to."""
+    """A .tar.gz file on a home page, and the folder for its files."""
 
     url: str
     md5: str
@@ -22,9 +22,9 @@ class Archive(NamedTuple):
 
 
 def fetch(archive: Archive, path: Path) -> None:
-    """Fetch the official archive, check it and lay its files out under ``path``.
+    """Fetch an archive, check it and lay its files out under ``path``.
 
-    Everything happens in a temporary folder inside ``path``; only whole files leave it.
+    All is prepared in a temporary folder inside ``path``, so that only whole files reach their place.
 
     Raises:
         UserError: the archive cannot be fetched or is not the official one.
@@ -33,9 +33,9 @@ def fetch(archive: Archive, path: Path) -> None:
     logger.info("fetching %s into %s", archive.url, path)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=path) as temporary:
         fetched = Path(temporary) / "archive.tar.gz"
-        digest = hashlib.md5(usedforsecurity=False)  # which is what the home pages give
+        digest = hashlib.md5(usedforsecurity=False)  # the home pages give no better digest
         try:
-            # Only the addresses that stand in src/dataset.py come here.
+            # Every url comes from a data set's module in src/data/, never from a user.
             with urllib.request.urlopen(archive.url, timeout=60) as response, fetched.open("wb") as file:  # noqa: S310
                 for block in iter(lambda: response.read(BLOCK), b""):
                     digest.update(block)
@@ -54,7 +54,7 @@ def fetch(archive: Archive, path: Path) -> None:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Copy the archive's data files, by their bare names, so that no member can land elsewhere."""
+    """Copy the data files of an archive by their bare names, so that no member can be written elsewhere."""
     folder.mkdir()
     with tarfile.open(archive) as tar:
         for member in tar:

@@ -5,14 +5,16 @@ from typing import Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Un
 
 import numpy as np
 
-BLOCK = 1024  # images that are in memory at a time while all are looked through
+from src.common.errors import UserError
+
+BLOCK = 1024  # images in memory at a time, where all are read once
 
 
 class PixelSource(Protocol):
-    """Images uint8 (N, side, side, 3), wherever they are: an array in memory or mapped from a file, or the like.
+    """Images uint8 (N, side, side, 3), in memory or on disk.
 
-    A slice gives some of them without reading any, a number one image (side, side, 3), and an array of numbers these
-    images (numbers, side, side, 3).
+    An index gives one image (side, side, 3), an array of indices gives these images (indices, side, side, 3), and the
+    slice ``[:count]`` gives a source of the first images, without reading any.
     """
 
     @property
@@ -28,10 +30,7 @@ class PixelSource(Protocol):
 
 
 class Images(NamedTuple):
-    """The images of a split.
-
-    ``labels`` is int32 (N,), -1 where an image has none; ``classes`` has their names.
-    """
+    """The images of a split, their labels, int32 (N,) with -1 for "no label", and the names of the classes."""
 
     pixels: PixelSource
     labels: np.ndarray
@@ -39,11 +38,13 @@ class Images(NamedTuple):
 
     def first(self, count: Optional[int]) -> "Images":
         """Return the first ``count`` images; None returns all."""
+        if count is None:
+            return self
         return self._replace(pixels=self.pixels[:count], labels=self.labels[:count])
 
 
 class Joined:
-    """Images of mapped files one after the other, left where they are: a ``PixelSource``."""
+    """Several mapped files as one ``PixelSource``: images are copied only when they are asked for."""
 
     def __init__(self, parts: Sequence[np.ndarray]):
         self.parts = parts
@@ -58,43 +59,56 @@ class Joined:
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step != 1:
-                raise IndexError(f"joined images are taken one after the other, not in steps of {step}")
-            begins = self.ends - [len(part) for part in self.parts]
-            return Joined([part[max(0, start - begin):max(0, stop - begin)]
-                           for part, begin in zip(self.parts, begins)])
+            starts = self.ends - [len(part) for part in self.parts]
+            return Joined([part[:max(0, index.stop - start)] for part, start in zip(self.parts, starts)])
         if np.ndim(index):
-            return np.stack([self._row(row) for row in index])
-        return self._row(index)
+            return np.stack([self[row] for row in index])
+        part = np.searchsorted(self.ends, index, side="right")
+        return self.parts[part][index - self.ends[part]]  # a negative index, which counts from the end of the part
 
-    def _row(self, row: int) -> np.ndarray:
-        row = range(len(self))[row]
-        part = np.searchsorted(self.ends, row, side="right")
-        return self.parts[part][row - self.ends[part]]  # counted from the part's end
+
+def balanced_subset(labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str]) -> np.ndarray:
+    """Draw equally many images of every class for training with few labels; return their row numbers, ascending.
+
+    Every class gives ``fraction`` times the mean class size, rounded, but at least one image. With one seed, the images
+    of a smaller fraction are among those of a larger one.
+
+    Args:
+        labels: (N,), each an index of ``classes``.
+        fraction: in (0, 1]; 1 takes all images, also of classes that differ in size.
+
+    Raises:
+        UserError: a class has too few images.
+    """
+    if fraction == 1:
+        return np.arange(len(labels))
+    count = max(1, round(fraction * len(labels) / len(classes)))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    chosen = []
+    for number, name in enumerate(classes):
+        rows = order[labels[order] == number][:count]
+        if len(rows) < count:
+            raise UserError(f"--label_fraction: got {fraction:g}, which is {count} images of every class, but {name} "
+                            f"has {len(rows)}; take a smaller share, or 1 for all images")
+        chosen.append(rows)
+    return np.sort(np.concatenate(chosen))
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:
-    """Return images (..., H, W, C), as files and pictures have them, as (..., C, H, W), as networks take them.
-
-    The result is contiguous, as MindSpore's tensors have to be.
-    """
+    """Return images (..., H, W, C) as (..., C, H, W), contiguous, as MindSpore's tensors have to be."""
     return np.ascontiguousarray(np.moveaxis(images, -1, -3))
 
 
 def channels_last(planes: np.ndarray) -> np.ndarray:
-    """Return images (..., C, H, W) as (..., H, W, C), not copied: a file that is mapped remains so."""
+    """Return images (..., C, H, W) as (..., H, W, C) without a copy, so that a mapped file stays mapped."""
     return np.moveaxis(planes, -3, -1)
 
 
 @singledispatch
 def batches(pixels: PixelSource, batch_size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
-    """Yield images in order, uint8 (batch_size, side, side, 3), at the end fewer.
+    """Yield the images ``rows``, by default all, as uint8 (batch_size, side, side, 3); the last batch may be smaller.
 
-    Args:
-        pixels: where they are; the classes that read images in a way of their own register it here.
-        batch_size: how many are in memory at a time.
-        rows: the numbers of the images; None takes all.
+    A ``PixelSource`` that can read ahead, such as ``ImageFiles``, registers its own version here.
 
     Raises:
         UserError: an image cannot be read or decoded.
@@ -106,7 +120,7 @@ def batches(pixels: PixelSource, batch_size: int, rows: Optional[np.ndarray] = N
 
 @singledispatch
 def identity(pixels: PixelSource) -> Iterator[bytes]:
-    """Yield bytes, to be hashed, that tell ``pixels`` from other images: where it can be, all their bytes."""
+    """Yield bytes whose hash identifies ``pixels``: all pixels, where reading them is cheap."""
     for batch in batches(pixels, BLOCK):
         yield np.ascontiguousarray(batch).data
 
@@ -125,7 +139,7 @@ def fingerprint(pixels: PixelSource) -> str:
 
 
 def _as_stored(pixels: Union[Joined, np.memmap]) -> Iterator[bytes]:
-    """Yield the bytes of mapped images in the order that they have in the files, which needs no copy."""
+    """Yield the bytes of mapped images in the order of the file, which needs no copy."""
     for part in pixels.parts if isinstance(pixels, Joined) else [pixels]:
         for start in range(0, len(part), BLOCK):
             yield part[start:start + BLOCK].ravel(order="K").data

@@ -1,8 +1,7 @@
 """`shapes`: a generated data set of ten classes, for machines with no data and no network.
 
-A class is a shape or a texture; colour, place, size, angle, brightness and noise say nothing about
-it. The colours are few, so that a network cannot tell images apart by them alone and has to look at
-the shapes.
+A class is a shape or a texture. Colour, position, size, angle, brightness and noise do not depend on it. There are few
+colours, so that a network cannot tell images apart by colour alone and has to learn the shapes.
 """
 from pathlib import Path
 from typing import Callable, Dict
@@ -16,7 +15,7 @@ from src.data.images import Images
 
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-# Each takes coordinates in units of the shape's size, rotated and centred, and says what is inside.
+# Each takes coordinates, centred, rotated and in units of the shape's size, and tells which are inside.
 CLASSES: Dict[str, Mask] = {
     "disc": lambda x, y: np.hypot(x, y) < 0.9,
     "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.8,
@@ -55,7 +54,7 @@ def draw(count: int, seed: int) -> Images:
 
 
 def write(folder: Path) -> None:
-    """Generate the data set into ``folder``. Each file is written whole, and always the same."""
+    """Generate the data set into ``folder``. Every call writes the same files, each of them whole."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / NAMES, "\n".join(CLASSES) + "\n")
     for seed, (split, name) in enumerate({"train": "data_batch_1.bin", "test": "test_batch.bin"}.items()):

@@ -1,18 +1,17 @@
 """The STL-10 binary layout: finding, reading and checking its files.
 
-Images are 96 x 96 x 3 bytes, red, green and blue planes, each column by column; labels are a byte from 1
-to 10, see https://cs.stanford.edu/~acoates/stl10. The files are mapped, not read: the unlabelled images
-alone have 2.8 GB.
+An image has 3 x 96 x 96 bytes: red, green and blue planes, each column by column. A label is a byte from 1 to 10. See
+https://cs.stanford.edu/~acoates/stl10. The files are mapped, not read: the unlabelled images alone have 2.8 GB.
 """
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import List
 
 import numpy as np
 
 from src.common.errors import UserError
 from src.common.files import reading
 from src.data.download import Archive
-from src.data.formats import DataSet, names_in, read_bytes
+from src.data.formats import DataSet, read_bytes
 from src.data.images import Images, Joined, channels_last
 
 SIDE = 96
@@ -27,12 +26,11 @@ SPLITS = {"pretrain": (UNLABELLED, "train_X.bin", "train_y.bin"), "train": ("tra
 class Stl10:
     """The files of STL-10: a ``Format``.
 
-    The places of a split are its files in the order of ``SPLITS``. ``pretrain`` is the unlabelled images and, after
-    them, those of ``train``.
+    The places of a split are its files in the order of ``SPLITS``.
     """
 
-    expected = "the STL-10 binary files (train_X.bin and so on), or its parent"
-    names = "class_names.txt"
+    expected = "the STL-10 binary files (train_X.bin, train_y.bin and so on; unlabeled_X.bin for train.py)"
+    names_file = "class_names.txt"
 
     def find(self, folder: Path, split: str) -> List[Path]:
         for name in FOLDERS:
@@ -41,29 +39,23 @@ class Stl10:
                 return files
         return []
 
-    def why_nothing(self, folder: Path, split: str) -> str:
-        missing = [file for file in SPLITS[split] if not any((folder / name / file).is_file() for name in FOLDERS)]
-        return f"no {', '.join(missing) or ' beside '.join(SPLITS[split])} in {folder}"
-
-    def class_names(self, places: List[Path]) -> Optional[Tuple[str, ...]]:
-        return names_in(places[0].parent / self.names)
-
     def read(self, places: List[Path], side: int) -> Images:
         """Map the images of ``places`` and read their labels.
 
         Raises:
-            UserError: a file is truncated, empty or unreadable, a label is not 1 to 10, or there are not as many
-                labels as images.
+            UserError: a file is truncated, empty or unreadable, a label is not 1 to 10, or images and labels differ in
+                number.
         """
-        *images, last = places
-        parts = [_map_images(file, side) for file in images]
-        labels = read_bytes(last)
+        *image_files, label_file = places
+        parts = [_map_images(file, side) for file in image_files]
+        labels = read_bytes(label_file)
         if len(labels) != len(parts[-1]):
-            raise UserError(f"{last}: has {len(labels)} labels for the {len(parts[-1])} images of {images[-1].name}; "
-                            "one of the two is truncated or of another split, so copy or download both again")
+            raise UserError(f"{label_file}: has {len(labels)} labels for the {len(parts[-1])} images of "
+                            f"{image_files[-1].name}; one of the two is truncated or of another split, so copy or "
+                            "download both again")
         wrong = np.flatnonzero((labels < 1) | (labels > CLASS_NUM))
         if wrong.size:
-            raise UserError(f"{last}: label {wrong[0]} is {labels[wrong[0]]}, and STL-10 has 1 to {CLASS_NUM}; the "
+            raise UserError(f"{label_file}: label {wrong[0]} is {labels[wrong[0]]}, expected 1 to {CLASS_NUM}; the "
                             "file is damaged or of another data set, so copy or download it again")
         unlabelled = sum(map(len, parts[:-1]))
         return Images(Joined(parts) if unlabelled else parts[0],
@@ -77,7 +69,7 @@ def _map_images(file: Path, side: int) -> np.ndarray:
             raise UserError(f"{file}: {size} bytes are not a whole number of STL-10 images of {IMAGE} bytes; the file "
                             "is truncated or of another kind, so copy or download it again")
         planes = np.memmap(file, np.uint8, mode="r").reshape(-1, 3, side, side)
-    return channels_last(planes.swapaxes(2, 3))  # columns before rows in the file
+    return channels_last(planes.swapaxes(2, 3))  # the file has columns before rows
 
 
 STL10 = DataSet(

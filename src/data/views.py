@@ -1,34 +1,40 @@
-"""Images -> batches of several random views each, or of one view and its label.
+"""Images -> batches of several random views of each image, or of one view and its label.
 
-The augmentation is that of the paper (appendices A and B.9) and runs in MindSpore's C++ operations. Two traps
-shape this file. Two seeded ``map`` calls draw the same random numbers, so they would make two equal
-views; here the image goes through one ``map`` several times in a row. And a seeded pipeline that is iterated
-again repeats its epoch; here every epoch is a pipeline of its own, seeded with (seed, epoch, rank), which
-is also what lets a resumed run see the same views as one that was never interrupted.
+The augmentation is the paper's (appendices A and B.9) and runs in MindSpore's C++ operations. Two traps shape this:
+
+- Two seeded ``map`` calls draw the same random numbers, and would make two equal views. So one ``map`` gets every image
+  several times in a row.
+- A seeded pipeline that is iterated again repeats its epoch. So every epoch is a new pipeline, seeded with
+  (seed, epoch, rank). This also gives a resumed run the views of an uninterrupted one.
 """
 import itertools
+from contextlib import nullcontext
 from typing import Any, Iterator, List, Optional, Tuple
 
 import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import transforms, vision
+from PIL import Image
 
 from src.common.errors import UserError
-from src.data.image_files import ImageFiles
+from src.data.image_files import ImageFiles, Rows
 from src.data.images import PixelSource, channels_first
-from src.data.rows import Rows
 from src.settings.augmentation import Augmentation
 
 JITTER_PROBABILITY = 0.8
-# The paper draws the deviation from [0.1, 2], and MindSpore's blur takes a given one: these are the middles of as
-# many equal parts of that range, one of which is chosen for every view.
+# The paper draws sigma evenly from [0.1, 2], but a blur of MindSpore has one sigma. So a view gets one of 64 blurs,
+# with the middles of 64 equal parts of that range.
 BLUR_SIGMAS = tuple(0.1 + 1.9 * (part + 0.5) / 64 for part in range(64))
+
+SHEET_IMAGES, SHEET_VIEWS = 8, 8  # rows of a sheet, and views in each
+SHEET_SIDE = 64                   # largest side of a view on a sheet, in pixels
+SHEET_GAP = 4                     # pixels between an image and its views
 
 
 def operations(augmentation: Augmentation, side: int, encoded: bool = False) -> List:
-    """Return the operations for views of ``side`` pixels, uint8 HWC in and out.
+    """Return the operations that make a view of ``side`` pixels, uint8 (H, W, 3) in and out.
 
-    Where the images are ``encoded``, what goes in is the bytes of a JPEG or PNG file.
+    ``encoded`` images come in as the bytes of a JPEG or PNG file.
     """
     s = augmentation.jitter_strength
     to_gray = vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY)
@@ -43,29 +49,29 @@ def operations(augmentation: Augmentation, side: int, encoded: bool = False) -> 
         choices.append((transforms.RandomChoice(blurs), augmentation.blur_probability))
     crop = vision.RandomCropDecodeResize if encoded else vision.RandomResizedCrop
     chosen = [(operation, probability) for operation, probability in choices if probability]
-    # One operation that draws for all. On their own, seeded operations that draw once per image all draw
-    # the same number: every view without colour would be a flipped one.
+    # One operation draws for all. Separate seeded operations would all draw the same number: every gray view would be
+    # a flipped one.
     return [crop(side, scale=(augmentation.crop_min_scale, 1.0)),
             *([vision.RandomSelectSubpolicy([chosen])] if chosen else [])]
 
 
 class Views:
-    """Several ``views`` of every image, new ones in every epoch.
+    """``views_per_image`` random views of every image, new ones in every epoch.
 
-    An epoch yields uint8 (views * batch_size, 3, side, side): the first views of a batch, then the second
-    views in the same order, and so on. The order of the images is new in every epoch and common to all ranks, and every
-    step takes the next ``world_size * batch_size`` of them, each rank its own. Images that do not fill
-    such a global batch are left out of that epoch. ``rows`` are the numbers of the images that take part, by
+    An epoch yields uint8 (views_per_image * batch_size, 3, side, side): the first views of a batch, then its second
+    views in the same order, and so on. Every epoch has its own order of the images, the same on all ranks. Each step
+    takes the next ``world_size * batch_size`` images, and each rank takes its share of them. The last images, which do
+    not fill such a global batch, are left out of that epoch. ``rows`` are the numbers of the images that take part, by
     default all.
 
-    An image that cannot be read or decoded ends an epoch with a UserError. It is kept in ``error`` too, for
-    MindSpore makes another of every error in a data set.
+    An image that cannot be read or decoded ends the epoch with a UserError. ``error`` keeps it, because MindSpore turns
+    every error in a data set into a RuntimeError.
     """
 
-    columns = ["views"]
+    columns = ["images"]
 
     def __init__(self, pixels: PixelSource, batch_size: int, augmentation: Augmentation, seed: int, workers: int,
-                 rank: int = 0, world_size: int = 1, rows: Optional[np.ndarray] = None, views: int = 2):
+                 rank: int = 0, world_size: int = 1, rows: Optional[np.ndarray] = None, views_per_image: int = 2):
         self.pixels = pixels
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -73,7 +79,7 @@ class Views:
         self.workers = workers
         self.rank = rank
         self.world_size = world_size
-        self.views = views
+        self.views_per_image = views_per_image
         self.error: Optional[UserError] = None
         self.rows = np.arange(len(pixels)) if rows is None else rows
 
@@ -87,54 +93,46 @@ class Views:
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, ...]]:
         """Yield the batches of one epoch; the same epoch gives the same batches."""
-        side, count = self.pixels.shape[1], self.views
+        side, times = self.pixels.shape[1], self.views_per_image
         files = self.pixels if isinstance(self.pixels, ImageFiles) else None
+        # MindSpore takes the seed from its global configuration when a pipeline is made.
         ds.config.set_seed(int(np.random.SeedSequence((self.seed, epoch, self.rank)).generate_state(1)[0]))
-        source = Rows(files.encoded if files else self.pixels.__getitem__, self.order_of(epoch), count)
-        rows = ds.GeneratorDataset(source, ["view"], shuffle=False, num_parallel_workers=1)
-        rows = rows.map(operations(self.augmentation, side, encoded=files is not None), ["view"],
-                        num_parallel_workers=self.workers)
-        batches = rows.batch(count * self.batch_size, drop_remainder=True, num_parallel_workers=1)
+        source = Rows(files.encoded if files else self.pixels.__getitem__, self.order_of(epoch), times)
+        views = ds.GeneratorDataset(source, ["view"], shuffle=False, num_parallel_workers=1)
+        views = views.map(operations(self.augmentation, side, encoded=files is not None), ["view"],
+                          num_parallel_workers=self.workers)
+        batches = views.batch(times * self.batch_size, drop_remainder=True, num_parallel_workers=1)
         try:
-            for (batch,) in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
-                by_view = batch.reshape(self.batch_size, count, side, side, 3).swapaxes(0, 1)
-                yield (channels_first(by_view).reshape(-1, 3, side, side),)
-        except RuntimeError:  # MindSpore does not say which file it could not decode
-            if files:
-                self._find_damage(files, source)
-            raise
-
-    def _find_damage(self, files: ImageFiles, source: Rows) -> None:
-        try:
-            files.find_damage(source.under_way(self.workers))
+            with files.naming_damage(source, self.workers) if files else nullcontext():
+                for (batch,) in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
+                    # The views of an image come in a row, but the loss wants the first views of all images first.
+                    by_view = batch.reshape(self.batch_size, times, side, side, 3).swapaxes(0, 1)
+                    yield (channels_first(by_view).reshape(-1, 3, side, side),)
         except UserError as error:
             self.error = error
             raise
 
 
 class LabelledViews(Views):
-    """One view of every image, with its label, for training with labels; the rest is as for ``Views``.
+    """One view of every image and its label, for training with labels.
 
-    An epoch yields uint8 (batch_size, 3, side, side) and int32 (batch_size,). ``labels`` (N,) are those of ``pixels``.
+    An epoch yields uint8 (batch_size, 3, side, side) and int32 (batch_size,). ``labels`` (N,) belong to ``pixels``.
     """
 
     columns = ["images", "labels"]
 
     def __init__(self, pixels: PixelSource, labels: np.ndarray, **settings: Any):
-        super().__init__(pixels, **settings, views=1)
+        super().__init__(pixels, **settings, views_per_image=1)
         self.labels = labels
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
         labels = self.labels[self.order_of(epoch)].astype(np.int32).reshape(len(self), self.batch_size)
-        for (images,), of_images in zip(super().of_epoch(epoch), labels):
-            yield images, of_images
+        for (images,), batch_labels in zip(super().of_epoch(epoch), labels):
+            yield images, batch_labels
 
 
 class _Epochs:
-    """``views`` as MindSpore iterates them: once an epoch, and before training to look at them.
-
-    Until ``begin`` every iteration is the first epoch of training, after it the next one.
-    """
+    """``views`` as MindSpore iterates them. Until ``begin``, every iteration is the first epoch; then they count up."""
 
     def __init__(self, views: Views, first_epoch: int):
         self.views = views
@@ -152,15 +150,32 @@ class _Epochs:
 
 
 def to_dataset(views: Views, first_epoch: int, sinking: bool) -> ds.Dataset:
-    """Return ``views`` as a MindSpore data set whose epochs begin with ``first_epoch``.
+    """Return ``views`` as a MindSpore data set whose first epoch is ``first_epoch``.
 
-    MindSpore iterates a source when the data set is made, and data ``sinking`` does so again for types and
-    shapes, which the data set then remembers. All that is done here, before the epochs begin to count.
+    MindSpore iterates a source when it makes the data set, and data ``sinking`` iterates it once more for types and
+    shapes. Both happen here, before the epochs begin to count.
     """
     source = _Epochs(views, first_epoch)
     batches = ds.GeneratorDataset(source, views.columns, shuffle=False, num_parallel_workers=1)
-    if sinking:
+    if sinking:  # the data set remembers both
         batches.output_types()
         batches.output_shapes()
     source.begin()
     return batches
+
+
+def sheet(views: Views) -> Image.Image:
+    """Return a sheet of some images, one per row, each beside views of it: a preview of the training data."""
+    few = Views(views.pixels, min(SHEET_IMAGES, len(views.rows)), views.augmentation, views.seed, views.workers,
+                rows=np.random.default_rng(views.seed).permutation(views.rows)[:SHEET_IMAGES],
+                views_per_image=SHEET_VIEWS)
+    ((drawn,),) = few.of_epoch(0)
+    drawn = drawn.reshape(SHEET_VIEWS, -1, *drawn.shape[1:]).transpose(1, 0, 3, 4, 2)  # image, view, H, W, C
+    images = few.pixels[few.order_of(0)]
+    side = min(SHEET_SIDE, images.shape[1])
+    picture = Image.new("RGB", ((1 + SHEET_VIEWS) * side + SHEET_GAP, len(images) * side), "white")
+    for row, (image, views_of_image) in enumerate(zip(images, drawn)):
+        for column, tile in enumerate((image, *views_of_image)):
+            small = Image.fromarray(tile).resize((side, side), Image.Resampling.LANCZOS)
+            picture.paste(small, (column * side + SHEET_GAP * bool(column), row * side))
+    return picture

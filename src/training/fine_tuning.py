@@ -13,8 +13,7 @@ from mindspore import Tensor
 from src.common.errors import UserError
 from src.common.files import make_folder, sha256_of, write_text, writing
 from src.common.logs import logger
-from src.data.few_labels import balanced_subset
-from src.data.images import Images
+from src.data.images import Images, balanced_subset
 from src.distributed.collectives import share
 from src.evaluation import labelled, linear_sgd
 from src.evaluation.features import extract

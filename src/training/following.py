@@ -9,8 +9,7 @@ from typing import Iterator, Optional
 from src.common.files import reason_of, written_whole
 from src.common.logs import logger
 from src.data.images import Images
-from src.data.sheet import sheet
-from src.data.views import Views
+from src.data.views import Views, sheet
 from src.device.dry_run import is_dry_run
 from src.evaluation.features import Split
 from src.evaluation.shown import sample_of

@@ -127,7 +127,7 @@ def test_what_is_across_devices_can_be_chosen(monkeypatch, tmp_path, across, syn
                 "--cross_device_negatives", across, "--sync_bn", synchronised, "--views", "3", cwd=tmp_path)
     model, loss = built
     assert (loss.rank, loss.world_size) == ((1, 2) if across == "True" else (0, 1))
-    assert loss.views == 3
+    assert loss.views_per_image == 3
     assert isinstance(model.encoder.bn1, GlobalBatchNorm) is (synchronised == "True")
     assert isinstance(model.projection_head.bn1, GlobalBatchNorm) is (synchronised == "True")
 

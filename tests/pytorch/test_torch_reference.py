@@ -244,7 +244,7 @@ def test_the_loss_of_several_views():
     expected, expected_accuracy = torch_reference.nt_xent(theirs, TEMPERATURE, views)
     expected.backward()
     (loss, accuracy), gradient = ops.value_and_grad(
-        NTXent(TEMPERATURE, views=views), 0, None, has_aux=True)(Tensor(z))
+        NTXent(TEMPERATURE, views_per_image=views), 0, None, has_aux=True)(Tensor(z))
     assert difference(loss.asnumpy(), expected.item()) < 1e-6
     assert accuracy.asnumpy() == pytest.approx(expected_accuracy.item(), abs=1e-6)
     assert difference(gradient.asnumpy(), theirs.grad.numpy()) < 1e-5

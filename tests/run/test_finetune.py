@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 from src import optimizer
 from src.common.errors import UserError
 from src.data import shapes
-from src.data.few_labels import balanced_subset
+from src.data.images import balanced_subset
 from src.data.shapes import draw
 from src.data.views import LabelledViews
 from src.resnet import build_encoder

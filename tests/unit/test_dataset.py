@@ -28,7 +28,7 @@ from src.settings import flags
 TRUCK, FROG = 9, 6
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_any_whole_number_of_records_reads_back(tmp_path_factory, count, seed):
     rng = np.random.default_rng(seed)
@@ -59,21 +59,18 @@ def zoo_layout(folder):
     return folder, verify
 
 
-def test_official_layout_never_mixes_the_splits(cifar_folder):
-    for path in (cifar_folder, cifar_folder.parent):
+def test_no_layout_mixes_the_splits(cifar_folder):
+    for path in (cifar_folder, cifar_folder.parent):  # the official layout
         assert len(dataset.load("cifar10", str(path), "train").labels) == 100
         assert len(dataset.load("cifar10", str(path), "test").labels) == 30
-
-
-def test_zoo_layout(cifar_folder):
     train, verify = zoo_layout(cifar_folder)
     for path in (train, train.parent):
         assert len(dataset.load("cifar10", str(path), "train").labels) == 100
     for path in (verify, train.parent):
         assert len(dataset.load("cifar10", str(path), "test").labels) == 30
-    with pytest.raises(UserError, match="--eval_dataset_path: no test files .* it holds data_batch_1.bin"):
+    with pytest.raises(UserError, match="--eval_dataset_path: no test files"):
         dataset.load("cifar10", str(train), "test", "eval_dataset_path")
-    with pytest.raises(UserError, match="--train_dataset_path: no train files .* it holds test_batch.bin only"):
+    with pytest.raises(UserError, match="--train_dataset_path: no train files"):
         dataset.load("cifar10", str(verify), "train")
 
 
@@ -88,14 +85,14 @@ def test_missing_files_are_said(cifar_folder, caplog, monkeypatch):
     monkeypatch.setattr(dataset.logger, "propagate", True)
     (cifar_folder / "data_batch_3.bin").unlink()
     dataset.load("cifar10", str(cifar_folder), "train")
-    assert "has 4 of CIFAR-10's 5 training files" in caplog.text
+    assert "has 4 of 5 training files" in caplog.text
     caplog.clear()
     dataset.load("cifar10", str(cifar_folder), "test")  # one file
     assert "warning" not in caplog.text
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 6, 3), (2, 5, 4, 6, 3)])
-def test_channels_change_places(shape):
+def test_channels_change_places():
+    shape = (2, 5, 4, 6, 3)
     images = np.arange(np.prod(shape)).reshape(shape)
     planes = channels_first(images)
     assert planes.flags.c_contiguous and planes.shape == (*shape[:-3], 3, 4, 6)
@@ -104,27 +101,9 @@ def test_channels_change_places(shape):
     assert np.array_equal(channels_last(planes), images) and np.shares_memory(channels_last(planes), planes)
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda data: data[:-1], "61459 bytes are not a whole number of 3073-byte CIFAR-10 records"),
-    (lambda data: b"", "0 bytes are not a whole number"),
-    (lambda data: data[:3073] + bytes([10]) + data[3074:], "record 1 has the label 10, and CIFAR-10 has 0 to 9"),
-])
-def test_damaged_files_are_named(cifar_folder, damage, message):
-    file = cifar_folder / "data_batch_2.bin"
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(UserError, match=message) as error:
-        dataset.load("cifar10", str(cifar_folder), "train")
-    assert str(error.value).startswith(str(file))
-
-
-def test_wrong_folders(tmp_path):
-    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; .*--download fetches"):
-        dataset.load("cifar10", str(tmp_path / "nowhere"), "train")
-    with pytest.raises(UserError, match="no train files .*; give the folder with the CIFAR-10 binary files"):
-        dataset.load("cifar10", str(tmp_path), "train")
-    (tmp_path / "data_batch_1").write_bytes(b"pickle")
-    with pytest.raises(UserError, match="Python version of CIFAR-10"):
-        dataset.load("cifar10", str(tmp_path), "train")
+def test_a_copy_of_a_file_is_not_read(cifar_folder):
+    shutil.copy(cifar_folder / "data_batch_1.bin", cifar_folder / "data_batch_1 (1).bin")
+    assert len(dataset.load("cifar10", str(cifar_folder), "train").labels) == 100
 
 
 def test_real_cifar10(cifar10_dir):
@@ -137,11 +116,8 @@ def test_real_cifar10(cifar10_dir):
     assert np.allclose(std, dataset.DATA_SETS["cifar10"].std, atol=0.01)
 
 
-def test_the_flag_takes_every_data_set():
-    assert tuple(dataset.DATA_SETS) == flags.DATA_SETS
-
-
 def test_the_registry_is_complete():
+    assert tuple(dataset.DATA_SETS) == flags.DATA_SETS
     for name, data_set in dataset.DATA_SETS.items():
         assert len(set(data_set.classes)) == {"cifar100": 100, "imagefolder": 0}.get(name, 10)
         assert all(0 < value < 1 for value in data_set.mean + data_set.std)
@@ -152,16 +128,10 @@ class Dots:
     """A format of a test: one file of 2 x 2 gray images per split."""
 
     expected = "train.dots and test.dots"
-    names = "dots.txt"
+    names_file = None
 
     def find(self, folder, split):
         return [file for file in [folder / f"{split}.dots"] if file.is_file()]
-
-    def why_nothing(self, folder, split):
-        return f"no {split}.dots in {folder}"
-
-    def class_names(self, places):
-        return None
 
     def read(self, places, side):
         pixels = np.frombuffer(places[0].read_bytes(), np.uint8).reshape(-1, side, side, 1).repeat(3, 3)
@@ -171,11 +141,9 @@ class Dots:
 def test_a_data_set_needs_no_more_than_its_line(tmp_path, monkeypatch):
     dots = DataSet(Dots(), ("few", "many"), 2, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     monkeypatch.setitem(dataset.DATA_SETS, "dots", dots)
-    with pytest.raises(UserError, match="--train_dataset_path: no train.dots in .*; give the folder with train.dots "
-                                        r"and test.dots \(--dataset_name shapes needs none\)"):
+    with pytest.raises(UserError, match="--train_dataset_path: no train files of dots in .*; give the folder with "
+                                        "train.dots and test.dots"):
         dataset.load("dots", str(tmp_path), "train")
-    with pytest.raises(UserError, match="--train_dataset_path: .*nowhere is not a folder; give the folder with"):
-        dataset.load("dots", str(tmp_path / "nowhere"), "train")
     (tmp_path / "train.dots").write_bytes(bytes(range(8)))
     images = dataset.load("dots", str(tmp_path), "pretrain")
     assert images.classes == ("few", "many") and images.pixels[1, 0, 1].tolist() == [5, 5, 5]
@@ -236,29 +204,11 @@ def test_cifar100_has_the_fine_labels(cifar100_folder):
             assert len(images.classes) == 100 and images.classes[17] == "castle" and images.classes[99] == "worm"
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda data: data[:-1], "92219 bytes are not a whole number of 3074-byte CIFAR-100 records"),
-    (lambda data: data[:3075] + bytes([100]) + data[3076:], "record 1 has the label 100, and CIFAR-100 has 0 to 99"),
-])
-def test_damaged_cifar100_files_are_named(cifar100_folder, damage, message):
-    file = cifar100_folder[0] / "train.bin"
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(UserError, match=message) as error:
-        dataset.load("cifar100", str(file.parent), "train")
-    assert str(error.value).startswith(str(file))
-
-
-def test_cifar100_and_cifar10_are_told_apart(cifar100_folder, tmp_path):
+def test_cifar100_is_told_apart_by_its_names(cifar100_folder):
     folder, _ = cifar100_folder
-    with pytest.raises(UserError, match="no train files .*data_batch_.*CIFAR-10 binary files"):
-        dataset.load("cifar10", str(folder), "train")
     (folder / "fine_label_names.txt").write_text("apple\nbear\n")
     with pytest.raises(UserError, match="does not hold cifar100, by its fine_label_names.txt"):
         dataset.load("cifar100", str(folder), "train")
-    (tmp_path / "python").mkdir()
-    (tmp_path / "python" / "train").write_bytes(b"pickle")
-    with pytest.raises(UserError, match="Python version of CIFAR-100"):
-        dataset.load("cifar100", str(tmp_path / "python"), "train")
 
 
 # --- shapes ---
@@ -282,22 +232,16 @@ def test_colour_tells_nothing_about_the_class():
     assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
-def test_shapes_are_generated_once_where_they_are_missing(tmp_path):
-    folder = tmp_path / "data" / "shapes"
-    train = dataset.load("shapes", str(folder), "train")
-    assert len(train.labels) == shapes.IMAGES["train"]
-    written = (folder / "data_batch_1.bin").stat().st_mtime_ns
-    assert len(dataset.load("shapes", str(folder), "test").labels) == shapes.IMAGES["test"]
-    assert (folder / "data_batch_1.bin").stat().st_mtime_ns == written
-    assert sorted(path.name for path in folder.iterdir()) == ["batches.meta.txt", "data_batch_1.bin", "test_batch.bin"]
-
-
-def test_shapes_are_generated_into_an_empty_folder(tmp_path, monkeypatch, caplog):
+def test_shapes_are_generated_once_if_they_are_missing(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(dataset.logger, "propagate", True)
     monkeypatch.setattr(shapes, "IMAGES", {"train": 20, "test": 10})
-    assert len(dataset.load("shapes", str(tmp_path), "test").labels) == 10
-    assert len(dataset.load("shapes", str(tmp_path), "train").labels) == 20
-    assert "warning" not in caplog.text  # one file, where CIFAR-10 has five, is all
+    folder = tmp_path / "data" / "shapes"
+    assert len(dataset.load("shapes", str(folder), "train").labels) == 20
+    written = (folder / "data_batch_1.bin").stat().st_mtime_ns
+    assert len(dataset.load("shapes", str(folder), "test").labels) == 10
+    assert (folder / "data_batch_1.bin").stat().st_mtime_ns == written
+    assert sorted(path.name for path in folder.iterdir()) == ["batches.meta.txt", "data_batch_1.bin", "test_batch.bin"]
+    assert "warning" not in caplog.text  # shapes has one training file where CIFAR-10 has five
 
 
 def test_one_data_set_is_not_taken_for_the_other(cifar_folder, tmp_path, monkeypatch):

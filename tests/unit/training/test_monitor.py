@@ -161,7 +161,7 @@ def test_equal_embeddings_are_reported_in_words(step, probe, lines):
 
 @pytest.mark.parametrize("views", [2, 4])
 def test_the_trivial_loss_is_that_of_equal_embeddings(views):
-    loss, _ = NTXent(0.5, views=views)(Tensor(np.ones((views * BATCH, DIMENSION), np.float32)))
+    loss, _ = NTXent(0.5, views_per_image=views)(Tensor(np.ones((views * BATCH, DIMENSION), np.float32)))
     assert trivial_loss(BATCH, views) == pytest.approx(float(loss.asnumpy()), rel=1e-6)
 
 

@@ -1,11 +1,11 @@
-"""The two views: different, new in every epoch, reproducible, complete."""
+"""Views: different, new in every epoch, reproducible, complete; and the sheet that shows them."""
 import mindspore.dataset as ds
 import numpy as np
 import pytest
 import scipy.stats
 
-from src.data.views import LabelledViews, Views, operations, to_dataset
-from src.settings.augmentation import PAPER_LARGE, PAPER_SMALL
+from src.data.views import SHEET_GAP, SHEET_IMAGES, SHEET_VIEWS, LabelledViews, Views, operations, sheet, to_dataset
+from src.settings.augmentation import PAPER_LARGE, PAPER_SMALL, Augmentation
 
 BATCH, WORKERS = 64, 2
 STILL = PAPER_SMALL._replace(crop_min_scale=1.0, flip_probability=0, jitter_strength=0, grayscale_probability=0)
@@ -67,17 +67,16 @@ def test_both_views_show_the_same_image_and_every_image_comes_once():
 def test_an_image_may_have_several_views(images):
     """Those of a batch lie view by view; no two are equal, and every image has as many."""
     pixels, colours = plain_images(130)
-    still = epoch(Views(pixels, BATCH, STILL, seed=0, workers=WORKERS, views=4))
+    still = epoch(Views(pixels, BATCH, STILL, seed=0, workers=WORKERS, views_per_image=4))
     still = still.reshape(2, 4, BATCH, 3, 32, 32)
     for other in range(1, 4):
         assert np.array_equal(still[:, other], still[:, 0])
     assert len({tuple(view[:, 0, 0]) for view in still[:, 0].reshape(-1, 3, 32, 32)}) == 2 * BATCH
-    views = epoch(Views(images[:130], BATCH, PAPER_SMALL, seed=0, workers=WORKERS, views=3))
+    views = epoch(Views(images[:130], BATCH, PAPER_SMALL, seed=0, workers=WORKERS, views_per_image=3))
     assert len(views) == len({view.tobytes() for view in views}) == 2 * 3 * BATCH
 
 
-@pytest.mark.parametrize("sinking", [False, True])
-@pytest.mark.parametrize("first_epoch", [0, 5])
+@pytest.mark.parametrize("sinking, first_epoch", [(False, 0), (True, 5)])
 def test_a_dataset_begins_where_it_is_told(images, sinking, first_epoch):
     """MindSpore looks at the views before training; the epochs of training are those asked for all the same."""
     views = Views(images[:256], BATCH, PAPER_SMALL, seed=1, workers=WORKERS)
@@ -91,12 +90,11 @@ def test_a_dataset_begins_where_it_is_told(images, sinking, first_epoch):
         assert np.array_equal(np.concatenate([batch for (batch,) in iterator]), of_epoch)
 
 
-@pytest.mark.parametrize("sinking", [False, True])
-def test_a_dataset_of_labelled_views(images, sinking):
+def test_a_dataset_of_labelled_views(images):
     labels = np.arange(256)
     views = LabelledViews(images[:256], labels, batch_size=BATCH, augmentation=PAPER_SMALL, seed=1, workers=WORKERS)
     expected = list(views.of_epoch(3))
-    found = list(to_dataset(views, 3, sinking).create_tuple_iterator(num_epochs=1, output_numpy=True))
+    found = list(to_dataset(views, 3, sinking=True).create_tuple_iterator(num_epochs=1, output_numpy=True))
     assert len(found) == len(expected) == 4
     for batch, of_epoch in zip(found, expected):
         assert all(map(np.array_equal, batch, of_epoch)) and batch[1].dtype == np.int32
@@ -229,15 +227,7 @@ def test_blur_of_large_images_is_the_papers():
         assert share_within(share, 0.5 * (2 - bound) / 1.9, len(views)), bound
 
 
-def test_what_the_paper_has_for_small_and_for_large_images():
-    assert (PAPER_SMALL.jitter_strength, PAPER_SMALL.blur_probability) == (0.5, 0)
-    assert (PAPER_LARGE.jitter_strength, PAPER_LARGE.blur_probability) == (1.0, 0.5)
-    for paper in (PAPER_SMALL, PAPER_LARGE):
-        assert (paper.crop_min_scale, paper.flip_probability, paper.grayscale_probability) == (0.08, 0.5, 0.2)
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_the_ranks_share_the_images(world_size):
+def test_the_ranks_share_the_images(world_size=3):
     """Every step takes the images of one process with the whole batch; nothing twice; equal shards."""
     pixels, colours = plain_images(200)
 
@@ -275,3 +265,27 @@ def test_the_transformations_are_drawn_independently():
                                       (jittered, ~flipped & ~gray, 0.8)):
         drawn = event[given]
         assert abs(drawn.mean() - probability) < 4 * (0.25 / len(drawn)) ** 0.5
+
+
+def tiles(picture, side):
+    """Return the tiles of a sheet (rows, 1 + views, side, side, 3)."""
+    pixels = np.asarray(picture)
+    rows = pixels.reshape(-1, side, *pixels.shape[1:])
+    starts = [column * side + SHEET_GAP * bool(column) for column in range(1 + SHEET_VIEWS)]
+    return np.stack([rows[:, :, start:start + side] for start in starts], 1)
+
+
+def test_a_sheet_has_an_image_and_its_views_in_each_row():
+    colours = np.arange(10, 250, 24, dtype=np.uint8)  # every image has one colour, and so have its crops
+    pixels = np.broadcast_to(colours[:, None, None, None], (10, 16, 16, 3)).copy()
+    drawn = tiles(sheet(Views(pixels, 4, Augmentation(1.0, 0.0, 0.0, 0.0, 0.0), seed=3, workers=1)), 16)
+    assert drawn.shape[:2] == (SHEET_IMAGES, 1 + SHEET_VIEWS)
+    shown = drawn[:, 0, 0, 0, 0]
+    assert len(set(shown.tolist())) == SHEET_IMAGES and set(shown.tolist()) <= set(colours.tolist())
+    assert np.abs(drawn.astype(int) - shown[:, None, None, None, None]).max() <= 1
+
+
+def test_a_sheet_of_few_large_images():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 100, 100, 3), np.uint8)
+    views = Views(pixels, 64, PAPER_SMALL, 0, workers=1, rows=np.array([4, 5]))
+    assert len(tiles(sheet(views), 64)) == 2
