@@ -15,7 +15,7 @@ from PIL import Image
 from refusals import case, device, link_loop, pipe, refuse, refuse_in_a_process
 
 from src.run.layout import Layout
-from src.weights import torch_weights
+from src.weights import torch_files
 
 INFO = "simclr_info"
 ELSEWHERE = ("--train_dataset_path", "data", "--train_output_path", "out", "--batch_size", "10")
@@ -373,9 +373,9 @@ def with_header(change):
 def with_told(change):
     """Return what writes a file that tells something else of its network."""
     def change_header(header):
-        told = json.loads(header["__metadata__"][torch_weights.SETTINGS])
+        told = json.loads(header["__metadata__"][torch_files.DESCRIPTION])
         found = change(told)
-        header["__metadata__"][torch_weights.SETTINGS] = found if isinstance(found, str) else json.dumps(told)
+        header["__metadata__"][torch_files.DESCRIPTION] = found if isinstance(found, str) else json.dumps(told)
     return with_header(change_header)
 
 
@@ -414,7 +414,7 @@ SAFETENSORS = [
     case("deep nesting", with_header(lambda header: "[" * 10_000), *NO_SAFETENSORS),
     case("unknown type", with_entry("conv1.weight", dtype="F7"), *NO_SAFETENSORS),
     case("bfloat16", with_entry("conv1.weight", dtype="BF16", shape=[8, 3, 3, 3]),
-         "conv1.weight is .*bfloat16|conv1.weight is of a type that NumPy does not have", "float32"),
+         "conv1.weight (is .*bfloat16|has a type that NumPy does not have)", "float32"),
     case("offsets out of range", with_entry("conv1.weight", data_offsets=[0, 2**40]), *NO_SAFETENSORS),
     case("offsets that overlap", with_entry("conv1.weight", data_offsets=[4, 436]), *NO_SAFETENSORS),
     case("offsets the wrong way", with_entry("conv1.weight", data_offsets=[432, 0]), *NO_SAFETENSORS),
@@ -492,7 +492,7 @@ def torch_save(value):
     return make
 
 
-NO_PICKLE = "is no file of tensors alone that PyTorch can read", "save the state dict"
+NO_PICKLE = "is not a file of tensors that PyTorch can read", "save the state dict"
 PICKLES = [
     case("empty", lambda path: path.write_bytes(b""), *NO_PICKLE),
     case("text", lambda path: path.write_text("no pickle"), *NO_PICKLE),
@@ -503,17 +503,17 @@ PICKLES = [
          *NO_PICKLE),
     case("a module", torch_save(lambda torch: torch.nn.Linear(2, 2)), *NO_PICKLE),
     case("ZIP of something else", zipped, *NO_PICKLE),
-    case("numbers", torch_save(lambda torch: [1, 2]), "holds no state dict", "save it with torch.save"),
-    case("no weights", torch_save(lambda torch: {}), "holds no state dict", "save it with torch.save"),
+    case("numbers", torch_save(lambda torch: [1, 2]), "holds no ResNet", "save a state dict"),
+    case("no weights", torch_save(lambda torch: {}), "holds no ResNet", "save a state dict"),
     case("another network", torch_save(lambda torch: {"a.weight": torch.zeros(2)}), "holds no ResNet",
          "save a state dict"),
-    case("sparse", torch_save(lambda torch: {"conv1.weight": torch.zeros(2, 2).to_sparse()}), "conv1.weight is",
+    case("sparse", torch_save(lambda torch: {"conv1.weight": torch.zeros(2, 2).to_sparse()}), "conv1.weight has a type",
          "save the weights as float32"),
     case("half", torch_save(lambda torch: {"layer1.0.conv1.weight": torch.zeros(2, dtype=torch.bfloat16)}),
-         "is torch.bf",
+         "has a type",
          "save the weights as float32"),
     case("no sizes", torch_save(lambda torch: {name: torch.zeros(0, 0, 0, 0) for name in (
-        "conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")}), "x.pth", "takes"),
+        "conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")}), "x.pth", "take"),
     case("pipe", pipe, "no file x.pth", "name one with PyTorch's weights"),
     case("folder", lambda path: path.mkdir(), "no file x.pth", "name one with PyTorch's weights"),
     case("link loop", link_loop, "no file x.pth", "name one with PyTorch's weights"),
@@ -529,10 +529,10 @@ def test_pickles(place, make, culprit, remedy):
 
 
 @pytest.mark.parametrize("make, culprit", [
-    case("folder", lambda path: path.mkdir(), "out.ckpt is there"),
-    case("file", lambda path: path.write_text("mine"), "out.ckpt is there"),
-    case("dangling link", lambda path: path.symlink_to("nowhere"), "out.ckpt is there"),
-    case("link to the source", lambda path: path.symlink_to("x.safetensors"), "out.ckpt is the source itself")])
+    case("folder", lambda path: path.mkdir(), "out.ckpt exists already"),
+    case("file", lambda path: path.write_text("mine"), "out.ckpt exists already"),
+    case("dangling link", lambda path: path.symlink_to("nowhere"), "out.ckpt exists already"),
+    case("link to the source", lambda path: path.symlink_to("x.safetensors"), "out.ckpt exists already")])
 def test_places_of_converted_files(place, safe, make, culprit):
     shutil.copyfile(safe, place / "x.safetensors")
     make(place / "out.ckpt")
