@@ -10,8 +10,8 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.common.files import to_read
-from src.data.any_image import FORMATS
 from src.data.formats import read_bytes, shorter_edge_for
+from src.data.image_listing import FORMATS
 from src.data.images import batches, identity
 from src.data.rows import Rows
 

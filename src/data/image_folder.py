@@ -17,10 +17,10 @@ import numpy as np
 from src.common.errors import UserError
 from src.common.files import to_read
 from src.common.logs import logger
-from src.data.any_image import MOST_PIXELS, SUFFIXES, images_below, too_large
 from src.data.formats import DataSet, shorter_edge_for
 from src.data.headers import JPEG, PNG, header
 from src.data.image_files import ImageFiles, check_whole, damaged
+from src.data.image_listing import MOST_PIXELS, SUFFIXES, images_below, too_large
 from src.data.images import Images
 
 SPLITS = {"pretrain": ("train",), "train": ("train",), "test": ("test", "val")}

@@ -293,7 +293,7 @@ def test_other_files_are_said(folder, caplog, monkeypatch):
         (folder / "train" / name).parent.mkdir(exist_ok=True)
         (folder / "train" / name).touch()
     assert len(load(folder).labels) == 6
-    assert "cat has 1 files that are no .jpg, .jpeg, .png and are left out, such as photo.webp" in caplog.text
+    assert "cat has 1 files that are not .jpg, .jpeg, .png and are left out, such as photo.webp" in caplog.text
 
 
 def test_views_are_random_and_show_their_image(folder):
