@@ -3,9 +3,11 @@
     python convert.py --source_path resnet50.safetensors --target_path resnet50.ckpt
     python convert.py --source_path outputs/checkpoint/latest --target_path encoder.pth
 """
+import os
 import sys
 from pathlib import Path
 
+from src.common.errors import UserError
 from src.common.files import writing
 from src.common.logs import logger
 from src.common.script import status_of
@@ -18,26 +20,22 @@ def main() -> None:
     given = parse(ConvertSettings, description=__doc__)
     prepare(given)
 
-    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    # MindSpore reads the environment when it is imported, so these imports come after `prepare`.
     from src.run import checkpoint
-    from src.weights import converting, encoders, torch_weights
+    from src.weights import converting, torch_files
 
-    source, target = given["source_path"], Path(given["target_path"])
-    converting.check_paths(source, target)
+    target = Path(given["target_path"])
+    if os.path.lexists(target):
+        raise UserError(f"--target_path: {target} exists already; name another file, or remove it first")
     if target.suffix == ".ckpt":
-        found = torch_weights.recognise(torch_weights.read(source, "source_path"), f"--source_path: {source}")
-        given, network = converting.network_of(found, given)
-        parameters = converting.from_torch(found, network, given)
-        info = encoders.info_of(network, given["dataset_name"], given["pretrain_epoch_size"], Path(source).name)
+        parameters, info = converting.from_torch(given)
         with writing("target_path", target, "a place that can be written"):
             target.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(target, parameters, info)
     else:
-        trained = checkpoint.load(source, checkpoint.ENCODER, "source_path")
-        told = converting.told_of(trained, given)
-        weights = converting.to_torch(trained)
+        weights, description = converting.to_torch(given)
         with writing("target_path", target, "a place that can be written"):
-            torch_weights.write(target, weights, told, "target_path")
+            torch_files.write(target, weights, description, "target_path")
     logger.info("written: %s", target)
 
 

@@ -16,7 +16,7 @@ def main() -> None:
     given = parse(ExportSettings, description=__doc__)
     process = prepare(given)
 
-    # MindSpore reads the environment while it is imported, so what imports it comes when that is prepared.
+    # MindSpore reads the environment when it is imported, so this import comes after `prepare`.
     from src.deploy import exporting
 
     file_format = given["file_format"]

@@ -7,7 +7,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Set
+from typing import Any, Iterable, Set
 
 from src.common.errors import SomeFailedError, UserError
 from src.common.logs import log_to_console, logger
@@ -31,7 +31,7 @@ def parsed() -> argparse.Namespace:
                         "Ascend where one is present, else CPU")
     options = parser.parse_args()
     if options.features and (options.json or options.neighbours or options.picture):
-        raise UserError("--features: writes a file instead of answers; leave --json, --neighbours and --picture out")
+        raise UserError("--features: writes a file and no answers; leave --json, --neighbours and --picture out")
     if options.features and options.features.suffix not in (".npz", ".csv"):
         raise UserError(f"--features: got {options.features}, takes a file that ends in .npz or .csv")
     if options.picture and options.picture.suffix != ".png":
@@ -43,50 +43,55 @@ def main() -> None:
     log_to_console(sys.stderr)  # standard output is for the answers
     options = parsed()
 
+    # These take the time of their imports, which --help and mistakes in the arguments need not wait for.
     from src.deploy import answers, predicting
 
-    images = predicting.images_of(options.images)
-    bank = predicting.images_of([options.neighbours], "--neighbours") if options.neighbours else []
+    images = predicting.find_images(options.images)
+    compared = predicting.find_images([options.neighbours], "neighbours") if options.neighbours else []
     answers.check_place(options.features, "features")
     answers.check_place(options.picture, "picture")
     if predicting.needs_mindspore(options.model):
         from src.device import environment
         environment.prepare(options.device_target, 0)
     model = predicting.open_model(options.model, options.classifier)
-    classes, width = model.signature.classes, model.signature.features
-    if not classes and not options.features and not bank:
+    if model.signature.classes is None and not (options.features or compared):
         raise UserError(f"MODEL: {options.model} is an encoder without a classifier; add --features or --neighbours, "
-                        "or evaluate it first (linear_eval.py)")
-    failed: Set[str] = set()  # what is said: an image may be asked for and a neighbour
+                        "or train a classifier first (linear_eval.py)")
+    failed: Set[str] = set()
 
-    def fails(error: UserError) -> None:
-        if str(error) not in failed:
+    def on_error(error: UserError) -> None:
+        if str(error) not in failed:  # an image may also be among the neighbours
             logger.warning("%s", error)
         failed.add(str(error))
 
+    given = predicting.answers(model, images, on_error)
     if options.features:
-        shape = answers.write_features(options.features, predicting.answers(model, images, fails), len(images), width)
+        shape = answers.write_features(options.features, given)
         logger.info("%s: of %d images %d features each", options.features, *shape)
     else:
-        neighbours = None
-        if bank:
-            neighbours = answers.Neighbours(predicting.answers(model, bank, fails), len(bank), width)
-        widths = max(len(str(image.file)) for image in images), max(map(len, classes or [""]))
-        shown, any_answer = [], False
-        for answer in predicting.answers(model, images, fails):
-            any_answer = True
-            words = answers.told(answer, model.signature, neighbours)
-            sys.stdout.write(answers.as_json(answer, words) if options.json else
-                             answers.as_text(answer, words, *widths))
-            if options.picture and len(shown) < answers.ROWS:
-                shown.append((answer, words))
-        if not any_answer:
-            raise UserError(answers.NONE)
-        if options.picture:
-            answers.write_picture(options.picture, shown, model.signature)
-            logger.info("%s: a picture of %d images", options.picture, len(shown))
+        neighbours = answers.Neighbours(predicting.answers(model, compared, on_error)) if compared else None
+        show(options, given, model.signature, neighbours, max(len(str(image.file)) for image in images))
     if failed:
         raise SomeFailedError(f"{len(failed)} images could not be read; they are named above, and the others are done")
+
+
+def show(options: argparse.Namespace, given: Iterable, signature: Any, neighbours: Any, file_width: int) -> None:
+    """Print the answers while they come, and draw the first ones."""
+    from src.deploy import answers
+
+    class_width = max(map(len, signature.classes or [""]))
+    first, count = [], 0
+    for count, answer in enumerate(given, 1):
+        meaning = answers.interpret(answer, signature, neighbours)
+        sys.stdout.write(answers.as_json(answer, meaning) if options.json else
+                         answers.as_text(answer, meaning, file_width, class_width))
+        if options.picture and count <= answers.ROWS:
+            first.append((answer, meaning))
+    if not count:
+        raise UserError(answers.NO_IMAGES)
+    if options.picture:
+        answers.write_picture(options.picture, first, signature)
+        logger.info("%s: a picture of %d images", options.picture, len(first))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def own(options: argparse.Namespace, parent: common.Parent) -> None:
 
     def classify(folder):
         model = predicting.open_model(str(folder / "model.onnx"), None)
-        images = predicting.images_of(sorted(map(str, folder.glob("*.png"))))
-        lines = [answers.as_text(answer, answers.told(answer, model.signature, None), 20, 10)
+        images = predicting.find_images(sorted(map(str, folder.glob("*.png"))))
+        lines = [answers.as_text(answer, answers.interpret(answer, model.signature, None), 20, 10)
                  for answer in predicting.answers(model, images, print)]
         return len(lines)
 

@@ -14,8 +14,8 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from src.common.errors import UserError
 from src.common.files import to_read
-from src.data.any_image import FORMATS, MOST_PIXELS, too_large
 from src.data.formats import read_bytes, shorter_edge_for
+from src.data.image_listing import FORMATS, MOST_PIXELS, too_large
 from src.data.images import batches, identity
 
 QUEUED = 32  # images; MindSpore queues half as many before each thread (its prefetch size)

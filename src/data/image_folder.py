@@ -15,9 +15,9 @@ import numpy as np
 
 from src.common.errors import UserError
 from src.common.logs import logger
-from src.data.any_image import SUFFIXES, images_below
 from src.data.formats import DataSet
 from src.data.image_files import ImageFiles, check_ends
+from src.data.image_listing import SUFFIXES, images_below
 from src.data.images import Images
 
 SPLITS = {"pretrain": ("train",), "train": ("train",), "test": ("test", "val")}

@@ -1,10 +1,10 @@
-"""Writing a model for deployment, and checking that the file gives what the live model gives."""
+"""Writing a model for deployment, and checking that the file gives the same outputs as the live model."""
 import importlib.util
 import os
 import shutil
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import Iterator, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -22,20 +22,20 @@ from src.weights import encoders
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 TOLERANCE = 1e-3  # relative to the largest output
-LARGEST = 2**30  # bytes of parameters in one MINDIR file
+LARGEST = 2**30  # bytes of parameters that MindSpore writes into one file
 
 
 def check_format(file_format: str, device_target: str) -> None:
-    """Raise UserError where the format cannot be written here."""
+    """Raise UserError if the format cannot be written on this machine."""
     if file_format == "AIR" and device_target != "Ascend":
-        raise UserError(f"--file_format: got AIR on {device_target}, and MindSpore writes AIR on Ascend only; "
+        raise UserError(f"--file_format: got AIR on {device_target}, but MindSpore writes AIR on Ascend only; "
                         "take MINDIR or ONNX here")
     if file_format == "ONNX" and importlib.util.find_spec("onnx") is None:
-        raise UserError("--file_format: got ONNX, which takes the package onnx; pip install onnx onnxruntime")
+        raise UserError("--file_format: got ONNX, which needs the package onnx; pip install onnx onnxruntime")
 
 
 def load_model(given: Given) -> Tuple[Deployed, Signature]:
-    """Return the model to export, an encoder or an encoder with its classifier, in inference mode, and its signature.
+    """Return the encoder, or the encoder with its classifier, in inference mode, and its signature.
 
     Raises:
         UserError: the checkpoints do not fit each other or the flags.
@@ -47,65 +47,61 @@ def load_model(given: Given) -> Tuple[Deployed, Signature]:
 
 
 def target_of(file_name: str, file_format: str, model: nn.Cell, overwrite: bool) -> Path:
-    """Return the file to write: ``file_name`` with the format's suffix.
+    """Return the file to write: ``file_name`` with the suffix of the format.
 
     Raises:
-        UserError: that is a folder, or a file that export.py has not written; the model is too large for one file.
+        UserError: it is a folder, or exists and was not written by export.py; or the model is too large for one file.
     """
     suffix = SUFFIXES[file_format]
     name = file_name[:-len(suffix)] if file_name.endswith(suffix) else file_name
-    with reading(f"--file_name: {file_name}", "name a file in a folder that is there"):
-        is_folder = Path(name).is_dir() or Path(name + suffix).is_dir()
-    if name.endswith("/") or not name or is_folder:
-        raise UserError(f"--file_name: got {file_name!r}, a folder, takes the name of a file, such as "
-                        f"{name.rstrip('/') or '.'}/simclr")
     target = Path(name + suffix)
-    place = next(folder for folder in target.parents if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(f"--file_name: cannot write to {target} ({place} is no folder that can be written); name a "
-                        "place that can be written")
+    with reading(f"--file_name: {file_name}", "name a file in an existing folder"):
+        is_folder = Path(name).is_dir() or target.is_dir()
+    if not name or name.endswith("/") or is_folder:
+        raise UserError(f"--file_name: got {file_name!r}, which is a folder; name a file, such as "
+                        f"{name.rstrip('/') or '.'}/simclr")
+    existing = next(folder for folder in target.parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--file_name: cannot write to {target}; name a place that can be written")
     size = sum(parameter.nbytes for parameter in model.get_parameters())
     if size > LARGEST:
-        raise UserError(f"--file_format: the model has {size / 2**30:.1f} GB of parameters, and above 1 GB MindSpore "
-                        "does not write one file; export a smaller encoder")
-    there = next((file for file in (target, *_companions(target, file_format)) if os.path.lexists(file)), None)
-    if there and not overwrite and not _is_ours(target, file_format):
-        raise UserError(f"--file_name: {there} is there, and is no file of this version's export.py; name another, or "
-                        "add --overwrite True to replace it")
+        raise UserError(f"--file_format: the model has {size / 2**30:.1f} GB of parameters, and MindSpore splits files "
+                        "of more than 1 GB; export a smaller encoder")
+    taken = next((file for file in _files(target, file_format) if os.path.lexists(file)), None)
+    if taken and not overwrite and not _is_ours(target, file_format):
+        raise UserError(f"--file_name: {taken} exists and was not written by export.py; name another file, or add "
+                        "--overwrite True to replace it")
     return target
 
 
-def _companions(target: Path, file_format: str) -> Tuple[Path, ...]:
-    return () if file_format == "ONNX" else (signature.beside(target),)
+def _files(model: Path, file_format: str) -> List[Path]:
+    """Return all files of an exported model."""
+    return [model] if file_format == "ONNX" else [model, signature.beside(model)]
 
 
 def _is_ours(target: Path, file_format: str) -> bool:
     try:
-        if not target.is_file():
-            return False
         if file_format != "ONNX":
-            signature.read_beside(target)
-            return True
+            return target.is_file() and bool(signature.read_beside(target, ""))
         import onnx
-        metadata = onnx.load(str(target), load_external_data=False).metadata_props
-        return any(Signature.of(entry.value, str(target)) for entry in metadata if entry.key == signature.KEY)
-    except Exception:  # whatever is wrong with it, it is none of ours
+        metadata = onnx.load(str(target), load_external_data=False).metadata_props if target.is_file() else ()
+        return any(entry.key == signature.KEY for entry in metadata)
+    except Exception:  # the file of another program may be anything
         return False
 
 
-def random_images(about: Signature) -> np.ndarray:
-    """Return images to trace and to check the model with, (batch_size, 3, side, side), as it takes them."""
+def _random_images(about: Signature) -> np.ndarray:
     shape = about.batch_size, 3, about.side, about.side
-    return about.taken(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    return about.prepared(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
 @contextmanager
 def written(model: Deployed, about: Signature, file_format: str) -> Iterator[Path]:
-    """Write the model with its signature to a temporary folder, which is there until the end of the block."""
-    # MindSpore refuses paths with spaces and most other characters, so it writes to a plain one.
+    """Write the model with its signature to a temporary folder, which exists until the end of the block."""
+    # MindSpore refuses paths with spaces and most special characters; this one has none.
     with temporary_folder("simclr-export-") as folder:
         path = folder / f"model{SUFFIXES[file_format]}"
-        images = Tensor(random_images(about))
+        images = Tensor(_random_images(about))
         if file_format == "ONNX":
             _write_onnx(path, model, images, about)
         else:
@@ -115,8 +111,8 @@ def written(model: Deployed, about: Signature, file_format: str) -> Iterator[Pat
 
 
 def _write_onnx(path: Path, model: Deployed, images: Tensor, about: Signature) -> None:
-    import onnx  # an extra: only those who export ONNX need it
-    if hasattr(ms, "onnx"):  # 2.7 has no such module, and 2.10 warns of the other way
+    import onnx  # not among the required packages
+    if hasattr(ms, "onnx"):  # MindSpore 2.7 has no such module, and 2.10 warns about the other way
         outputs = ["features"] if about.classes is None else ["probabilities", "features"]
         ms.onnx.export(model, images, file_name=str(path), input_names=["images"], output_names=outputs)
     else:
@@ -127,45 +123,40 @@ def _write_onnx(path: Path, model: Deployed, images: Tensor, about: Signature) -
 
 
 def put(file: Path, target: Path, file_format: str) -> None:
-    """Copy a written file, and what lies beside it, to their places, whole or not at all.
+    """Copy a written file, with the signature beside it, to its place, whole or not at all.
 
     Raises:
-        UserError: that cannot be written.
+        UserError: the place cannot be written.
     """
     with writing("file_name", target, "a place that can be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as places:  # all get their names at the end, one after the other
-            for source, place in zip((file, *_companions(file, file_format)),
-                                     (target, *_companions(target, file_format))):
+        with ExitStack() as places:  # all files are copied before the first gets its name
+            for source, place in zip(_files(file, file_format), _files(target, file_format)):
                 shutil.copyfile(source, places.enter_context(written_whole(place)))
 
 
 def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> None:
-    """Compare what an exported file gives with what the live model gives, where the file can be run here.
+    """Compare the outputs of an exported file with those of the live model, if the file can be run here.
 
     Raises:
         RuntimeError: they differ.
     """
-    if is_dry_run():
-        logger.warning("warning: the %s file was not checked against the live model (a dry run computes nothing); "
-                       "export it once more on a device", file_format)
+    reason = ("a dry run computes nothing" if is_dry_run() else
+              "only an offline model made of it can run" if file_format == "AIR" else
+              "onnxruntime is not installed; pip install onnxruntime"
+              if file_format == "ONNX" and importlib.util.find_spec("onnxruntime") is None else None)
+    if reason:
+        logger.warning("warning: the %s file was not checked against the live model (%s); compare a few images before "
+                       "you rely on it", file_format, reason)
         return
-    if file_format == "AIR":
-        logger.warning("warning: the AIR file was not checked against the live model (it takes an offline model "
-                       "converted from it); compare a few images before you rely on it")
-        return
-    if file_format == "ONNX" and importlib.util.find_spec("onnxruntime") is None:
-        logger.warning("warning: the ONNX file was not checked against the live model; pip install onnxruntime, and "
-                       "export it once more")
-        return
-    images = random_images(about)
+    images = _random_images(about)
     live = predicting.outputs_of(model, images)
-    found = predicting.open_model(str(file), None).run(images)
-    if [output.shape for output in found] != [output.shape for output in live]:
-        raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs, but "
-                           f"{[output.shape for output in found]}")
-    differences = [float(np.abs(of_file - of_model).max()) for of_file, of_model in zip(found, live)]
+    exported = predicting.open_model(str(file), None).run(images)
+    if [output.shape for output in exported] != [output.shape for output in live]:
+        raise RuntimeError(f"the exported {file_format} file has outputs of other shapes than the live model: "
+                           f"{[output.shape for output in exported]}")
+    differences = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(exported, live)]
     logger.info("largest difference to the live model on random images: %.3g", max(differences))
     if not all(difference <= TOLERANCE * np.abs(output).max() for difference, output in zip(differences, live)):
-        raise RuntimeError(f"the exported {file_format} file does not give the live model's outputs: "
-                           f"they differ by up to {max(differences):.3g}")
+        raise RuntimeError(f"the outputs of the exported {file_format} file differ from the live model's by up to "
+                           f"{max(differences):.3g}")

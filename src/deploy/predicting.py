@@ -1,4 +1,4 @@
-"""Opening a model of any form, and giving it images; for an ONNX file without MindSpore, which takes long to import."""
+"""Opening a model of any form, and giving it images. An ONNX file is used without MindSpore, whose import is slow."""
 import errno
 import os
 import shutil
@@ -11,42 +11,42 @@ from typing import Any, Callable, Deque, Iterable, Iterator, List, NamedTuple, O
 
 import numpy as np
 
-from src.common.errors import UserError
+from src.common.errors import UserError, option
 from src.common.files import reading, reason_of, temporary_folder
 from src.common.logs import logger
-from src.data.any_image import SUFFIXES, images_below, read_image
+from src.data.any_image import read_image
+from src.data.image_listing import SUFFIXES, images_below
 from src.data.images import channels_first
 from src.deploy import signature
 from src.deploy.signature import UINT8, Signature
 from src.run.layout import FineTuned, Layout
 
 BATCH = 64   # images in a call of a checkpoint's network
-AHEAD = 128  # images that are read before their turn comes
+AHEAD = 128  # images that are read before the model needs them
 ONNX, MINDIR = ".onnx", ".mindir"
 
 
 class Model(NamedTuple):
-    """What answers. ``run`` turns a batch of images, as ``signature`` says, into (features,) or (probabilities,
-    features), a row for each."""
+    """``run`` turns a batch of images, as ``signature`` describes it, into (features,) or (probabilities, features)."""
 
     signature: Signature
     run: Callable[[np.ndarray], Tuple[np.ndarray, ...]]
 
 
-class Found(NamedTuple):
-    """The file of an image, and the class that its folder stands for where there is one."""
+class ImageFile(NamedTuple):
+    """The file of an image, and its class by the name of a folder, or ""."""
 
     file: Path
     label: str = ""
 
 
 class Answer(NamedTuple):
-    """What a model gives for an image, which it has seen as ``pixels``, uint8 (side, side, 3).
+    """The outputs of a model for an image, whose ``pixels`` it has seen, uint8 (side, side, 3).
 
-    ``features`` (features,); ``probabilities`` (classes,), or None from an encoder alone.
+    ``features`` (features,); ``probabilities`` (classes,), or None from an encoder without a classifier.
     """
 
-    found: Found
+    image: ImageFile
     pixels: np.ndarray
     features: np.ndarray
     probabilities: Optional[np.ndarray]
@@ -57,42 +57,30 @@ def needs_mindspore(model: str) -> bool:
 
 
 def open_model(model: str, classifier: Optional[str]) -> Model:
-    """Open an exported model, or a checkpoint with its classifier where there is one.
+    """Open an exported model, or a checkpoint with its classifier.
 
     Args:
-        model: an ONNX or MINDIR file of export.py, or the checkpoint of an encoder, or a run's folder.
-        classifier: its checkpoint; by default the one that lies in the same run.
+        model: an ONNX or MINDIR file of export.py, the checkpoint of an encoder, or the folder of a run.
+        classifier: the checkpoint of a classifier; by default the one in the same run, if there is one.
 
     Raises:
-        UserError: there is no such file, or it is damaged or something else.
+        UserError: there is no such file, or it is damaged or not a model.
     """
     path = Path(model)
+    open_file = {ONNX: _open_onnx, MINDIR: _open_mindir}.get(path.suffix)
     with reading(f"MODEL: {model}"):
-        is_there = path.exists()
-    if not is_there:
-        raise UserError(f"MODEL: {model} is not there; name an ONNX or MINDIR file of export.py, a checkpoint, or the "
-                        "folder of a run")
-    exported = {ONNX: _onnx, MINDIR: _mindir}.get(path.suffix)
-    if exported is None:
-        return _of_checkpoint(path, classifier)
-    if not path.is_file():
-        raise UserError(f"MODEL: {model} is no file; name an ONNX or MINDIR file of export.py")
+        is_usable = path.is_file() if open_file else path.exists()
+    if not is_usable:
+        raise UserError(f"MODEL: there is no file {model}; name an ONNX or MINDIR file of export.py, a checkpoint, or "
+                        "the folder of a run")
+    if open_file is None:
+        return _open_checkpoint(path, classifier)
     if classifier:
-        raise UserError(f"--classifier: got {classifier} for {model}, which has its own or none; leave it out")
-    return exported(path)
+        raise UserError(f"--classifier: got {classifier}, but {model} has no room for another; leave the flag out")
+    return open_file(path)
 
 
-def _onnx(path: Path) -> Model:
-    session = _session(path)
-    about = _signature_in(session, path)
-    (images,) = session.get_inputs()
-    if images.shape != [about.batch_size, 3, about.side, about.side]:
-        raise UserError(f"MODEL: {path} takes images {images.shape}, and says otherwise; "
-                        f"{signature.AGAIN}")
-    return Model(about, lambda batch: tuple(session.run(None, {images.name: batch})))
-
-
-def _session(path: Path) -> Any:
+def _open_onnx(path: Path) -> Model:
     try:
         import onnxruntime
     except ImportError:
@@ -101,43 +89,40 @@ def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has a dozen kinds, which share no class
-        raise UserError(f"MODEL: {path} is no ONNX file that onnxruntime can run ({reason_of(error)}); "
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen kinds of errors without a common class
+        raise UserError(f"MODEL: {path} is not an ONNX file that onnxruntime can run ({reason_of(error)}); "
                         f"{signature.AGAIN}") from None
+    text = session.get_modelmeta().custom_metadata_map.get(signature.KEY)
+    if text is None:
+        raise UserError(f"MODEL: {path} has no signature, so export.py has not written it; {signature.AGAIN}")
+    name = session.get_inputs()[0].name
+    return Model(Signature.of(text, f"MODEL: {path}"), lambda batch: tuple(session.run(None, {name: batch})))
 
 
-def _signature_in(session: Any, path: Path) -> Signature:
-    told = session.get_modelmeta().custom_metadata_map.get(signature.KEY)
-    if told is None or len(session.get_inputs()) != 1:
-        raise UserError(f"MODEL: {path} does not say how it takes images: something else has written it, or an earlier "
-                        f"version; {signature.AGAIN}")
-    return Signature.of(told, f"MODEL: {path}")
-
-
-def _mindir(path: Path) -> Model:
-    about = signature.read_beside(path)
+def _open_mindir(path: Path) -> Model:
+    about = signature.read_beside(path, f"MODEL: {path}")
     import mindspore as ms
     try:
         with temporary_folder("simclr-predict-") as folder:
-            # MindSpore refuses paths with spaces and most other characters, so it reads from a plain one.
+            # MindSpore refuses paths with spaces and most special characters; this one has none.
             cell = ms.nn.GraphCell(ms.load(shutil.copyfile(path, f"{folder}/model{MINDIR}")))
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
-            raise  # it is the temporary folder that is full
-        raise UserError(f"MODEL: {path} is no MINDIR file that MindSpore can run ({reason_of(error)}); "
+            raise  # the temporary folder is full, and the model may be good
+        raise UserError(f"MODEL: {path} is not a MINDIR file that MindSpore can run ({reason_of(error)}); "
                         f"{signature.AGAIN}") from None
     return Model(about, lambda batch: outputs_of(cell, batch))
 
 
-def _of_checkpoint(path: Path, classifier: Optional[str]) -> Model:
+def _open_checkpoint(path: Path, classifier: Optional[str]) -> Model:
     from src.deploy.deployed import deployed
     from src.weights import encoders
-    source, found = encoders.load(str(path), "MODEL"), classifier or _classifier_beside(path)
+    source, own = encoders.load(str(path), "MODEL"), _classifier_beside(path)
     try:
-        cell, about = deployed(source, found, "classifier", UINT8, BATCH)
+        cell, about = deployed(source, classifier or own, "classifier", UINT8, BATCH)
     except UserError as error:
-        if classifier or not found:
+        if classifier or not own:
             raise
         logger.warning("warning: the classifier in the same run is left out: %s", error)
         cell, about = deployed(source, None, "classifier", UINT8, BATCH)
@@ -145,75 +130,68 @@ def _of_checkpoint(path: Path, classifier: Optional[str]) -> Model:
 
 
 def _classifier_beside(path: Path) -> Optional[str]:
-    """Return the classifier that lies where linear_eval.py or finetune.py puts the one of the checkpoint ``path``."""
+    """Return the classifier of linear_eval.py or finetune.py that lies in the same run as the checkpoint ``path``."""
     folder = path if path.is_dir() else path.parent
     places = (Layout(folder).classifiers.folder, Layout(folder.parent).classifiers.folder, FineTuned(folder).classifier)
     return next((str(place) for place in places if place.exists()), None)
 
 
 def outputs_of(cell: Any, images: np.ndarray) -> Tuple[np.ndarray, ...]:
-    """Return what a network of MindSpore gives for a batch of images, one output or several, as arrays."""
+    """Return the one or several outputs of a network of MindSpore for a batch of images, as arrays."""
     from mindspore import Tensor
     outputs = cell(Tensor(images))
     return tuple(output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
-def images_of(arguments: Sequence[str], source: str = "IMAGE") -> List[Found]:
-    """Return the images that are named: files as they are, and those of folders, by name.
+def find_images(arguments: Sequence[str], flag: str = "IMAGE") -> List[ImageFile]:
+    """Return the images that a user names: files, and all images in folders.
 
     Args:
         arguments: files and folders.
-        source: what gave them, for error messages.
+        flag: the argument that gave them, for error messages.
 
     Raises:
-        UserError: one is not there or cannot be read, or a folder has none.
+        UserError: one does not exist or cannot be read, or a folder has no images.
     """
-    found: List[Found] = []
+    images: List[ImageFile] = []
     for argument in arguments:
-        path = Path(argument)
-        with reading(f"{source}: {argument}"):
-            is_folder, is_there = path.is_dir(), path.exists()
-        if not is_there:
-            raise UserError(f"{source}: {argument} is not there; name an image, or a folder with images in it")
-        if not is_folder:
-            found.append(Found(path))
-            continue
-        images = images_below(path)
-        if not images:
-            raise UserError(f"{source}: {argument} has no {', '.join(SUFFIXES)} files; name a folder that has some")
-        found += [Found(file, *file.relative_to(path).parts[:-1][:1]) for file in images]
-    return found
+        path, source = Path(argument), f"{option(flag)}: {argument}"
+        with reading(source):
+            exists, is_folder = path.exists(), path.is_dir()
+        if not exists:
+            raise UserError(f"{source} does not exist; name an image, or a folder with images in it")
+        files = images_below(path) if is_folder else [path]
+        if not files:
+            raise UserError(f"{source} has no {', '.join(SUFFIXES)} files; name a folder with images in it")
+        # Folders in the named folder are classes, as in a data set.
+        images += [ImageFile(file, *file.relative_to(path).parts[:-1][:1]) for file in files]
+    return images
 
 
-def answers(model: Model, images: Iterable[Found], fails: Callable[[UserError], None]) -> Iterator[Answer]:
-    """Yield what ``model`` gives for ``images``, in order; those that cannot be read are left out and told ``fails``.
-
-    Raises:
-        UserError: the model does not give what its signature says.
-    """
-    about = model.signature
-    batch: List[Tuple[Found, np.ndarray]] = []
-    for found, future in _read_ahead(images, about):
+def answers(model: Model, images: Iterable[ImageFile], on_error: Callable[[UserError], None]) -> Iterator[Answer]:
+    """Yield the answers of ``model`` for ``images``, in order; ``on_error`` is called for those that cannot be read."""
+    batch: List[Tuple[ImageFile, np.ndarray]] = []
+    for image, pixels in _read_ahead(images, model.signature):
         try:
-            batch.append((found, future.result()))
+            batch.append((image, pixels.result()))
         except UserError as error:
-            fails(error)
-        if len(batch) == about.batch_size:
-            yield from _answered(model, batch)
+            on_error(error)
+        if len(batch) == model.signature.batch_size:
+            yield from _answers_for_batch(model, batch)
             batch = []
     if batch:
-        yield from _answered(model, batch)
+        yield from _answers_for_batch(model, batch)
 
 
-def _read_ahead(images: Iterable[Found], about: Signature) -> "Iterator[Tuple[Found, Future[np.ndarray]]]":
-    """Yield images in order while all cores read those that come next."""
-    warnings.filterwarnings("ignore", module="PIL")  # of sizes and EXIF data, with which read_image deals itself
+def _read_ahead(images: Iterable[ImageFile], about: Signature) -> "Iterator[Tuple[ImageFile, Future[np.ndarray]]]":
+    """Yield images in order while all cores read the next ones."""
+    warnings.filterwarnings("ignore", module="PIL")  # about sizes and EXIF data, which read_image checks itself
     rest = iter(images)
-    waiting: Deque[Tuple[Found, Future[np.ndarray]]] = deque()
+    waiting: Deque[Tuple[ImageFile, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         def begin(count: int) -> None:
-            for found in islice(rest, count):
-                waiting.append((found, pool.submit(read_image, found.file, about.shorter_edge, about.side)))
+            for image in islice(rest, count):
+                waiting.append((image, pool.submit(read_image, image.file, about.shorter_edge, about.side)))
 
         begin(AHEAD)
         while waiting:
@@ -221,14 +199,10 @@ def _read_ahead(images: Iterable[Found], about: Signature) -> "Iterator[Tuple[Fo
             begin(1)
 
 
-def _answered(model: Model, batch: List[Tuple[Found, np.ndarray]]) -> Iterator[Answer]:
+def _answers_for_batch(model: Model, batch: List[Tuple[ImageFile, np.ndarray]]) -> Iterator[Answer]:
     about = model.signature
-    images = np.zeros((about.batch_size, 3, about.side, about.side), np.uint8)
-    images[:len(batch)] = channels_first(np.stack([image for _, image in batch]))
-    *first, features = model.run(about.taken(images))
-    expected = (about.batch_size, about.features)
-    if features.shape != expected or len(first) != (about.classes is not None) or any(
-            output.ndim != 2 or output.shape[1] < len(about.classes) for output in first):
-        raise UserError(f"MODEL: gives other outputs than it says of itself ({expected} features); {signature.AGAIN}")
-    for row, (found, image) in enumerate(batch):
-        yield Answer(found, image, features[row], first[0][row] if first else None)
+    pixels = np.zeros((about.batch_size, 3, about.side, about.side), np.uint8)  # the last batch may be shorter
+    pixels[:len(batch)] = channels_first(np.stack([image_pixels for _, image_pixels in batch]))
+    *probabilities, features = model.run(about.prepared(pixels))
+    for row, (image, image_pixels) in enumerate(batch):
+        yield Answer(image, image_pixels, features[row], probabilities[0][row] if probabilities else None)

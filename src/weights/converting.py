@@ -1,120 +1,84 @@
-"""PyTorch's weights -> a checkpoint that linear_eval.py and export.py take, and an encoder back, bit by bit."""
-import os
+"""Weights of PyTorch -> a checkpoint for linear_eval.py and export.py, and an encoder back, bit by bit."""
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-import numpy as np
 from mindspore import Parameter
 
 from src.common.errors import UserError
 from src.common.logs import logger
 from src.resnet import build_encoder
 from src.run import inputs
-from src.run.checkpoint import Checkpoint
 from src.settings.given import Given, Role
 from src.settings.network import STEMS, Network
-from src.weights import encoders, torch_weights
-from src.weights.torch_weights import Found, Weights, torch_name
+from src.weights import encoders, torch_files
+from src.weights.torch_files import Weights
+from src.weights.torch_names import Recognised, recognise, torch_name
 
 
-def check_paths(source: str, target: Path) -> None:
-    """Raise UserError where there is a file already in the place of the one to write."""
-    if os.path.realpath(source) == os.path.realpath(target):
-        raise UserError(f"--target_path: {target} is the source itself; name another file")
-    if os.path.lexists(target):
-        raise UserError(f"--target_path: {target} is there; name another file, or remove it first")
-
-
-def network_of(found: Found, given: Given) -> Tuple[Given, Network]:
-    """Return the network whose weights were found, with what the file and the user tell of it.
+def from_torch(given: Given) -> Tuple[List[Parameter], Dict[str, Any]]:
+    """Return the parameters and the info of a checkpoint with the weights in the file --source_path.
 
     Raises:
-        UserError: they contradict each other, or the data set has other images.
+        UserError: the file holds no encoder, or one that the flags contradict.
     """
-    source = given["source_path"]
-    told = encoders.told_of(found, source, "source_path")
-    given = inputs.follow_images(given.adopt({**told, **found.settings}, source))
-    mean, std = inputs.normalisation(given["dataset_name"], given["normalize"])
-    return given, Network.of({"mean": mean, "std": std, **told, **given.values(Role.NETWORK), **found.settings})
-
-
-def from_torch(found: Found, network: Network, given: Given) -> List[Parameter]:
-    """Return the weights that were found as the parameters of a checkpoint.
-
-    Raises:
-        UserError: they do not fit the network.
-    """
-    source = given["source_path"]
-    _check_stem(found.weights["conv1.weight"], given)
-    parameters = encoders.parameters_from(found, network, f"--source_path: {source}")
-    report(network, source)
-    if found.left_out:
-        logger.info("left out: %s", torch_weights.summary(found.left_out))
-    if found.counters:
-        logger.info("left out: %d %s, PyTorch's counts of batches, on which nothing here depends", found.counters,
-                    torch_weights.COUNTER)
-    _warn_of_padding(found)
-    return parameters
-
-
-def to_torch(source: Checkpoint) -> Weights:
-    """Return the weights of a checkpoint's encoder by torchvision's names.
-
-    Raises:
-        UserError: they are not those of the network that it tells of.
-    """
-    encoders.check_size(source, f"--source_path: {source.path}")
-    encoder = build_encoder(source.network)
-    encoders.load_weights(encoder, source)
-    report(source.network, str(source.path))
-    others = [name for name in source.parameters if not name.startswith("encoder.")]
-    if others:
-        logger.info("left out: %s", torch_weights.summary(others))
-    return {torch_name(value.name): value.asnumpy() for value in encoder.get_parameters()}
-
-
-def told_of(source: Checkpoint, given: Given) -> Dict[str, Any]:
-    """Return what a .safetensors file tells of a checkpoint's encoder beside its weights.
-
-    Raises:
-        UserError: a flag contradicts it.
-    """
-    network = source.network.without_head
-    told = {**network.settings, "mean": network.mean, "std": network.std,
-            "dataset_name": source.info["settings"]["dataset_name"], "pretrain_epoch_size": source.info["epoch"]}
-    given.adopt(told, str(source.path))
-    return told
-
-
-def _check_stem(there: np.ndarray, given: Given) -> None:
-    kernel, stem = there.shape[2], given["stem"]
-    if kernel == STEMS[stem].kernel:
-        return
-    has = {3: STEMS["cifar"].title, 7: STEMS["imagenet"].title}.get(kernel, f"first convolution {kernel}x{kernel}")
-    if "stem" in given.chosen:
-        raise UserError(f"--stem: got {stem}, the {STEMS[stem].title}, but {given['source_path']} has the {has}; leave "
-                        "the flag out, or name other weights")
-    raise UserError(f"--dataset_name: got {given['dataset_name']}, whose images of "
-                    f"{given['image_size']} pixels take the {STEMS[stem].title}, but {given['source_path']} "
-                    f"has the {has}; name a data set that fits it, or the --stem, or other weights")
-
-
-def report(network: Network, source: str) -> None:
-    """Log what was recognised, and what the pixels must be: weights do not tell."""
-    logger.info("%s: %s, width x %g, %s", source, network.encoder, network.width_multiplier,
-                STEMS[network.stem].title)
-    if network.projection_dimension is not None:
-        logger.info("projection head: to %d dimensions, %s batch norm", network.projection_dimension,
-                    "with" if network.head_batch_norm else "without")
+    path = given["source_path"]
+    source = f"--source_path: {path}"
+    weights, description = torch_files.read(path, "source_path")
+    recognised = recognise(weights, source)
+    if description:
+        info = encoders.described_info(description, recognised, path, source)
+        network = Network.of(info["network"])
+        given.adopt(_description(network, info), path)
     else:
-        logger.info("no projection head: enough for linear_eval.py and export.py")
+        given = inputs.follow_images(given.adopt(recognised.settings, path))
+        mean, std = inputs.normalisation(given["dataset_name"], given["normalize"])
+        network = Network.of({**given.values(Role.NETWORK), **recognised.settings, "mean": mean, "std": std})
+        _check_stem(recognised, network, given)
+        info = encoders.info_of(network, given["dataset_name"], given["pretrain_epoch_size"], Path(path).name)
+    parameters = encoders.parameters_from(recognised, network, source)
+    _report(network, path, recognised.left_out)
+    if recognised.pads_by_2:
+        logger.warning("warning: solo-learn's CIFAR encoders pad their first convolution by 2, the encoders here by 1, "
+                       "so the features differ (by about 0.3 of their deviation in a short trained run); train "
+                       "classifiers on the features from here")
+    return parameters, info
+
+
+def to_torch(given: Given) -> Tuple[Weights, Dict[str, Any]]:
+    """Return the weights of the encoder --source_path by torchvision's names, and the description of its network.
+
+    Raises:
+        UserError: it is not the checkpoint of an encoder, or a flag contradicts it.
+    """
+    source = encoders.load(given["source_path"], "source_path")
+    network = source.network.without_head
+    description = _description(network, source.info)
+    given.adopt(description, str(source.path))
+    encoder = build_encoder(network)
+    encoders.load_weights(encoder, source)
+    _report(network, str(source.path), "the projection head" if source.network.projection_dimension else "")
+    return {torch_name(value.name): value.asnumpy() for value in encoder.get_parameters()}, description
+
+
+def _description(network: Network, info: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what weights do not tell, by the names of the flags if there are such flags."""
+    return {**network.settings, "mean": network.mean, "std": network.std,
+            "dataset_name": info["settings"]["dataset_name"], "pretrain_epoch_size": info["epoch"]}
+
+
+def _check_stem(recognised: Recognised, network: Network, given: Given) -> None:
+    kernel, stem = recognised.weights["conv1.weight"].shape[2], STEMS[network.stem]
+    if kernel != stem.kernel:
+        flag = "stem" if "stem" in given.chosen else "dataset_name"
+        raise UserError(f"--{flag}: got {given[flag]}, which stands for the {stem.title}, but the first convolution in "
+                        f"{given['source_path']} is {kernel}x{kernel}; name the data set, or the --stem, that fits it")
+
+
+def _report(network: Network, source: str, left_out: str) -> None:
+    """Say what was taken and left out, and how the network takes pixels, which weights do not tell."""
+    head = (f"projection head to {network.projection_dimension} dimensions" if network.projection_dimension else
+            "no projection head")
+    logger.info("taken from %s: %s, width x %g, %s, %s; left out: %s", source, network.encoder,
+                network.width_multiplier, STEMS[network.stem].title, head, left_out or "nothing")
     logger.info("pixels: red, green, blue, from 0 to 1, %s",
-                f"less {network.mean}, divided by {network.std}" if network.mean else "not normalised")
-
-
-def _warn_of_padding(found: Found) -> None:
-    """Weights do not tell the padding either, and solo-learn's CIFAR encoders have another one."""
-    if found.is_solo_learn and found.weights["conv1.weight"].shape[2] == 3:
-        logger.warning("warning: solo-learn's CIFAR encoders pad their first convolution by 2, the encoders here by 1: "
-                       "the features are others (by about 0.3 of their deviation in a short trained run, more with "
-                       "untrained weights); train classifiers anew on the features from here")
+                f"minus {network.mean}, divided by {network.std}" if network.mean else "not normalised")

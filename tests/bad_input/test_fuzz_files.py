@@ -20,7 +20,7 @@ from src.data.stl10 import Stl10
 from src.resnet import ENCODERS
 from src.run import info, records
 from src.settings.network import Network
-from src.weights import encoders, torch_weights
+from src.weights import encoders, torch_files, torch_names
 
 quickly = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
@@ -187,7 +187,7 @@ def safe():
     values = {name: np.ones(shape, np.float32) for name, shape in (
         ("conv1.weight", (4, 3, 3, 3)), ("layer1.0.conv1.weight", (4, 4, 3, 3)),
         ("layer4.0.conv1.weight", (32, 16, 3, 3)))}
-    return save(values, {torch_weights.SETTINGS: json.dumps({"dataset_name": "cifar10"})})[:1500]
+    return save(values, {torch_files.DESCRIPTION: json.dumps({"dataset_name": "cifar10"})})[:1500]
 
 
 @quickly
@@ -197,7 +197,7 @@ def test_safetensors(tmp_path, data):
     file.write_bytes(data)
 
     def read():
-        return torch_weights.recognise(torch_weights.read(str(file), "flag"), "--flag: x")
+        return torch_names.recognise(torch_files.read(str(file), "flag")[0], "--flag: x")
 
     value_or_line(read)
 
@@ -210,10 +210,13 @@ TOLD = {**NETWORK, "dataset_name": "cifar10", "pretrain_epoch_size": 3, "normali
 def test_what_a_safetensors_file_tells(tmp_path, text):
     from safetensors.numpy import save_file
     file = tmp_path / "x.safetensors"
-    save_file({"x": np.zeros(1, np.float32)}, str(file), {torch_weights.SETTINGS: text})
-    found = torch_weights.Found({"encoder": "resnet18", "width_multiplier": 0.5}, {}, [], 0, False)
-    told = value_or_line(lambda: encoders.told_of(found, str(file), "flag"))
-    assert not told or set(told) <= {*TOLD}
+    save_file({"x": np.zeros(1, np.float32)}, str(file), {torch_files.DESCRIPTION: text})
+    recognised = torch_names.Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "", False)
+
+    def read():
+        return encoders.described_info(torch_files.read(str(file), "flag")[1], recognised, "x", "--flag: x")
+
+    value_or_line(read)
 
 
 # --- runs ---
@@ -237,4 +240,4 @@ def test_records(tmp_path, lines):
 def test_lengths_of_headers_are_not_believed(tmp_path):
     for length in (0, 8, 2**20, 2**40, 2**63, 2**64 - 1):
         (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
-        value_or_line(lambda: torch_weights.read(str(tmp_path / "x.safetensors"), "flag"))
+        value_or_line(lambda: torch_files.read(str(tmp_path / "x.safetensors"), "flag"))

