@@ -23,7 +23,7 @@ def main() -> None:
     from src.evaluation.results import Results
     from src.run import inputs
     from src.run.folder import open_run
-    from src.training.following import finish, follow, show
+    from src.training.following import follow, show
 
     beginning.check_packages(given)
     with open_run(given["train_output_path"], process, given["train_url"]) as run:
@@ -68,7 +68,6 @@ def main() -> None:
                     outcome = beginning.classify(settings, seed, ready, train, test, info, run)
                 results.add(seed, outcome)
         results.summarise()
-        finish(run, settings.report)
 
 
 if __name__ == "__main__":

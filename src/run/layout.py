@@ -104,11 +104,6 @@ class Layout(NamedTuple):
         return self.path / "sample.npz"
 
     @property
-    def map(self) -> Path:
-        """Where the images of the sample lie on the page's map."""
-        return self.path / "map.npz"
-
-    @property
     def features(self) -> Path:
         return self.path / "features"
 

@@ -24,8 +24,8 @@ def follow(run: Run, report: bool, tensorboard: bool) -> None:
     if not run.process.is_first or is_dry_run():
         return
     if report:
-        from src.report.page import Keeper  # here: without a page nobody needs what draws it
-        run.records.also(Keeper(run.layout.path))
+        from src.report.page import PageWriter  # here: without a page nobody needs what draws it
+        run.records.also(PageWriter(run.layout.path))
     if tensorboard:
         from src.report.events import Events
         run.records.also(_harmless(lambda: Events(run.layout), "events for TensorBoard"))
@@ -50,16 +50,6 @@ def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[
     if report and not is_dry_run():
         with _tried("a sample of the test images"):
             sample.write(run.layout.sample, sample_of(train, train_images, test, test_images))
-
-
-def finish(run: Run, report: bool) -> None:
-    """Write the page with all that takes seconds, on rank 0."""
-    if report and not is_dry_run():
-        from src.report.page import try_to_write
-        failed = try_to_write(run.layout.path, compute=True)
-        if failed:
-            logger.warning("warning: the run's page could not be written (%s); `python report.py %s` tells more",
-                           failed, run.layout.path)
 
 
 def _harmless(make: Callable[[], Sink], what: str) -> Sink:

@@ -53,29 +53,15 @@ def bomb(levels=12):
 
 
 CONFIGS = [
-    case("empty", "", "holds no settings"),
-    case("a text", "settings", "holds no settings"),
-    case("no settings", "versions: {}", "holds no settings"),
-    case("a list", "settings: [1, 2]", "holds no settings"),
-    case("no YAML", "settings: [", "is not YAML"),
+    case("empty", "", "is damaged"),
+    case("no settings", "versions: {}", "is damaged"),
+    case("a list", "settings: [1, 2]", "is damaged"),
+    case("no YAML", "settings: [", "is damaged"),
     case("binary", b"\xff\xfe\0\0", "is not text in UTF-8"),
-    case("control characters", "settings: {a: \x1b[31m}", "is not YAML"),
-    case("a Python object", "settings: !!python/object/apply:os.system ['touch made-by-yaml']", "is not YAML"),
-    case("a Python name", "settings: {a: !!python/name:os.system ''}", "is not YAML"),
-    case("an unknown tag", "settings: {a: !x y}", "is not YAML"),
-    case("a boolean that is none", "settings: {a: !!bool x}", "is not YAML"),
-    case("an integer that is none", "settings: {a: !!int ''}", "is not YAML"),
-    case("a date that is none", "settings: {a: 2024-99-99}", "is not YAML"),
-    case("deep nesting", "settings: " + "[" * 1_000, "is not YAML"),
-    case("aliases that grow", bomb(), "is not YAML .it has an alias"),
-    case("an endless number", "settings: {a: 0x" + "f" * 9000 + "}", "holds no settings"),
-    case("numbers for names", "settings: {1: 2}", "holds no settings"),
-    case("a text for the width", "settings: {width_multiplier: wide}", "holds no settings"),
-    case("a list for the encoder", "settings: {encoder: [a]}", "holds no settings"),
-    case("an object for the data set", "settings: {dataset_name: {a: b}}", "holds no settings"),
-    case("a text for the epochs", "settings: {epoch_size: many}", "holds no settings"),
+    case("a Python object", "settings: !!python/object/apply:os.system ['touch made-by-yaml']", "is damaged"),
+    case("deep nesting", "settings: " + "[" * 1_000, "is damaged"),
+    case("aliases that grow", bomb(), "is damaged"),
     case("a large file", "settings: {a: 1}\n" + 2**16 * "#", "has more than 65536 bytes"),
-    case("a number for the command", "settings: {}\ncommand_line: 5", "holds no settings"),
 ]
 
 
@@ -83,7 +69,7 @@ CONFIGS = [
 def test_settings(run, tmp_path, content, culprit):
     (run / "config.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     refuse(("report.py", "run"), tmp_path, f"report.py: run/config.yaml: {culprit}",
-           "bring back what was written there")
+           "restore the file, or remove it")
     result = call_script("report.py", "--list", ".", cwd=tmp_path)
     assert result.returncode == 2 and "warning: left out: run/config.yaml" in result.stdout
 
@@ -207,17 +193,6 @@ def test_names_that_are_no_utf8(tmp_path):
     sampled(run)
     done(call_script("report.py", "run", cwd=tmp_path))
     assert "caf\\udce9" in (run / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_map_of_another_shape_is_made_anew(run, tmp_path):
-    sampled(run)
-    done(call_script("report.py", "run", cwd=tmp_path))
-    with np.load(run / "map.npz") as found:
-        digest = found["sample"]
-    np.savez(run / "map.npz", places=np.zeros(3), sample=digest)
-    done(call_script("report.py", "run", cwd=tmp_path))
-    with np.load(run / "map.npz") as found:
-        assert found["places"].shape == (24, 2)
 
 
 def test_a_page_that_cannot_be_written(run, tmp_path):
