@@ -27,7 +27,7 @@ def measure(options: argparse.Namespace) -> None:
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.report.events import Events
-    from src.report.page import Keeper
+    from src.report.page import PageWriter
     from src.resnet import build_encoder
     from src.run.layout import Layout
     from src.run.records import PRETRAIN, Records, appended_to
@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> None:
     watched, bare = learner(layers.gradient_norm()), learner(NoNorm())
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
-        records = Records(appended_to(layout.records), Keeper(layout.path), Events(layout))
+        records = Records(appended_to(layout.records), PageWriter(layout.path), Events(layout))
 
         def callbacks():
             progress = Progress(watched.step.totals, options.rounds, options.batch_size)

@@ -87,11 +87,8 @@ def gallery(run: RunSummary, number: int, class_numbers: Dict[str, int]) -> Gall
 def draw_map(sample: Sample, sheet: Sheet, variable: str, class_numbers: Dict[str, int]) -> figure:
     """Draw the test images as dots, those of a class in one glyph, which is named ``class-`` and the class's number.
 
-    Args:
-        sample: the images and their places.
-        sheet: their pictures.
-        variable: the sheet's variable in CSS.
-        class_numbers: the number of every class on the whole page; without them all dots look alike.
+    ``class_numbers`` has the numbers of the classes on the whole page; where it is empty, all dots look alike.
+    ``variable`` names the picture ``sheet`` in CSS.
     """
     plot = figure(height=MAP_HEIGHT, sizing_mode="stretch_width", match_aspect=True,
                   tools="pan,wheel_zoom,box_zoom,reset", toolbar_location="right")
