@@ -4,6 +4,7 @@
     python report.py --list outputs
 """
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def main() -> None:
         for line in listing.table(runs.below(options.list), options.list):
             logger.info("%s", line)
         return
-    folders = {folder.resolve(): folder for folder in options.runs}  # each run once
+    folders = {os.path.realpath(folder): folder for folder in options.runs}  # each run once
     summaries = [runs.read(folder) for folder in folders.values()]
     file = Layout(options.runs[0]).report
     page.write(summaries, file)
