@@ -20,7 +20,7 @@ def main() -> None:
     from src.evaluation.features import Split, cached
     from src.run.folder import open_run
     from src.run.layout import EVALUATION
-    from src.training.following import finish, follow, show
+    from src.training.following import follow, show
 
     with open_run(given["train_output_path"], process, given["train_url"]) as run:
         start = beginning.begin(given, run)
@@ -41,7 +41,6 @@ def main() -> None:
         if process.is_first:  # classifiers need no other rank
             show(run, settings.report, train, start.train, test, start.test)
             evaluate(start, train, test, run)
-            finish(run, settings.report)
 
 
 def evaluate(start, train, test, run) -> None:

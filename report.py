@@ -1,9 +1,10 @@
-"""Write the page of a run, or of several beside each other, or list the runs in a folder.
+"""Write the page of a run or of several runs beside each other, or list the runs in a folder.
 
     python report.py outputs/RUN [RUN ...]
     python report.py --list outputs
 """
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def main() -> None:
         for line in listing.table(runs.below(options.list), options.list):
             logger.info("%s", line)
         return
-    found = [runs.read(folder) for folder in options.runs]
+    folders = {os.path.realpath(folder): folder for folder in options.runs}  # each run once
+    summaries = [runs.read(folder) for folder in folders.values()]
     file = Layout(options.runs[0]).report
-    page.write(found, file)
+    page.write(summaries, file)
     logger.info("written: %s", file)
 
 

@@ -1,4 +1,4 @@
-"""No speed: what is learned in float32 and in bfloat16, by the recipe of the quickstart, with one seed after the other.
+"""The accuracy of encoders trained in float32 and in bfloat16 by the recipe of the quickstart, with several seeds.
 
 Nothing else differs; the frozen encoders are evaluated in float32. A CPU with AVX-512 but without bfloat16 takes part
 too: oneDNN emulates it there, slowly, with the same roundings.
@@ -19,7 +19,7 @@ RECIPE, EVALUATION = common.ROOT / "configs/quickstart.yaml", common.ROOT / "con
 
 
 def script(options: argparse.Namespace, parent: common.Parent) -> None:
-    """The worker that is a script of this project, on a CPU that is said to have bfloat16."""
+    """The worker: a script of this project on a CPU that is taken to support bfloat16."""
     from src.layers.cpu import library
     load = library.load
     library.load = lambda: load()._replace(has_bfloat16=True)
@@ -47,13 +47,13 @@ def run_script(name: str, *arguments: Any) -> Dict[str, Any]:
 
 
 def accuracy_of(folder: Path) -> float:
-    """Return the linear accuracy that linear_eval.py has noted in ``folder``."""
+    """Return the linear accuracy that linear_eval.py recorded in ``folder``."""
     records = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return next(record["accuracy"] for record in records if record["kind"] == "linear_eval")
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Train and evaluate with every seed in both, and save the accuracies."""
+    """Train and evaluate with every seed in both types, and save the accuracies."""
     machine, facts = common.machine(), {}
     accuracies: Dict[str, List[float]] = {precision: [] for precision in LEVELS}
     with tempfile.TemporaryDirectory() as temporary:

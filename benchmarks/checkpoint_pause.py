@@ -1,4 +1,4 @@
-"""Seconds for which saving a checkpoint keeps the training waiting, on the CPU: in its way, and beside it.
+"""Seconds that a training on the CPU waits for a checkpoint, which is written by the training or beside it.
 
 ResNet-50 with the CIFAR stem and Adam is trained by train.py's loop, on random images and with an epoch of one step.
 After an epoch the checkpoint, with Adam's moments, is written in the training's way (flushed, renamed, pointed at by
@@ -83,7 +83,7 @@ def training(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the worker train, and save what it took."""
+    """Let the worker train, and save its times."""
     machine, worker = common.machine(), common.Worker("training", common.LAUNCHER_ENVIRONMENT)
     answer = worker.ask()
     worker.close()

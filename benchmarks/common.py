@@ -1,8 +1,7 @@
-"""What the benchmarks share: workers, alternating rounds, what is trained, the machine, and saving a result.
+"""Shared code of the benchmarks: workers, alternating rounds, networks, the machine, and saving a result.
 
-Each side of a comparison lives in a process of its own, for the thread pools of two frameworks in one
-process take the cores from each other. The processes are asked in turn, one round each, so that
-whatever else slows the machine down for a while slows down both.
+Each side of a comparison has its own process, because the thread pools of two frameworks in one process compete for the
+cores. The processes work in turn, one round each, so that other load on the machine slows down both sides.
 """
 import argparse
 import importlib.metadata
@@ -40,14 +39,14 @@ WEIGHT_DECAY = 3e-4
 
 
 class Parent:
-    """A worker's line to the process that started it: a JSON object per line in, one per line out."""
+    """Connects a worker with the process that started it: one JSON object per line in each direction."""
 
     def __init__(self) -> None:
         self.answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what a framework prints goes to the console and not in between the answers
 
     def command(self) -> Dict[str, Any]:
-        """Wait for the next command; the process ends when there will be none."""
+        """Wait for the next command; end the process when the parent has closed the connection."""
         line = sys.stdin.readline()
         if not line:
             sys.exit(0)
@@ -67,7 +66,7 @@ Role = Callable[[argparse.Namespace, Parent], None]
 
 
 class Worker:
-    """The running script once more, in a process that plays ``role``.
+    """A second process of the running script, which plays ``role``.
 
     The constructor waits for the role's first answer, ``facts``: workers are set up one after the other.
     ``environment`` is added to the process's own, in which a user's value wins.
@@ -129,7 +128,7 @@ def network(options: argparse.Namespace, **more: Any) -> "Network":
 
 
 def prepare(seed: int = 0, distributed: bool = False, cpu_layers: str = "own") -> "Process":
-    """Import MindSpore for the CPU, with the CPU's own layers or with MindSpore's, as the scripts do."""
+    """Import MindSpore for the CPU as the scripts do, with this project's CPU layers or with MindSpore's."""
     from src.device import environment
     from src.layers.cpu import library
     return environment.prepare("CPU", 0, seed, distributed=distributed,
@@ -138,7 +137,7 @@ def prepare(seed: int = 0, distributed: bool = False, cpu_layers: str = "own") -
 
 def learner(network: "Network", process: "Process", rates: "np.ndarray", optimizer: str = "Adam",
             amp_level: str = "O0") -> "Learner":
-    """Return what train.py trains, by its lines: batch norm and negatives across devices."""
+    """Return the model and loss of train.py, with batch norm and negatives across devices."""
     from src.layers.encoder_layers import encoder_layers
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
@@ -248,7 +247,7 @@ def _cpu_model() -> str:
 
 
 def _busy_cores(seconds: float = 2.0) -> Optional[float]:
-    """Watch for ``seconds`` how many cores are not idle; None where /proc does not tell."""
+    """Return how many cores are busy during some ``seconds``, or None on systems without /proc/stat."""
     def idle() -> float:
         fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
         return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")

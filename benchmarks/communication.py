@@ -1,4 +1,4 @@
-"""What a step of pretraining takes on several Ascends, without one: kernels, collectives, bytes, an estimated time.
+"""The estimated cost of a pretraining step on several Ascends, without a device: kernels, collectives, bytes, time.
 
 For every number of devices N the train step of rank 0 is compiled in a dry run for Ascend (tests/ascend), with the
 defaults of train.py, and what was compiled is counted; nothing is measured. The bytes that a rank sends follow from
@@ -37,7 +37,7 @@ IN_A_SERVER, BETWEEN_SERVERS = 24e9, 10e9  # bytes per second
 
 
 def count(folder: Path, devices: int, encoder: str = ENCODER, batch_size: int = BATCH_SIZE) -> Dict[str, Any]:
-    """Return what a step takes on one of ``devices``; ``folder`` is that of the stand-ins for CANN."""
+    """Return the cost of a step on one of ``devices``; ``folder`` has the stand-ins for CANN."""
     with tempfile.TemporaryDirectory() as cwd:
         step = dry_run.run(folder, "tests/ascend/step.py", "--encoder", encoder, "--batch_size", batch_size,
                            "--head_batch_norm", False, cwd=Path(cwd), world_size=devices, graph=True)

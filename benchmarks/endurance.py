@@ -1,4 +1,4 @@
-"""What a long run costs beside its steps: memory, open files and threads over its steps, and starts with much to read.
+"""The cost of long runs: memory, open files and threads over many steps, and the start with large data and records.
 
 `run`: train.py itself, a small network on shapes with an evaluation every 50 steps, the page and TensorBoard, is
 looked at from outside after every epoch. `large`: the start of train.py on image folders and records of any size.
@@ -28,7 +28,7 @@ def usage_of(process: int) -> Dict[str, int]:
 
 
 def watch(options: argparse.Namespace) -> None:
-    """Look at a run after every epoch, and save the slopes of the second half of them."""
+    """Watch a run after every epoch, and save the slopes over the second half of the epochs."""
     import numpy as np
     machine = common.machine()
     epochs = options.steps // STEPS_PER_EPOCH
@@ -60,7 +60,7 @@ def watch(options: argparse.Namespace) -> None:
 
 
 def large(options: argparse.Namespace) -> None:
-    """Time what reads much at a start, and save it."""
+    """Time the parts of a start that read much, and save the times."""
     machine = common.machine()
     found = {}
     with tempfile.TemporaryDirectory() as folder:

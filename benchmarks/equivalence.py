@@ -59,7 +59,7 @@ def train(options: argparse.Namespace, processes: int) -> None:
 
 
 def steps(step: Any, seed: int, process: Any, options: argparse.Namespace) -> Dict[str, np.ndarray]:
-    """Take the steps and return what is compared, under names that begin with its kind."""
+    """Take the steps and return the arrays to compare; their names begin with their kind."""
     from mindspore import Tensor
     found: Dict[str, np.ndarray] = {}
 
@@ -80,7 +80,7 @@ def steps(step: Any, seed: int, process: Any, options: argparse.Namespace) -> Di
 
 
 def randomise(model: Any, seed: int) -> None:
-    """Draw every parameter anew; biases and scales too, which begin as zeros or ones and would hide a fault."""
+    """Set every parameter to random values, because biases of 0 and scales of 1 would hide a fault."""
     from mindspore import Tensor
     rng = np.random.default_rng(seed)
     for parameter in model.trainable_params():
@@ -92,7 +92,7 @@ def randomise(model: Any, seed: int) -> None:
 
 def run_processes(options: argparse.Namespace, processes: int, folder: Path,
                   reverse: bool = False) -> List[Dict[str, np.ndarray]]:
-    """Train in ``processes`` processes and return what rank 0 found, for every seed."""
+    """Train in ``processes`` processes and return the arrays of rank 0 for every seed."""
     results = folder / f"{processes}{'-reverse' if reverse else ''}"
     chosen = [text for name in CHOICES
               for text in (f"--{name}", *np.ravel(getattr(options, name)).astype(str).tolist())]

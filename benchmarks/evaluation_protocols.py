@@ -69,7 +69,7 @@ def protocols(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let each protocol work --rounds times and save what it took."""
+    """Run each protocol --rounds times and save its times."""
     machine, worker, results = common.machine(), common.Worker("protocols"), {}
     for protocol in ("lbfgs", "knn"):
         rounds = [worker.ask(protocol=protocol, seed=seed) for seed in range(options.rounds)]

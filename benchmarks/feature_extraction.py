@@ -20,7 +20,7 @@ def random_pixels(options: argparse.Namespace) -> np.ndarray:
 
 
 def serve(parent: common.Parent, extract, **facts) -> None:
-    """Time one turn after the other; the first compiles and warms up."""
+    """Time one turn after the other; the first one compiles and warms up, and does not count."""
     def turn():
         begin = time.perf_counter()
         features = extract()
@@ -62,7 +62,7 @@ def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two take turns and save what they took."""
+    """Let the two frameworks take turns and save their times."""
     machine = common.machine()
     workers = common.Worker("mindspore", common.LAUNCHER_ENVIRONMENT), common.Worker("pytorch")
     for worker in workers:

@@ -1,8 +1,8 @@
-"""Images per second of the input pipeline: C++ augmentation, as this project has it, against PIL.
+"""Images per second of the input pipeline: augmentation in C++, as in this project, against PIL.
 
 Both pipelines are src.data.views.Views with the paper's augmentation for CIFAR-10, batches of 128 images and two
 threads, and differ in the operations alone: MindSpore's in C++ or MindSpore's in Python with PIL. An
-image counts once, with its two views. A round is one epoch, timed from the making of the iterator to the
+image with its two views counts once. A round is one epoch, timed from the creation of the iterator to the
 last batch. An untimed epoch before counts the images whose two views are equal byte for byte: a pipeline
 that makes such pairs teaches nothing, so in this project's there must be none.
 """
@@ -59,13 +59,13 @@ def pipeline(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 def summary(worker: common.Worker, epochs: List[Dict[str, float]]) -> Dict[str, Any]:
-    """Return what is reported of one pipeline."""
+    """Return the results of one pipeline."""
     rates = [epoch["images_per_second"] for epoch in epochs]
     return {**worker.facts, "images_per_second": statistics.median(rates), "images_per_second_by_round": rates}
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two pipelines take turns and save what they delivered."""
+    """Let the two pipelines take turns and save their images per second."""
     machine = common.machine()
     ours, pil = workers = [common.Worker(role, common.LAUNCHER_ENVIRONMENT) for role in ("cpp", "pil")]
     # Two independent draws coincide for about one image in 30,000: a white corner, or twice the whole image.

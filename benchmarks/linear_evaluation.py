@@ -30,7 +30,7 @@ def random_features(options: argparse.Namespace) -> Tuple[np.ndarray, np.ndarray
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the top-1 accuracy on the training rows: it shows that both have learned the same."""
+    """Return the top-1 accuracy on the training rows, which shows that both sides learned the same."""
     return float((logits.argmax(1) == labels).mean())
 
 
@@ -108,14 +108,14 @@ def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 def summary(worker: common.Worker, turns: List[Dict[str, float]]) -> Dict[str, Any]:
-    """Return what is reported of one framework."""
+    """Return the results of one framework."""
     seconds = [turn["seconds"] for turn in turns]
     return {**worker.facts, "total_seconds": sum(seconds), "train_accuracy": turns[-1]["accuracy"],
             "seconds_by_turn": seconds}
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two frameworks take turns and save what they took."""
+    """Let the two frameworks take turns and save their times."""
     machine = common.machine()
     ours, reference = workers = common.Worker("mindspore", common.LAUNCHER_ENVIRONMENT), common.Worker("pytorch")
     turns = common.alternate(workers, TURNS)

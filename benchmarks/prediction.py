@@ -79,7 +79,7 @@ def pytorch(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> None:
-    """Write the images and the ONNX file, in processes of their own."""
+    """Write the images and the ONNX file in separate processes."""
     draw = f"""
 from PIL import Image
 from src import dataset
@@ -103,7 +103,7 @@ def first_answer(folder: Path) -> float:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two take turns and save what they took."""
+    """Let the two take turns and save their times."""
     machine = common.machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

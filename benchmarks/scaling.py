@@ -52,7 +52,7 @@ def scheduler(options: argparse.Namespace, parent: common.Parent) -> None:
 
 
 class Pair:
-    """Two ranks that are asked together."""
+    """Two ranks that get the same commands."""
 
     def __init__(self) -> None:
         with socket.socket() as free:
@@ -87,7 +87,7 @@ def summary(turns: List[Dict[str, Any]], images_per_step: int, options: argparse
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two sides take turns and save what they took."""
+    """Let the two sides take turns and save their times."""
     machine = common.machine()
     if machine["cores"] < 2:
         sys.exit("this comparison needs two cores")

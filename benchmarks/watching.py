@@ -1,7 +1,7 @@
-"""What it costs to watch a training: bar, records, norm of the gradients, TensorBoard and page together, on the CPU.
+"""The cost of watching a training on the CPU: progress bar, records, gradient norm, TensorBoard and page together.
 
-In one process two train steps of the same network take turns, an epoch each: one with all of that, as train.py has it
-on a terminal, the other with neither callbacks nor norm. Images are random and augmented as in train.py.
+Two training steps of the same network take turns in one process, one epoch each. One has all of this, as train.py has
+on a terminal; the other has neither callbacks nor gradient norm. Images are random and augmented as in train.py.
 """
 import argparse
 import statistics
@@ -16,7 +16,7 @@ SIDE = 32
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Let the two take turns and save what they took."""
+    """Let the two steps take turns, and save their times."""
     machine = common.machine()
     process = common.prepare(SEED)
     import numpy as np
@@ -27,7 +27,7 @@ def measure(options: argparse.Namespace) -> None:
     from src.nt_xent import NTXent
     from src.optimizer import build_optimizer
     from src.report.events import Events
-    from src.report.page import Keeper
+    from src.report.page import PageWriter
     from src.resnet import build_encoder
     from src.run.layout import Layout
     from src.run.records import PRETRAIN, Records, appended_to
@@ -37,7 +37,7 @@ def measure(options: argparse.Namespace) -> None:
     from src.training.loop import learner_of, train
 
     class NoNorm(nn.Cell):
-        """Takes the place of the norm, and costs nothing."""
+        """Replaces the gradient norm at no cost."""
 
         def __init__(self):
             super().__init__()
@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> None:
     watched, bare = learner(layers.gradient_norm()), learner(NoNorm())
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
-        records = Records(appended_to(layout.records), Keeper(layout.path), Events(layout))
+        records = Records(appended_to(layout.records), PageWriter(layout.path), Events(layout))
 
         def callbacks():
             progress = Progress(watched.step.totals, options.rounds, options.batch_size)

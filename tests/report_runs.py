@@ -1,4 +1,4 @@
-"""Folders of runs as the scripts leave them, without the weights."""
+"""Makes folders of runs as the scripts leave them, without weights."""
 import json
 
 import numpy as np
@@ -13,7 +13,7 @@ SETTINGS = {"dataset_name": "shapes", "encoder": "resnet18", "width_multiplier":
 
 
 def pretrained(epochs, **changes):
-    """Return the records of so many epochs, and of a monitor that looked after every second one."""
+    """Yield the records of some epochs, and those of a monitor after every second epoch."""
     for epoch in range(1, epochs + 1):
         yield {"kind": "pretrain", "epoch": epoch, "loss": 8 / epoch, "contrastive_accuracy": 0.2 * epoch,
                "last_loss": 7 / epoch, "learning_rate": 0.004 / epoch, "seconds": 2.0, "images_per_second": 300.0,
@@ -32,25 +32,33 @@ def evaluated(accuracy, protocol_id="linear_sgd", kind="linear_eval", seed=0, pr
             "encoder_epoch": 4}
 
 
-def make(folder, found=(), script="", **settings):
-    """Make the folder of a run with these records."""
+def repeated(mean, deviation, seeds=(0, 1)):
+    """Return the summary of a repeated evaluation."""
+    return {"kind": "repeated_eval", "protocol_id": "linear_sgd", "protocol": "by <some> protocol", "images": 30,
+            "seeds": list(seeds), "accuracy_mean": mean, "accuracy_std": deviation,
+            "accuracy_interval": [round(mean - 0.15, 6), round(mean + 0.15, 6)]}
+
+
+def make(folder, lines=(), script="", **settings):
+    """Make the folder of a run, or append these records to it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{script}config.yaml").write_text(yaml.safe_dump(
         {"settings": {**SETTINGS, **settings}, "device_target": "CPU", "versions": {"mindspore": "2.10.0"},
          "git_revision": "1234567", "command_line": ["python", "train.py", "--seed", "<0>"]}))
     with (folder / "metrics.jsonl").open("a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in found)
+        file.writelines(json.dumps(record) + "\n" for record in lines)
     return folder
 
 
 def sampled(folder, count=24, asked=3, nearest=2, features=4):
-    """Keep a sample in the folder of a run: image n is all of one grey, n, and of class n % 3."""
+    """Write a sample into the folder of a run: image n has one grey, n, the class n % 3, and the place (n, n % 3)."""
     labels = np.arange(count, dtype=np.int32) % len(CLASSES)
     centres = 10 * np.eye(features)[:len(CLASSES)]
-    found = sample.Sample(
+    kept = sample.Sample(
         np.repeat(np.arange(count, dtype=np.uint8), 8 * 8 * 3).reshape(count, 8, 8, 3),
         (centres[labels] + np.random.default_rng(0).normal(size=(count, features))).astype(np.float16), labels, CLASSES,
         np.arange(asked), np.full((asked, nearest, 8, 8, 3), 200, np.uint8),
-        np.arange(asked * nearest, dtype=np.int32).reshape(asked, nearest) % len(CLASSES))
-    sample.write(folder / "sample.npz", found)
-    return found
+        np.arange(asked * nearest, dtype=np.int32).reshape(asked, nearest) % len(CLASSES),
+        np.stack([np.arange(count), labels], axis=1).astype(np.float32))
+    sample.write(folder / "sample.npz", kept)
+    return kept

@@ -1,24 +1,24 @@
-"""The curves of one run or of several over each other, drawn by bokeh."""
+"""Draws the curves of runs over each other, with bokeh."""
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from bokeh.models import HoverTool, NumeralTickFormatter
 from bokeh.palettes import Colorblind
 from bokeh.plotting import figure
 
-from src.report.runs import Story
+from src.report.runs import RunSummary
 from src.run import records
 
-# Okabe and Ito's, without the yellow and the black that one does not see on light or on dark paper. With more runs they
-# begin again, with another dash.
+# Okabe and Ito's colours, without yellow and black, which are hard to see on white or on dark paper. Further runs take
+# the same colours again with another dash.
 COLOURS = (*(colour for colour in Colorblind[8] if colour not in ("#F0E442", "#000000")), "#808080")
 DASHES = ("solid", "dashed", "dotted")
 HEIGHT = 260  # pixels
 
 
 class Curve(NamedTuple):
-    """What is drawn over the epochs: a key of the records of one kind.
+    """A measurement to draw over the epochs: a key of one kind of records.
 
-    ``axis`` names the quantity with its unit; ``meaning`` says what one reads from it; ``percent`` is for shares.
+    ``axis`` names the quantity and its unit, ``meaning`` tells how to read it. A share is drawn in ``percent``.
     """
 
     key: str
@@ -57,8 +57,8 @@ CURVES = (
 )
 
 
-class Drawn(NamedTuple):
-    """A curve as a bokeh figure, and its points (epoch, value) by the name of what they are of."""
+class Drawing(NamedTuple):
+    """A curve as a bokeh figure, and its points (epoch, value) by the name of the line."""
 
     curve: Curve
     figure: figure
@@ -71,38 +71,35 @@ def style_of(number: int) -> Dict[str, str]:
             "line_dash": DASHES[number // len(COLOURS) % len(DASHES)]}
 
 
-def draw(runs: Sequence[Story]) -> List[Drawn]:
-    """Draw every curve that at least one of the runs has points of. A run's lines are named ``run-`` and its number."""
-    found = [_drawn(curve, runs) for curve in CURVES]
-    return [drawn for drawn in found if drawn.points]
+def draw(runs: Sequence[RunSummary]) -> List[Drawing]:
+    """Draw every curve that at least one run has points of. The lines of a run are named ``run-`` and its number."""
+    drawings = [_draw_one(curve, runs) for curve in CURVES]
+    return [drawing for drawing in drawings if drawing.points]
 
 
-def _lines(run: Story, curve: Curve) -> List[Tuple[str, List[Tuple[int, float]]]]:
-    """Return the names and points of a run's lines, one for every training and seed.
-
-    Where an epoch was trained again, it and those after it are of the last time.
-    """
+def _lines(run: RunSummary, curve: Curve) -> List[Tuple[str, List[Tuple[int, float]]]]:
+    """Return the names and points of a run's lines, one for every training and seed."""
     lines: Dict[Any, Dict[int, float]] = {}
     for record in run.of_kind(curve.kind):
         if record.get(curve.key) is not None:
             line = lines.setdefault((record.get("training"), record.get("seed")), {})
+            # After an epoch that was trained again, the later ones of the time before no longer count.
             while line and next(reversed(line)) >= record["epoch"]:
                 line.popitem()
             line[record["epoch"]] = record[curve.key]
-    trainings = list(dict.fromkeys(training for training, _ in lines))
-    return [(run.name + (f", training {trainings.index(training) + 1}" if len(trainings) > 1 else "")
-             + (f", seed {seed}" if len(lines) > 1 else ""), list(line.items()))
-            for (training, seed), line in lines.items()]
+    trainings = {training for training, _ in lines}
+    return [(run.name + (f", {training}" if len(trainings) > 1 else "") + (f", seed {seed}" if len(lines) > 1 else ""),
+             list(line.items())) for (training, seed), line in lines.items()]
 
 
-def _drawn(curve: Curve, runs: Sequence[Story]) -> Drawn:
+def _draw_one(curve: Curve, runs: Sequence[RunSummary]) -> Drawing:
     plot = figure(height=HEIGHT, sizing_mode="stretch_width", x_axis_label="epoch", y_axis_label=curve.axis,
                   tools="pan,box_zoom,reset,save", toolbar_location="right")
     factor, points = 100 if curve.percent else 1, {}
     for number, run in enumerate(runs):
         for name, line in _lines(run, curve):
-            epochs, values = [epoch for epoch, _ in line], [factor * value for _, value in line]
-            points[name] = list(zip(epochs, values))
+            points[name] = [(epoch, factor * value) for epoch, value in line]
+            epochs, values = zip(*points[name])
             data = {"epoch": epochs, "value": values, "name": [name] * len(epochs)}
             plot.line("epoch", "value", source=data, name=f"run-{number}", line_width=2, **style_of(number))
             plot.scatter("epoch", "value", source=data, name=f"run-{number}", size=6, line_color=None,
@@ -110,7 +107,7 @@ def _drawn(curve: Curve, runs: Sequence[Story]) -> Drawn:
     plot.add_tools(HoverTool(tooltips=[("", "@name"), ("epoch", "@epoch"), (curve.title, "@value{%.4g}")],
                              formatters={"@value": "printf"}, mode="mouse"))
     plot.toolbar.logo, plot.toolbar.autohide = None, True
-    plot.yaxis.formatter.power_limit_low = -5  # 0.001 as it is
-    plot.xaxis.ticker.min_interval = 1
+    plot.yaxis.formatter.power_limit_low = -5  # so that 0.001 is not written as a power
+    plot.xaxis.ticker.min_interval = 1  # epochs are whole
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
-    return Drawn(curve, plot, points)
+    return Drawing(curve, plot, points)

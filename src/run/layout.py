@@ -58,7 +58,6 @@ class Layout:
         self.report = self.path / "report.html"
         self.views = self.path / "views.png"     # some training images and views of them
         self.sample = self.path / "sample.npz"   # the test images that the page shows
-        self.map = self.path / "map.npz"         # where the images of the sample lie on the page's map
         self.events = self.path / "tensorboard"
         self.features = self.path / "features"
         self.graphs = self.path / "graphs"

@@ -22,6 +22,7 @@ class Sample(NamedTuple):
     asked: np.ndarray
     nearest_pictures: np.ndarray
     nearest_labels: np.ndarray
+    places: np.ndarray  # float32 (N, 2), on the page's map
 
 
 def write(path: Path, sample: Sample) -> None:

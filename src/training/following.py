@@ -29,8 +29,8 @@ def follow(run: Run, report: bool, tensorboard: bool, views: Optional[Views] = N
         with _harmless("views of some images"):
             draw_views(run.layout.views, views)
     if report:
-        from src.report.page import Keeper  # here, because without a page nobody needs its drawing libraries
-        run.records.also(Keeper(run.layout.path))
+        from src.report.page import PageWriter  # here, because without a page nobody needs its drawing libraries
+        run.records.also(PageWriter(run.layout.path))
     if tensorboard:
         run.records.also(_events(run))
 
@@ -47,16 +47,6 @@ def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[
     if report and not is_dry_run():
         with _harmless("a sample of the test images"):
             sample.write(run.layout.sample, sample_of(train, train_images, test, test_images))
-
-
-def finish(run: Run, report: bool) -> None:
-    """Write the page with the parts that take seconds to compute, on rank 0."""
-    if report and not is_dry_run():
-        from src.report.page import try_to_write
-        failed = try_to_write(run.layout.path, compute=True)
-        if failed:
-            logger.warning("warning: the run's page could not be written (%s); `python report.py %s` tells more",
-                           failed, run.layout.path)
 
 
 def _events(run: Run) -> Sink:

@@ -1,4 +1,4 @@
-"""report.py as a user calls it, and its page in a real browser."""
+"""report.py as a user calls it, and its page in a browser."""
 import json
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT
 from report_runs import evaluated, make, pretrained, sampled
 
-from src.report.pictures import Sheet
+from src.report.images import Sheet
 
 
 def report(*arguments):
@@ -19,33 +19,28 @@ def report(*arguments):
 
 def test_the_page_is_written_into_the_first_run(tmp_path):
     first, second = make(tmp_path / "first", pretrained(4)), make(tmp_path / "second", pretrained(2))
-    done = report(first, second)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"written: {first / 'report.html'}\n", "")
+    result = report(first, second, first)  # one run is named twice
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"written: {first / 'report.html'}\n", "")
     assert sorted(path.name for path in first.iterdir()) == ["config.yaml", "metrics.jsonl", "report.html"]
-    assert not (second / "report.html").exists()
+    assert not (second / "report.html").exists() and "<title>2 runs" in (first / "report.html").read_text()
 
 
 def test_the_list(tmp_path):
     make(tmp_path / "run", [*pretrained(4), evaluated(0.5)])
-    done = report("--list", tmp_path)
-    assert done.returncode == 0 and done.stdout.splitlines()[1].split() == [
+    result = report("--list", tmp_path)
+    assert result.returncode == 0 and result.stdout.splitlines()[1].split() == [
         "50.00", "%", "40.00", "%", "4", "epochs", "shapes", "resnet18", "x", "0.25", "run"]
 
 
-@pytest.mark.parametrize("arguments, told", [
-    ((), "takes the folders of runs, or --list and one folder"),
-    (("{run}", "--list", "{run}"), "takes the folders of runs, or --list and one folder"),
-    (("{tmp}",), "holds no run"),
-    (("--list", "{tmp}/nowhere"), "takes a folder with runs in it"),
-    (("--best", "{run}"), "unrecognized arguments: --best"),
-    (("--list",), "--list: expected one argument"),
-])
-def test_bad_input(tmp_path, arguments, told):
-    (tmp_path / "empty").mkdir()
-    places = {"tmp": tmp_path / "empty", "run": make(tmp_path / "run")}
-    done = report(*(argument.format(**places) for argument in arguments))
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("report.py: ") and told in done.stderr and done.stderr.count("\n") == 1
+@pytest.mark.parametrize("arguments, culprit", [
+    ((), "--list"), (("{run}", "--list", "{run}"), "--list"), (("{empty}",), "{empty}"),
+    (("--list", "{empty}/nowhere"), "{empty}/nowhere"), (("--best", "{run}"), "--best")])
+def test_bad_input(tmp_path, arguments, culprit):
+    places = {"empty": tmp_path / "empty", "run": make(tmp_path / "run")}
+    places["empty"].mkdir()
+    result = report(*(argument.format(**places) for argument in arguments))
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("report.py: ") and culprit.format(**places) in result.stderr
     assert not (tmp_path / "run" / "report.html").exists()
 
 
@@ -53,7 +48,7 @@ def test_bad_input(tmp_path, arguments, told):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium; skipped where there is none, for nothing is to be fetched here."""
+    """Headless Chromium. Tests are skipped where it is not installed: selenium would download it."""
     webdriver = pytest.importorskip("selenium.webdriver")
     driver = shutil.which("chromedriver")
     if driver is None:
@@ -74,7 +69,7 @@ def until(browser, condition):
 
 
 def opened(browser, *folders, scheme="light"):
-    """Write the page of the runs and open it, until all is drawn."""
+    """Write the page of the runs, open it, and wait until all figures are drawn."""
     assert report(*folders).returncode == 0
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
                             {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
@@ -83,17 +78,17 @@ def opened(browser, *folders, scheme="light"):
         until(browser, lambda page: page.execute_script("return document.documentElement.dataset.drawn") == "yes")
 
 
-def check_quiet(browser):
-    """No error in the console, and nothing asked of a network."""
+def check_no_errors_and_no_network(browser):
+    """Check that the console has no error and that nothing was requested from a network."""
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    places = [message["params"]["request"]["url"] for message in asked
-              if message["method"] == "Network.requestWillBeSent"]
-    assert places and all(place.startswith(("file:", "data:", "blob:")) for place in places)
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [message["params"]["request"]["url"] for message in messages
+            if message["method"] == "Network.requestWillBeSent"]
+    assert urls and all(url.startswith(("file:", "data:", "blob:")) for url in urls)
 
 
 def drawn(browser):
-    """Return for every plot how many pixels of its canvas are the colour of the first run."""
+    """Return how many pixels of every plot have the colour of the first run."""
     return browser.execute_script("""
         return [...document.querySelectorAll("figure > div")].map((place) => {
             const walk = (root) => [...root.querySelectorAll("*")].flatMap(
@@ -108,14 +103,13 @@ def drawn(browser):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("found", [
-    [*pretrained(4), evaluated(0.7)], list(pretrained(1)), list(pretrained(4)), [evaluated(0.7)], []],
-    ids=["finished", "in progress", "without evaluation", "evaluation alone", "just begun"])
-def test_a_page_opens(browser, tmp_path, found):
-    opened(browser, make(tmp_path / "run", found))
+@pytest.mark.parametrize("lines", [[*pretrained(4), evaluated(0.7)], list(pretrained(1)), [evaluated(0.7)], []],
+                         ids=["finished", "in progress", "evaluation alone", "just begun"])
+def test_a_page_opens(browser, tmp_path, lines):
+    opened(browser, make(tmp_path / "run", lines))
     assert browser.find_element("tag name", "h1").text == "run"
     assert all(drawn(browser))
-    check_quiet(browser)
+    check_no_errors_and_no_network(browser)
 
 
 @pytest.mark.long
@@ -128,7 +122,7 @@ def test_runs_are_shown_and_hidden(browser, tmp_path):
     until(browser, lambda page: not any(drawn(page)))
     box.send_keys(" ")
     until(browser, lambda page: drawn(page) == before)
-    check_quiet(browser)
+    check_no_errors_and_no_network(browser)
 
 
 @pytest.mark.long
@@ -164,13 +158,13 @@ def test_pointing_at_a_dot_shows_its_image(browser, tmp_path):
     assert image.startswith('url("data:image/jpeg')
     assert position == Sheet(np.zeros((24, 8, 8, 3), np.uint8)).place(8)  # the third of class 2 is image 8
     assert "<b>bar</b>" in text
-    check_quiet(browser)
+    check_no_errors_and_no_network(browser)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("width", [360, 1600])
-@pytest.mark.parametrize("scheme, paper", [("light", "rgb(255, 255, 255)"), ("dark", "rgb(13, 17, 23)")])
-def test_it_follows_the_reader(browser, tmp_path, scheme, paper, width):
+@pytest.mark.parametrize("scheme, paper, width", [
+    ("light", "rgb(255, 255, 255)", 360), ("dark", "rgb(13, 17, 23)", 1600)])
+def test_the_page_has_the_readers_colours_and_width(browser, tmp_path, scheme, paper, width):
     browser.set_window_size(width, 900)
     opened(browser, make(tmp_path / ("a rather long name of a run " * 4), [*pretrained(4), evaluated(0.7)]),
            scheme=scheme)
@@ -178,4 +172,4 @@ def test_it_follows_the_reader(browser, tmp_path, scheme, paper, width):
     assert browser.execute_script("return Bokeh.documents[0].roots()[0].background_fill_color") == (
         "#ffffff" if scheme == "light" else "#0d1117")
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    check_quiet(browser)
+    check_no_errors_and_no_network(browser)

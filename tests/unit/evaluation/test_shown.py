@@ -1,4 +1,6 @@
 """The test images that a run's page shows, against a slow search."""
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.data.images import Images
 from src.evaluation.features import Split
-from src.evaluation.shown import ASKED, LARGEST_SIDE, NEAREST, sample_of, thumbnails
+from src.evaluation.shown import ASKED, LARGEST_SIDE, NEAREST, places_of, sample_of, thumbnails
 from src.run import sample
 
 CLASSES = ("a", "b", "c", "d")
@@ -22,6 +24,7 @@ def split(rng, found):
     return Split(rng.normal(size=(len(found.labels), 5)).astype(np.float32), found.labels, CLASSES)
 
 
+@patch("src.evaluation.shown.places_of", lambda features: features[:, :2])  # t-SNE would take most of the time
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 99), st.integers(NEAREST, 200), st.integers(1, 200))
 def test_nearest_are_the_nearest(seed, count, test_count):
@@ -49,6 +52,21 @@ def test_how_many_are_shown(count, shown):
     assert found.asked.shape == (0,) and found.nearest_pictures.shape == (0, NEAREST, 1, 1, 3)
     again = sample_of(None, None, test._replace(features=2 * test.features), test_images)
     assert np.array_equal(found.labels, again.labels)  # the same for another encoder
+
+
+def test_similar_images_lie_together_on_the_map():
+    rng, labels = np.random.default_rng(0), np.arange(90) % 3
+    features = (10 * np.eye(4)[labels] + rng.normal(size=(90, 4))).astype(np.float16)
+    places = places_of(features)
+    assert np.array_equal(places, places_of(features)) and places.dtype == np.float32
+    distances = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
+    assert (labels[distances.argmin(1)] == labels).mean() > 0.95
+    assert np.ptp(places_of(features[:4])) > 0
+
+
+@pytest.mark.parametrize("rows", [np.zeros((9, 4)), np.ones((9, 4)), np.full((9, 4), np.nan), np.eye(4)[:3]])
+def test_a_map_of_nothing_to_tell_apart(rows):
+    assert np.array_equal(places_of(rows.astype(np.float16)), np.zeros((len(rows), 2)))
 
 
 def test_large_images_are_shown_small():
