@@ -203,13 +203,11 @@ def test_a_classifier_of_another_epoch_is_left_out_where_nobody_asked_for_it(fin
 
 
 @pytest.mark.parametrize("arguments, culprit", [
-    ((), "the following arguments are required"),
     (("{models}/classifier.onnx", "{images}/none.png"), "IMAGE: .*none.png"),
     (("{models}/classifier.onnx", "{models}"), "IMAGE: .*models"),
     (("{models}/encoder.onnx", "{images}"), "MODEL: .*encoder.onnx .* without a classifier"),
     (("{models}/classifier.onnx", "{images}", "--features", "f.txt"), "--features: got f.txt"),
     (("{models}/classifier.onnx", "{images}", "--features", "f.csv", "--json"), "--features: .* --json"),
-    (("{models}/classifier.onnx", "{images}", "--picture", "f.gif"), "--picture: got f.gif"),
     (("data", "{images}"), "MODEL: no checkpoint at data"),
     (("run/config.yaml", "{images}"), "MODEL: run/config.yaml is not a checkpoint"),
 ])
