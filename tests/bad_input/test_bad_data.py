@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import call_script, random_images, state_of
 from PIL import Image
-from refusals import SECONDS, case, check_refused, device, link_loop, no_longer_than, pipe, refuse, refuse_in_a_process
+from refusals import SECONDS, case, check_refused, link_loop, no_longer_than, pipe, refuse, refuse_in_a_process
 
 from src import dataset
 from src.common.errors import UserError
@@ -34,25 +34,16 @@ def sparse(path):
         stream.truncate(3073 * 2**30)
 
 
-RECORDS_10, RECORDS_100 = 3073, 3074
 FOR_CIFAR = [
     case("truncated", "cifar10", lambda file, data: file.write_bytes(data[:-1]), "9218 bytes are not a whole number"),
-    case("too long", "cifar10", lambda file, data: file.write_bytes(data + b"x"), "9220 bytes are not a whole number"),
     case("empty", "cifar10", lambda file, data: file.write_bytes(b""), "0 bytes are not a whole number"),
-    case("of CIFAR-100", "cifar10", lambda file, data: file.write_bytes(bytes(RECORDS_100)), "3074 bytes are not"),
-    case("text", "cifar10", lambda file, data: file.write_text("<html>404</html>"), "16 bytes are not a whole number"),
-    case("label", "cifar10", lambda file, data: file.write_bytes(bytes([10]) + data[1:]), "record 0 has the label 10"),
-    case("last label", "cifar10", lambda file, data: file.write_bytes(data[:2 * RECORDS_10] + b"\xff" + bytes(3072)),
+    case("last label", "cifar10", lambda file, data: file.write_bytes(data[:2 * 3073] + b"\xff" + bytes(3072)),
          "record 2 has the label 255"),
     case("folder", "cifar10", lambda file, data: file.mkdir(), "it is a folder, a pipe or a device"),
     case("pipe", "cifar10", lambda file, data: pipe(file), "it is a folder, a pipe or a device"),
-    case("device", "cifar10", lambda file, data: device(file), "it is a folder, a pipe or a device"),
-    case("dangling link", "cifar10", lambda file, data: file.symlink_to("nowhere"), "cannot be read .No such file"),
     case("link loop", "cifar10", lambda file, data: link_loop(file), "cannot be read .Too many levels"),
     case("3 TB", "cifar10", lambda file, data: sparse(file), "is larger than the memory of this machine"),
-    case("truncated", "cifar100", lambda file, data: file.write_bytes(bytes(RECORDS_100 - 1)), "3073 bytes are not"),
-    case("label", "cifar100", lambda file, data: file.write_bytes(b"\0\x64" + bytes(3072)), ".*the label 100"),
-    case("pipe", "cifar100", lambda file, data: pipe(file), "it is a folder, a pipe or a device"),
+    case("fine label", "cifar100", lambda file, data: file.write_bytes(b"\0\x64" + bytes(3072)), "the label 100"),
 ]
 
 
@@ -66,58 +57,28 @@ def test_cifar(tmp_path, name, damage, message):
            f"{AGAIN}|check that it is there|remove it")
 
 
-def test_a_file_of_cifar_under_another_name(tmp_path):
-    data = cifar(tmp_path / "data")
-    (tmp_path / "data" / "data_batch_1 (1).bin").write_bytes(data)
-    refuse(("scripts/check_data.py", "cifar10", "data"), tmp_path, "has the same images as data_batch_1", "remove one")
-
-
-def test_a_class_under_another_name(tmp_path):
-    for place in ("train/cat", "test/cat"):
-        (tmp_path / "data" / place).mkdir(parents=True)
-        (tmp_path / "data" / place / "x.png").write_bytes(PNG)
-    (tmp_path / "data" / "train" / "dog").symlink_to("cat")
-    refuse(("scripts/check_data.py", "imagefolder", "data"), tmp_path, "dog: is the same folder as cat", "remove one")
-
-
 @pytest.mark.parametrize("script, flags", [
     ("train.py", ()), ("linear_eval.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest")),
     ("finetune.py", ("--encoder_checkpoint_path", "{run}/checkpoint/latest"))])
-@pytest.mark.parametrize("damage, message", [
-    case("truncated", lambda file, data: file.write_bytes(data[:-1]), "bytes are not a whole number"),
-    case("pipe", lambda file, data: pipe(file), "it is a folder, a pipe or a device")])
-def test_data_of_the_scripts(finished, tmp_path, script, flags, damage, message):
+def test_data_of_the_scripts(finished, tmp_path, script, flags):
     data = cifar(tmp_path / "data")
-    file = tmp_path / "data" / "data_batch_1.bin"
-    file.unlink()
-    damage(file, data)
+    (tmp_path / "data" / "data_batch_1.bin").write_bytes(data[:-1])
     flags = [flag.format(run=finished / "run") for flag in flags]
     refuse((script, *flags, "--train_dataset_path", "data", "--train_output_path", "out"), tmp_path,
-           f"data/data_batch_1.bin: .*{message}", f"{AGAIN}|remove it")
+           "data/data_batch_1.bin: .*bytes are not a whole number", AGAIN)
 
 
 @pytest.mark.parametrize("name, make, culprit", [
-    case("nothing", "cifar10", lambda folder: folder.mkdir(), "no train files"),
-    case("no folder", "cifar10", lambda folder: folder.write_text(""), "data is not a folder"),
-    case("not there", "cifar10", lambda folder: None, "data is not a folder"),
+    case("nothing", "cifar10", lambda folder: folder.mkdir(), "no train files of cifar10"),
+    case("no folder", "stl10", pipe, "data is not a folder"),
     case("link loop", "cifar10", link_loop, "data is not a folder"),
-    case("pipe", "stl10", pipe, "data is not a folder"),
-    case("Python version", "cifar10", lambda folder: (folder.mkdir(), (folder / "data_batch_1").touch()),
-         "it holds the Python version"),
-    case("names of other classes", "cifar10", lambda folder: (cifar(folder), (folder / "batches.meta.txt").write_text(
-        "a b c")), "does not hold cifar10, by its batches.meta.txt"),
-    case("names that are no text", "cifar10", lambda folder: (cifar(folder), (
+    case("names of other classes", "cifar10", lambda folder: (cifar(folder), (
         folder / "batches.meta.txt").write_bytes(b"\xff\xfe\0\x1b[31m")), "does not hold cifar10, by its batches.meta"),
 ])
 def test_folders_of_data(tmp_path, name, make, culprit):
     make(tmp_path / "data")
     refuse(("scripts/check_data.py", name, "data"), tmp_path, f"--train_dataset_path: .*{culprit}",
            "give the folder with|name another folder")
-
-
-def test_a_link_that_leads_nowhere(tmp_path):
-    link_loop(tmp_path / "data")
-    refuse(("scripts/check_data.py", "imagefolder", "data"), tmp_path, "data: cannot be read .Too many levels", "check")
 
 
 def test_a_name_that_is_too_long(tmp_path):
@@ -137,30 +98,18 @@ def stl10(folder, images=STL10 * 2, labels=b"\1\2"):
 
 @pytest.mark.parametrize("damaged, damage, message", [
     case("truncated", "train_X.bin", lambda file: file.write_bytes(bytes(STL10 - 1)), "27647 bytes are not a whole"),
-    case("empty", "train_X.bin", lambda file: file.write_bytes(b""), "0 bytes are not a whole"),
     case("more labels", "train_y.bin", lambda file: file.write_bytes(b"\1\2\3"), "has 3 labels for the 2 images"),
-    case("no labels", "train_y.bin", lambda file: file.write_bytes(b""), "has 0 labels for the 2 images"),
-    case("label 0", "train_y.bin", lambda file: file.write_bytes(b"\1\0"), "label 1 is 0, and STL-10 has 1 to 10"),
-    case("label 11", "train_y.bin", lambda file: file.write_bytes(b"\x0b\1"), "label 0 is 11, and STL-10 has 1 to 10"),
+    case("label 0", "train_y.bin", lambda file: file.write_bytes(b"\1\0"), "label 1 is 0, expected 1 to 10"),
+    case("label 11", "train_y.bin", lambda file: file.write_bytes(b"\x0b\1"), "label 0 is 11, expected 1 to 10"),
     case("unlabelled", "unlabeled_X.bin", lambda file: file.write_bytes(b"x"), "1 bytes are not a whole"),
-    case("test", "test_X.bin", lambda file: file.write_bytes(bytes(STL10 * 2 + 1)), "55297 bytes are not a whole"),
-    case("folder", "train_y.bin", lambda file: file.mkdir(), "no train_y.bin in"),
-    case("pipe", "train_X.bin", pipe, "no train_X.bin in"),
-    case("class names", "class_names.txt", lambda file: file.write_bytes(b"cat\xff"), "does not hold stl10"),
+    case("pipe", "train_X.bin", pipe, "no pretrain files of stl10"),
 ])
 def test_stl10(tmp_path, damaged, damage, message):
     stl10(tmp_path / "data")
     (tmp_path / "data" / damaged).unlink(missing_ok=True)
     damage(tmp_path / "data" / damaged)
     refuse(("scripts/check_data.py", "stl10", "data"), tmp_path, message,
-           f"{AGAIN}|copy or download both again|give the folder with|name another folder")
-
-
-def test_fold_indices_are_not_read(tmp_path):
-    """They lie in the official archive, and nobody here needs them."""
-    stl10(tmp_path / "data")
-    (tmp_path / "data" / "fold_indices.txt").write_bytes(b"\xff\0nonsense")
-    assert call_script("scripts/check_data.py", "stl10", "data", cwd=tmp_path).returncode == 0
+           f"{AGAIN}|copy or download both again|give the folder with")
 
 
 # --- images ---
@@ -197,32 +146,23 @@ JPEG, PROGRESSIVE, PNG = encoded("JPEG"), encoded("JPEG", progressive=True), enc
 TABLE = JPEG.index(b"\xff\xc4") + 5  # the first Huffman table's numbers of codes
 NO_IMAGE, DAMAGED, TOO_LARGE = "no JPEG or PNG image", "cannot be decoded", "has more than 100 million pixels"
 BAD_IMAGES = [  # name, content, why train.py and its like refuse it, why predict.py does
-    case("empty", "x.png", b"", NO_IMAGE, NO_IMAGE),
-    case("text", "x.png", b"no image", NO_IMAGE, NO_IMAGE),
     case("GIF", "x.png", encoded("GIF"), NO_IMAGE, NO_IMAGE),
-    case("BMP", "x.jpg", encoded("BMP"), NO_IMAGE, NO_IMAGE),
-    case("start alone", "x.jpg", b"\xff\xd8\xff", DAMAGED, NO_IMAGE),
     case("signature alone", "x.png", b"\x89PNG\r\n\x1a\n", DAMAGED, NO_IMAGE),
     case("truncated JPEG", "x.jpg", JPEG[:len(JPEG) // 2], DAMAGED, DAMAGED),
-    case("truncated PNG", "x.png", PNG[:len(PNG) // 2], DAMAGED, DAMAGED),
     case("truncated header", "x.jpg", JPEG[:200], DAMAGED, NO_IMAGE),
-    case("100,000 x 100,000 PNG", "x.png", png(100_000, 100_000), TOO_LARGE, TOO_LARGE),
-    case("30,000 x 30,000 PNG", "x.png", png(30_000, 30_000), TOO_LARGE, TOO_LARGE),
     case("10,001 x 10,000 PNG", "x.png", png(10_001, 10_000), TOO_LARGE, TOO_LARGE),
     case("65,500 x 65,500 JPEG", "x.jpg", with_size(JPEG, 65_500, 65_500), TOO_LARGE, TOO_LARGE),
-    case("no pixels", "x.png", png(0, 10), DAMAGED, NO_IMAGE),
     case("no height", "x.jpg", with_size(JPEG, 60, 0), DAMAGED, NO_IMAGE),
     case("damaged Huffman table", "x.jpg", replaced(JPEG, TABLE, b"\xff" * 16), DAMAGED, DAMAGED),
     case("no Huffman table", "x.jpg", replaced(JPEG, JPEG.index(b"\xff\xda") + 6, b"\x33"), DAMAGED, DAMAGED),
     case("damaged samples", "x.jpg", replaced(JPEG, JPEG.index(b"\xff\xc0") + 11, b"\0"), DAMAGED, DAMAGED),
-    case("zeros behind the header", "x.jpg", JPEG[:20] + bytes(len(JPEG) - 22) + b"\xff\xd9", DAMAGED, NO_IMAGE),
+    case("no quantisation table", "x.jpg", replaced(JPEG, JPEG.index(b"\xff\xc0") + 12, b"\3"), DAMAGED, DAMAGED),
+    case("no scan", "x.jpg", JPEG[:JPEG.index(b"\xff\xda")] + b"\xff\xd9", DAMAGED, DAMAGED),
     case("progressive", "x.jpg", replaced(PROGRESSIVE, PROGRESSIVE.rindex(b"\xff\xc4") + 5, b"\xff" * 16), DAMAGED,
          DAMAGED),
 ]
 FILES_IN_THE_PLACE = [
     case("pipe", "x.png", pipe, "it is a folder, a pipe or a device", "is a folder, a pipe or a device"),
-    case("device", "x.jpg", device, "it is a folder, a pipe or a device", "is a folder, a pipe or a device"),
-    case("dangling link", "x.jpg", lambda path: path.symlink_to("nowhere"), "cannot be read", "cannot be read"),
     case("link loop", "x.jpg", link_loop, "cannot be read", "cannot be read"),
 ]
 IMAGE_REMEDY = "remove it|leave it out|make it smaller|check that it is there"
@@ -250,7 +190,7 @@ def test_images_of_a_data_set(photos, tmp_path, name, content, message, _):
         dataset.load("imagefolder", str(photos), "train")
 
 
-@pytest.mark.parametrize("name, content, _, message", [*BAD_IMAGES, *FILES_IN_THE_PLACE])
+@pytest.mark.parametrize("name, content, _, message", [*BAD_IMAGES[::3], *FILES_IN_THE_PLACE])
 def test_images_to_predict(models, tmp_path, name, content, _, message):
     """The only one is bad: its line, a warning, and that there is no other."""
     put(tmp_path / name, content)
@@ -267,16 +207,9 @@ def test_images_to_predict(models, tmp_path, name, content, _, message):
 
 
 @pytest.mark.parametrize("mode, kind, size", [
-    ("CMYK", "JPEG", (60, 40)), ("L", "JPEG", (60, 40)), ("P", "PNG", (60, 40)), ("I;16", "PNG", (60, 40)),
-    ("1", "PNG", (60, 40)), ("RGBA", "PNG", (60, 40)), ("RGB", "PNG", (1, 50)), ("RGB", "JPEG", (50, 1)),
-    ("RGB", "PNG", (1, 1))])
+    ("CMYK", "JPEG", (60, 40)), ("RGBA", "PNG", (1, 50)), ("1", "PNG", (1, 1))])
 def test_unusual_images_are_good(models, photos, tmp_path, mode, kind, size):
-    data = encoded(kind, size, mode) if mode != "I;16" else encoded(kind, size, "L")
-    if mode == "I;16":
-        stream = io.BytesIO()
-        Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)).save(stream, "PNG")
-        data = stream.getvalue()
-    (photos / "train" / "cat" / "odd.png").write_bytes(data)
+    (photos / "train" / "cat" / "odd.png").write_bytes(encoded(kind, size, mode))
     assert call_script("scripts/check_data.py", "imagefolder", "photos", cwd=tmp_path).returncode == 0
     assert call_script("predict.py", models / "classifier.onnx", photos / "train" / "cat" / "odd.png",
                        cwd=tmp_path).returncode == 0
@@ -284,10 +217,6 @@ def test_unusual_images_are_good(models, photos, tmp_path, mode, kind, size):
 
 @pytest.mark.parametrize("make, culprit", [
     case("empty class", lambda folder: (folder / "train" / "dog").mkdir(), "train/dog: has no .jpg, .jpeg, .png files"),
-    case("other kinds alone", lambda folder: ((folder / "train" / "dog").mkdir(), (
-        folder / "train" / "dog" / "x.webp").touch()), "train/dog: has no .jpg, .jpeg, .png files"),
-    case("folder called x.png", lambda folder: (folder / "train" / "dog" / "x.png").mkdir(parents=True),
-         "train/dog: has no .jpg, .jpeg, .png files"),
     case("control characters", lambda folder: (folder / "train" / "do\x1b[31m\ng").mkdir(),
          r"do\\x1b\[31m\\ng: has no .jpg"),
     case("long image", lambda folder: (folder / "train" / "cat" / "b.png").write_bytes(png(90_000, 1, bytes(270_001))),

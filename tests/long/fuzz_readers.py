@@ -90,10 +90,10 @@ def stl10() -> Callable[[str], Any]:
 
 def image() -> Callable[[str], Any]:
     from src.data.any_image import read_image
-    from src.data.image_folder import ImageFolder
+    from src.data.image_files import check_ends
 
     def read(path: str) -> None:
-        ImageFolder().read([Path(path)], 8)
+        check_ends(Path(path), 8)
         read_image(Path(path), 10, 8)
 
     return read
