@@ -28,10 +28,10 @@ def main() -> None:
     if os.path.lexists(target):
         raise UserError(f"--target_path: {target} exists already; name another file, or remove it first")
     if target.suffix == ".ckpt":
-        parameters, info = converting.from_torch(given)
+        converted = converting.from_torch(given)
         with writing("target_path", target, "a place that can be written"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(target, parameters, info)
+            checkpoint.save(target, converted.parameters.values(), converted.info)
     else:
         weights, description = converting.to_torch(given)
         with writing("target_path", target, "a place that can be written"):

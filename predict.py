@@ -50,7 +50,7 @@ def main() -> None:
     compared = predicting.find_images([options.neighbours], "neighbours") if options.neighbours else []
     answers.check_place(options.features, "features")
     answers.check_place(options.picture, "picture")
-    if predicting.needs_mindspore(options.model):
+    if not options.model.endswith(predicting.ONNX):
         from src.device import environment
         environment.prepare(options.device_target, 0)
     model = predicting.open_model(options.model, options.classifier)

@@ -96,38 +96,28 @@ def check_place(path: Optional[Path], flag: str) -> None:
 def write_features(path: Path, answers: Iterable[Answer]) -> Tuple[int, ...]:
     """Write features with file names, and with labels if folders are classes, as .npz or .csv, whole or not at all.
 
-    Returns:
-        The shape of the features, (images, features).
-
-    Raises:
-        UserError: the file cannot be written, or no image can be read.
+    Returns the shape of the features, (images, features). Raises a UserError where no image can be read.
     """
     images, features = _collected(answers)
     if not images:
         raise UserError(NO_IMAGES)
-    files, labels = [str(image.file) for image in images], [image.label for image in images]
+    files = [str(image.file) for image in images]
+    labels = {"labels": [image.label for image in images]} if any(image.label for image in images) else {}
     with writing("features", path, "a file that can be written"), written_whole(path) as temporary:
         if path.suffix == ".npz":
-            columns = {"features": features, "files": files, **({"labels": labels} if any(labels) else {})}
             with temporary.open("wb") as stream:  # given a name, NumPy would add its suffix
-                np.savez(stream, **columns)
+                np.savez(stream, features=features, files=files, **labels)
         else:
-            label_columns = [[label] for label in labels] if any(labels) else [[] for _ in labels]
-            header = ["file", *(["label"] if any(labels) else []), *(f"f{i}" for i in range(features.shape[1]))]
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text:
                 table = csv.writer(text, lineterminator="\n")
-                table.writerow(header)
-                table.writerows([file, *label, *(f"{value:.9g}" for value in row)]
-                                for file, label, row in zip(files, label_columns, features))
+                table.writerow(["file", *(["label"] if labels else []), *(f"f{i}" for i in range(features.shape[1]))])
+                for file, *label, row in zip(files, *labels.values(), features):
+                    table.writerow([file, *label, *(f"{value:.9g}" for value in row)])
     return features.shape
 
 
 def write_picture(path: Path, shown: Sequence[Tuple[Answer, Interpretation]], about: Signature) -> None:
-    """Draw images as the network has seen them, with their classes and their neighbours, as a PNG file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Draw images as the network has seen them, with their classes and their neighbours, as a PNG file."""
     font = ImageFont.load_default(TEXT)
     columns = 1 + max(len(meaning.neighbours) for _, meaning in shown)
     class_width = 2 * TILE if any(meaning.classes for _, meaning in shown) else 0

@@ -41,23 +41,17 @@ class Deployed(nn.Cell):
 
 def deployed(source: Checkpoint, classifier: Optional[str], flag: str, dtype: str, batch_size: int
              ) -> Tuple[Deployed, Signature]:
-    """Return a network in inference mode, and its signature.
+    """Return the encoder ``source``, with the ``classifier`` at this path if there is one, and its signature.
 
-    Args:
-        source: the encoder.
-        classifier: path of its classifier's checkpoint; None for the encoder alone.
-        flag: the flag that gave ``classifier``, for error messages.
-        dtype, batch_size: of the images, as in ``Signature``.
-
-    Raises:
-        UserError: the checkpoints do not fit each other, or the batch needs more memory than this machine has.
+    The network is in inference mode. ``flag`` gave the classifier, for error messages; ``dtype`` and ``batch_size`` are
+    those of the signature. Raises a UserError where the checkpoints do not fit each other, or a batch does not fit in
+    the memory of this machine.
     """
     needed = 2 * batch_size * largest_map(source.network)  # the input and the output of a layer
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
-        raise UserError(f"{source.path}: a batch of {batch_size} images takes more than {needed / 2**30:.0f} GB "
-                        f"between two layers, and this machine has {memory / 2**30:.0f}; export it with a smaller "
-                        "--batch_size")
+        raise UserError(f"{source.path}: a batch of {batch_size} images takes more than {needed / 2**30:.0f} GB, and "
+                        f"this machine has {memory / 2**30:.0f}; export it with a smaller --batch_size")
     encoder = build_encoder(source.network)
     encoders.load_weights(encoder, source)
     linear, classes, name = None, None, source.info["settings"]["dataset_name"]

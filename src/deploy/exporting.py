@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.common.errors import UserError
-from src.common.files import reading, temporary_folder, writing, written_whole
+from src.common.files import temporary_folder, writing, written_whole
 from src.common.logs import logger
 from src.deploy import predicting, signature
 from src.deploy.deployed import Deployed, deployed
@@ -35,11 +35,7 @@ def check_format(file_format: str, device_target: str) -> None:
 
 
 def load_model(given: Given) -> Tuple[Deployed, Signature]:
-    """Return the encoder, or the encoder with its classifier, in inference mode, and its signature.
-
-    Raises:
-        UserError: the checkpoints do not fit each other or the flags.
-    """
+    """Return the encoder, or the encoder with its classifier, in inference mode, and its signature."""
     source = encoders.load(given["ckpt_simclr_encoder"], "ckpt_simclr_encoder")
     given.adopt({**source.network.settings, "dataset_name": source.info["settings"]["dataset_name"]}, str(source.path))
     return deployed(source, given["ckpt_linear_classifier"], "ckpt_linear_classifier", given["input"],
@@ -49,20 +45,14 @@ def load_model(given: Given) -> Tuple[Deployed, Signature]:
 def target_of(file_name: str, file_format: str, model: nn.Cell, overwrite: bool) -> Path:
     """Return the file to write: ``file_name`` with the suffix of the format.
 
-    Raises:
-        UserError: it is a folder, or exists and was not written by export.py; or the model is too large for one file.
+    Raises a UserError where it is a folder, or a file that export.py did not write, or where the model is too large.
     """
     suffix = SUFFIXES[file_format]
     name = file_name[:-len(suffix)] if file_name.endswith(suffix) else file_name
-    target = Path(name + suffix)
-    with reading(f"--file_name: {file_name}", "name a file in an existing folder"):
-        is_folder = Path(name).is_dir() or target.is_dir()
-    if not name or name.endswith("/") or is_folder:
+    if os.path.basename(name) in ("", ".", "..") or os.path.isdir(name):
         raise UserError(f"--file_name: got {file_name!r}, which is a folder; name a file, such as "
                         f"{name.rstrip('/') or '.'}/simclr")
-    existing = next(folder for folder in target.parents if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--file_name: cannot write to {target}; name a place that can be written")
+    target = Path(name + suffix)
     size = sum(parameter.nbytes for parameter in model.get_parameters())
     if size > LARGEST:
         raise UserError(f"--file_format: the model has {size / 2**30:.1f} GB of parameters, and MindSpore splits files "
@@ -70,7 +60,7 @@ def target_of(file_name: str, file_format: str, model: nn.Cell, overwrite: bool)
     taken = next((file for file in _files(target, file_format) if os.path.lexists(file)), None)
     if taken and not overwrite and not _is_ours(target, file_format):
         raise UserError(f"--file_name: {taken} exists and was not written by export.py; name another file, or add "
-                        "--overwrite True to replace it")
+                        "--overwrite True")
     return target
 
 
@@ -123,11 +113,7 @@ def _write_onnx(path: Path, model: Deployed, images: Tensor, about: Signature) -
 
 
 def put(file: Path, target: Path, file_format: str) -> None:
-    """Copy a written file, with the signature beside it, to its place, whole or not at all.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Copy a written file, with the signature beside it, to its place, whole or not at all."""
     with writing("file_name", target, "a place that can be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as places:  # all files are copied before the first gets its name
@@ -136,10 +122,9 @@ def put(file: Path, target: Path, file_format: str) -> None:
 
 
 def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> None:
-    """Compare the outputs of an exported file with those of the live model, if the file can be run here.
+    """Compare the outputs of an exported file with the live model's, if the file can be run here.
 
-    Raises:
-        RuntimeError: they differ.
+    Raises a RuntimeError where they differ: that is a defect, not a mistake of the user.
     """
     reason = ("a dry run computes nothing" if is_dry_run() else
               "only an offline model made of it can run" if file_format == "AIR" else
@@ -152,11 +137,10 @@ def compare(file: Path, model: Deployed, about: Signature, file_format: str) -> 
     images = _random_images(about)
     live = predicting.outputs_of(model, images)
     exported = predicting.open_model(str(file), None).run(images)
-    if [output.shape for output in exported] != [output.shape for output in live]:
-        raise RuntimeError(f"the exported {file_format} file has outputs of other shapes than the live model: "
-                           f"{[output.shape for output in exported]}")
+    shapes = [[output.shape for output in outputs] for outputs in (exported, live)]
+    if shapes[0] != shapes[1]:
+        raise RuntimeError(f"the exported {file_format} file has outputs {shapes[0]}, the live model {shapes[1]}")
     differences = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(exported, live)]
     logger.info("largest difference to the live model on random images: %.3g", max(differences))
     if not all(difference <= TOLERANCE * np.abs(output).max() for difference, output in zip(differences, live)):
-        raise RuntimeError(f"the outputs of the exported {file_format} file differ from the live model's by up to "
-                           f"{max(differences):.3g}")
+        raise RuntimeError(f"the exported {file_format} file differs from the live model by up to {max(differences)}")

@@ -5,9 +5,8 @@ import shutil
 import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Deque, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -41,38 +40,26 @@ class ImageFile(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The outputs of a model for an image, whose ``pixels`` it has seen, uint8 (side, side, 3).
-
-    ``features`` (features,); ``probabilities`` (classes,), or None from an encoder without a classifier.
-    """
+    """The outputs of a model for an image."""
 
     image: ImageFile
-    pixels: np.ndarray
-    features: np.ndarray
-    probabilities: Optional[np.ndarray]
-
-
-def needs_mindspore(model: str) -> bool:
-    return not model.endswith(ONNX)
+    pixels: np.ndarray                   # that the model has seen, uint8 (side, side, 3)
+    features: np.ndarray                 # (features,)
+    probabilities: Optional[np.ndarray]  # (classes,); None from an encoder without a classifier
 
 
 def open_model(model: str, classifier: Optional[str]) -> Model:
-    """Open an exported model, or a checkpoint with its classifier.
+    """Open an ONNX or MINDIR file of export.py, the checkpoint of an encoder, or the folder of a run.
 
-    Args:
-        model: an ONNX or MINDIR file of export.py, the checkpoint of an encoder, or the folder of a run.
-        classifier: the checkpoint of a classifier; by default the one in the same run, if there is one.
-
-    Raises:
-        UserError: there is no such file, or it is damaged or not a model.
+    ``classifier`` is the checkpoint of an encoder's classifier, by default the one in the same run, if there is one.
+    Raises a UserError where the file does not exist, is damaged or is not a model.
     """
     path = Path(model)
     open_file = {ONNX: _open_onnx, MINDIR: _open_mindir}.get(path.suffix)
     with reading(f"MODEL: {model}"):
         is_usable = path.is_file() if open_file else path.exists()
     if not is_usable:
-        raise UserError(f"MODEL: there is no file {model}; name an ONNX or MINDIR file of export.py, a checkpoint, or "
-                        "the folder of a run")
+        raise UserError(f"MODEL: no file {model}; name an ONNX or MINDIR file of export.py, a checkpoint, or a run")
     if open_file is None:
         return _open_checkpoint(path, classifier)
     if classifier:
@@ -84,8 +71,7 @@ def _open_onnx(path: Path) -> Model:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"MODEL: {path} needs the package onnxruntime, which is not installed here; pip install "
-                        "onnxruntime") from None
+        raise UserError(f"MODEL: {path} needs the package onnxruntime; pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     try:
@@ -146,12 +132,8 @@ def outputs_of(cell: Any, images: np.ndarray) -> Tuple[np.ndarray, ...]:
 def find_images(arguments: Sequence[str], flag: str = "IMAGE") -> List[ImageFile]:
     """Return the images that a user names: files, and all images in folders.
 
-    Args:
-        arguments: files and folders.
-        flag: the argument that gave them, for error messages.
-
-    Raises:
-        UserError: one does not exist or cannot be read, or a folder has no images.
+    Raises a UserError, which names the ``flag`` that gave the ``arguments``, where one does not exist or cannot be
+    read, or where a folder has no images.
     """
     images: List[ImageFile] = []
     for argument in arguments:
@@ -168,35 +150,26 @@ def find_images(arguments: Sequence[str], flag: str = "IMAGE") -> List[ImageFile
     return images
 
 
-def answers(model: Model, images: Iterable[ImageFile], on_error: Callable[[UserError], None]) -> Iterator[Answer]:
+def answers(model: Model, images: Sequence[ImageFile], on_error: Callable[[UserError], None]) -> Iterator[Answer]:
     """Yield the answers of ``model`` for ``images``, in order; ``on_error`` is called for those that cannot be read."""
-    batch: List[Tuple[ImageFile, np.ndarray]] = []
-    for image, pixels in _read_ahead(images, model.signature):
-        try:
-            batch.append((image, pixels.result()))
-        except UserError as error:
-            on_error(error)
-        if len(batch) == model.signature.batch_size:
-            yield from _answers_for_batch(model, batch)
-            batch = []
-    if batch:
-        yield from _answers_for_batch(model, batch)
-
-
-def _read_ahead(images: Iterable[ImageFile], about: Signature) -> "Iterator[Tuple[ImageFile, Future[np.ndarray]]]":
-    """Yield images in order while all cores read the next ones."""
     warnings.filterwarnings("ignore", module="PIL")  # about sizes and EXIF data, which read_image checks itself
-    rest = iter(images)
-    waiting: Deque[Tuple[ImageFile, Future[np.ndarray]]] = deque()
+    about = model.signature
+    batch: List[Tuple[ImageFile, np.ndarray]] = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        def begin(count: int) -> None:
-            for image in islice(rest, count):
-                waiting.append((image, pool.submit(read_image, image.file, about.shorter_edge, about.side)))
+        def read(image: ImageFile) -> "Future[np.ndarray]":
+            return pool.submit(read_image, image.file, about.shorter_edge, about.side)
 
-        begin(AHEAD)
-        while waiting:
-            yield waiting.popleft()
-            begin(1)
+        # All cores read the next images while the model computes.
+        reads = deque(map(read, images[:AHEAD]))
+        for number, image in enumerate(images, 1):
+            reads.extend(map(read, images[number + AHEAD - 1:number + AHEAD]))
+            try:
+                batch.append((image, reads.popleft().result()))
+            except UserError as error:
+                on_error(error)
+            if len(batch) == about.batch_size or batch and number == len(images):
+                yield from _answers_for_batch(model, batch)
+                batch = []
 
 
 def _answers_for_batch(model: Model, batch: List[Tuple[ImageFile, np.ndarray]]) -> Iterator[Answer]:

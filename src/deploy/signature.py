@@ -18,25 +18,17 @@ AGAIN = "export it again with export.py"
 class Signature:
     """A model takes images (batch_size, 3, side, side) and gives class probabilities, if it has classes, and features.
 
-    Args:
-        dtype: of the images, ``UINT8`` or ``FLOAT32``.
-        side: of the images, in pixels.
-        shorter_edge: the length in pixels to which an image is resized, by linear interpolation between neighbouring
-            pixels, before its middle of ``side`` pixels is cut out.
-        batch_size: images in a call.
-        features: width of the representations h (batch_size, features).
-        classes: names in the order of the probabilities (batch_size, classes), which may be more; None for an encoder
-            without a classifier.
-        dataset_name: the data set of the classifier, or else of the encoder.
+    Before the middle of an image is cut out, its shorter edge is resized to ``shorter_edge`` by linear interpolation
+    between neighbouring pixels.
     """
 
-    dtype: str
-    side: int
-    shorter_edge: int
-    batch_size: int
-    features: int
-    classes: Optional[Tuple[str, ...]]
-    dataset_name: str
+    dtype: str                         # of the images, UINT8 or FLOAT32
+    side: int                          # of the images, in pixels
+    shorter_edge: int                  # in pixels
+    batch_size: int                    # images in a call
+    features: int                      # width of the representations h (batch_size, features)
+    classes: Optional[Tuple[str, ...]]  # of the first probabilities (batch_size, classes); None without a classifier
+    dataset_name: str                  # of the classifier, or else of the encoder
 
     def text(self) -> str:
         """Return the signature as JSON in ASCII: names of folders, and so of classes, may be no UTF-8."""
@@ -48,11 +40,7 @@ class Signature:
 
     @classmethod
     def of(cls, text: str, source: str) -> "Signature":
-        """Return the signature in ``text``; ``source`` names the model in errors.
-
-        Raises:
-            UserError: it is damaged.
-        """
+        """Return the signature in ``text``; where it is damaged, raise a UserError that names the model ``source``."""
         try:
             values = json.loads(text)
             classes = values["classes"]
@@ -62,9 +50,9 @@ class Signature:
             if not (result.dtype in (UINT8, FLOAT32) and all(type(number) is int and number > 0 for number in numbers)
                     and all(isinstance(name, str) for name in (result.dataset_name, *(result.classes or ())))):
                 raise ValueError("a value makes no sense")
+            return result
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{source}: its signature is damaged ({reason_of(error)}); {AGAIN}") from None
-        return result
 
 
 def beside(model: Path) -> Path:
@@ -78,10 +66,9 @@ def write_beside(model: Path, signature: Signature) -> None:
 
 
 def read_beside(model: Path, source: str) -> Signature:
-    """Read the signature of the file ``model``; ``source`` names it in errors.
+    """Return the signature beside the file ``model``.
 
-    Raises:
-        UserError: there is none, it is damaged, or it belongs to another file.
+    Where there is none, or that of another file, or a damaged one, raise a UserError that names the model ``source``.
     """
     file = beside(model)
     if not file.is_file():

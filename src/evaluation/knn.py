@@ -1,9 +1,13 @@
 """Weighted k-nearest-neighbour classification (Wu et al. 2018, section 3.4)."""
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from src.evaluation.features import Split
 from src.evaluation.results import Outcome
 from src.run.records import KNN, KNN_EVAL
+
+if TYPE_CHECKING:  # features.py imports MindSpore, which predict.py does not need for an ONNX file
+    from src.evaluation.features import Split
 
 NEIGHBOURS = 200
 TEMPERATURE = 0.1
@@ -33,7 +37,7 @@ def knn_scores(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, class_
     return scores
 
 
-def nearest_neighbours(train: Split, test_rows: np.ndarray, class_num: int) -> Outcome:
+def nearest_neighbours(train: "Split", test_rows: np.ndarray, class_num: int) -> Outcome:
     """Classify by weighted kNN among all training images. Nothing in it is random."""
     k = min(NEIGHBOURS, len(train.labels))
     protocol = f"weighted kNN (cosine, k={k}, temperature {TEMPERATURE}) on cached features without augmentation"

@@ -1,13 +1,13 @@
-"""Reading an encoder: from a checkpoint, or from the .safetensors file that convert.py makes of one for PyTorch."""
+"""Reading an encoder: from a checkpoint, or from weights of PyTorch and a description of their network."""
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict
 
 import numpy as np
 from mindspore import Parameter, Tensor
 
 from src.common.errors import UserError, option
-from src.resnet import ENCODERS, ResNet, build_encoder, widths_of
+from src.resnet import ResNet, build_encoder
 from src.run import checkpoint, info
 from src.run.checkpoint import Checkpoint
 from src.settings.network import Network
@@ -17,64 +17,30 @@ from src.weights.torch_names import Recognised, recognise, torch_name
 
 
 def load(path: str, flag: str) -> Checkpoint:
-    """Read an encoder.
+    """Read an encoder from a checkpoint, or from a .safetensors file that describes its network.
 
-    Args:
-        path: a checkpoint, as for ``checkpoint.load``, or a .safetensors file with a description of its network.
-        flag: the flag that gave ``path``, for error messages.
-
-    Raises:
-        UserError: there is no such file, it holds something else, or its weights do not fit its network.
+    Raises a UserError, which names the ``flag`` that gave ``path``, where there is no encoder that fits its network.
     """
-    source = f"{option(flag)}: {path}"
     if not path.endswith(".safetensors"):
-        loaded = checkpoint.load(path, checkpoint.ENCODER, flag)
-        _check_size(loaded, source)
-        return loaded
+        return checkpoint.load(path, checkpoint.ENCODER, flag)
+    source = f"{option(flag)}: {path}"
     weights, description = torch_files.read(path, flag)
     recognised = recognise(weights, source)
     if not description:
-        raise UserError(f"{source} does not tell how its network takes images, as files of convert.py do; make a "
-                        "checkpoint of it with convert.py")
+        raise UserError(f"{source} does not describe its network, as files of convert.py do; make a checkpoint of it "
+                        "with convert.py")
+    return from_torch(recognised, description, path, source)
+
+
+def from_torch(recognised: Recognised, description: Dict[str, Any], path: str, source: str) -> Checkpoint:
+    """Return weights of PyTorch from the file ``path`` as a checkpoint, bit by bit.
+
+    ``description`` says what the weights do not, by the names of flags, with ``mean`` and ``std`` of the colours.
+    Raises a UserError, which begins with ``source``, where it makes no sense, or where the weights do not fit the
+    network, are not float32, or are not finite.
+    """
     described = described_info(description, recognised, path, source)
-    parameters = parameters_from(recognised, Network.of(described["network"]), source)
-    return Checkpoint(Path(path).resolve(), {parameter.name: parameter for parameter in parameters}, described)
-
-
-def described_info(description: Dict[str, Any], recognised: Recognised, path: str, source: str) -> Dict[str, Any]:
-    """Return the info of the encoder in a .safetensors file, from its description and its weights.
-
-    Raises:
-        UserError: the description makes no sense.
-    """
-    with info.believed(source):
-        described = info_of(Network.of({**description, **recognised.settings}), description["dataset_name"],
-                            description["pretrain_epoch_size"], Path(path).name)
-        info.check(described)
-    return described
-
-
-def info_of(network: Network, dataset_name: str, epoch: Optional[int], converted_from: str) -> Dict[str, Any]:
-    """Return the info of an encoder from PyTorch. It has no optimizer and no data, so no run can be resumed from it."""
-    return {"holds": checkpoint.ENCODER, "epoch": epoch, "network": asdict(network),
-            "converted_from": converted_from, "settings": {"dataset_name": dataset_name}}
-
-
-def load_weights(encoder: ResNet, source: Checkpoint) -> None:
-    """Copy the weights of ``source`` into an encoder that was built for its network, without a projection head.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))
-
-
-def parameters_from(recognised: Recognised, network: Network, source: str) -> List[Parameter]:
-    """Return the recognised weights as the parameters of a checkpoint, bit by bit.
-
-    Raises:
-        UserError: they do not fit the network, are not float32, or are not finite.
-    """
+    network = Network.of(described["network"])
     encoder = build_encoder(network)
     cells = {"encoder.": encoder}
     if network.projection_dimension is not None:
@@ -84,20 +50,23 @@ def parameters_from(recognised: Recognised, network: Network, source: str) -> Li
     targets = {torch_name(target.name): target for cell in cells.values() for target in cell.get_parameters()}
     checkpoint.check_fit({name: (tuple(target.shape), "float32") for name, target in targets.items()},
                          {name: (value.shape, str(value.dtype)) for name, value in recognised.weights.items()}, source)
-    parameters = [Parameter(Tensor(np.ascontiguousarray(recognised.weights[name])), name=target.name)
-                  for name, target in targets.items()]
-    checkpoint.check_values(parameters, source)
-    return parameters
+    parameters = {target.name: Parameter(Tensor(np.ascontiguousarray(recognised.weights[name])), name=target.name)
+                  for name, target in targets.items()}
+    checkpoint.check_values(parameters.values(), source)
+    return Checkpoint(Path(path).resolve(), parameters, described)
 
 
-def _check_size(loaded: Checkpoint, source: str) -> None:
-    """Compare the largest weights with those of the network before it is built, which may take too much memory."""
-    network = loaded.network
-    block, depths = ENCODERS[network.encoder]
-    width = widths_of(network)[-1]
-    largest = {f"encoder.layer4.{depths[-1] - 1}.conv2.weight": (width, width, 3, 3)}
-    if network.projection_dimension is not None:
-        largest["projection_head.dense2.weight"] = (network.projection_dimension, width * block.expansion)
-    stored = {name: tuple(loaded.parameters[name].shape) for name in largest if name in loaded.parameters}
-    checkpoint.check_fit(*({name: (shape, "Float32") for name, shape in shapes.items()}
-                           for shapes in (largest, stored)), source)
+def described_info(description: Dict[str, Any], recognised: Recognised, path: str, source: str) -> Dict[str, Any]:
+    """Return the info of the checkpoint that ``from_torch`` makes; no run can be resumed from it."""
+    with info.believed(source):
+        network = Network.of({**description, **recognised.settings})
+        described = {"holds": checkpoint.ENCODER, "epoch": description["pretrain_epoch_size"],
+                     "network": asdict(network), "converted_from": Path(path).name,
+                     "settings": {"dataset_name": description["dataset_name"]}}
+        info.check(described)
+    return described
+
+
+def load_weights(encoder: ResNet, source: Checkpoint) -> None:
+    """Copy the weights of ``source`` into an encoder that was built for its network, without a projection head."""
+    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(source.parameters, "encoder."), str(source.path))

@@ -14,22 +14,15 @@ Weights = Dict[str, np.ndarray]
 
 PICKLES = (".pth", ".pt", ".ckpt", ".tar")
 SAFE_TORCH = (2, 6)  # the first version whose `weights_only` runs no code from a pickle: CVE-2025-32434
-DESCRIPTION = "simclr_settings"  # metadata of this project's .safetensors files, as JSON: what weights do not tell
+DESCRIPTION = "simclr_settings"  # metadata of this project's .safetensors files, as JSON: what weights do not say
+OTHER_TYPES = "has tensors of types that NumPy does not have, such as bfloat16; save the weights as float32 first"
 
 
 def read(path: str, flag: str) -> Tuple[Weights, Dict[str, Any]]:
-    """Read all tensors of a file; its suffix decides how.
+    """Read all tensors of a file, and the description of their network if ``write`` has written the file, else {}.
 
-    Args:
-        path: the file.
-        flag: the flag that gave ``path``, for error messages.
-
-    Returns:
-        The tensors by name; in nested mappings the name is a path, such as state_dict.conv1.weight. And the description
-        of the network, if ``write`` has written the file, else {}.
-
-    Raises:
-        UserError: the file does not exist, cannot be read, or needs a package that is not installed.
+    In nested mappings the name of a tensor is a path, such as state_dict.conv1.weight. Raises a UserError, which names
+    the ``flag`` that gave ``path``, where the file cannot be read or needs a package that is not installed.
     """
     source = f"{option(flag)}: {path}"
     if not path.endswith((".safetensors", *PICKLES)):
@@ -40,11 +33,7 @@ def read(path: str, flag: str) -> Tuple[Weights, Dict[str, Any]]:
 
 
 def write(path: Path, weights: Weights, description: Dict[str, Any], flag: str) -> None:
-    """Write weights to a .safetensors file, with the ``description`` of their network, or to a .pth or .pt file.
-
-    Raises:
-        UserError: it needs a package that is not installed.
-    """
+    """Write weights to a .safetensors file, with the ``description`` of their network, or to a .pth or .pt file."""
     torch = None if path.suffix == ".safetensors" else _torch(f"{option(flag)}: {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
@@ -69,14 +58,12 @@ def _torch(source: str) -> Any:
 
 def _read_safetensors(path: str, source: str) -> Tuple[Weights, Dict[str, Any]]:
     from safetensors import SafetensorError, safe_open  # MindSpore brings this package
-    weights, name = {}, ""
     try:
         with safe_open(path, framework="numpy") as file:
             description = (file.metadata() or {}).get(DESCRIPTION, "{}")
-            for name in file.keys():  # noqa: SIM118 - the file is not a dictionary
-                weights[name] = file.get_tensor(name)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
     except (TypeError, AttributeError, KeyError):
-        raise _not_float32(source, name) from None
+        raise UserError(f"{source} {OTHER_TYPES}") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{source} is not a safetensors file ({reason_of(error)}); copy or download it again") from None
     with believed(source):
@@ -93,13 +80,10 @@ def _read_pickle(path: str, source: str) -> Weights:
     except Exception as error:  # damaged files end in errors of many kinds
         raise UserError(f"{source} is not a file of tensors that PyTorch can read without running code from it "
                         f"({type(error).__name__}); save the state dict: torch.save(model.state_dict(), ...)") from None
-    weights = {}
-    for name, tensor in tensors.items():
-        try:
-            weights[name] = tensor.detach().numpy()
-        except (TypeError, RuntimeError):
-            raise _not_float32(source, name) from None
-    return weights
+    try:
+        return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    except (TypeError, RuntimeError):
+        raise UserError(f"{source} {OTHER_TYPES}") from None
 
 
 def _tensors(content: Any, is_tensor: Any, prefix: str = "") -> Iterator[Tuple[str, Any]]:
@@ -107,8 +91,3 @@ def _tensors(content: Any, is_tensor: Any, prefix: str = "") -> Iterator[Tuple[s
         if is_tensor(value):
             yield f"{prefix}{name}", value
         yield from _tensors(value, is_tensor, f"{prefix}{name}.")
-
-
-def _not_float32(source: str, name: str) -> UserError:
-    """Return the error of a tensor that NumPy has no type for, such as bfloat16."""
-    return UserError(f"{source}: {name} has a type that NumPy does not have; save the weights as float32 first")

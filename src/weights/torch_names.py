@@ -1,4 +1,4 @@
-"""The ResNet in weights of PyTorch: found by torchvision's names, whatever stands before them.
+"""The ResNet in weights of PyTorch: found by torchvision's names, after the longest prefix that they all have.
 
 torchvision's names are this project's, except in batch norm. lightly, solo-learn, MoCo, DataParallel, torch.compile and
 training scripts put prefixes before them, such as ``state_dict.module.encoder_q.``.
@@ -17,9 +17,9 @@ NUMBERED = dict(zip("014567", ("conv1", "bn1", "layer1", "layer2", "layer3", "la
 STAGE = re.compile(r"(|.*\.)(layer1|4|2)\.0\.conv1\.weight")  # the first convolution behind the stem, with its prefix
 COPIES = re.compile(r"momentum|encoder_k|teacher|ema[._]|_ema")  # prefixes of moving averages of the encoder
 HEADS = ("projection_head.", "projection_head.layers.", "projector.")  # beside the encoder: ours, lightly, solo-learn
-BESIDE = ("fc.", "linear.", "projection_head.", "projector.")  # below the encoder's prefix, but not of the encoder
+BESIDE = ("fc.", "linear.", "projection_head.", "projector.")  # after the encoder's prefix, but not of the encoder
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-# The projection heads that this project has, with the numbers that their layers have in an nn.Sequential.
+# The layers of this project's projection heads, by their numbers in an nn.Sequential, and all of their tensors.
 PLAIN_HEAD = {"0": "dense1", "2": "dense2"}, {"dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias"}
 NORMED_HEAD = {"0": "dense1", "1": "bn1", "3": "dense2"}, {
     "dense1.weight", *(f"bn1.{part}" for part in BATCH_NORM.values()), "dense2.weight", "dense2.bias"}
@@ -30,8 +30,7 @@ class Recognised(NamedTuple):
 
     settings: Dict[str, Any]  # encoder, width_multiplier; for a head projection_dimension and head_batch_norm
     weights: Weights          # by torchvision's names, and projection_head.{dense1,bn1,dense2}
-    left_out: str             # what else is in the file, in short
-    pads_by_2: bool           # the first convolution, as in solo-learn for CIFAR; here it pads by 1
+    left_out: str             # a summary of all other tensors in the file
 
 
 def torch_name(name: str) -> str:
@@ -43,12 +42,7 @@ def torch_name(name: str) -> str:
 def recognise(weights: Weights, source: str) -> Recognised:
     """Find the encoder in the tensors of a file, and its projection head.
 
-    Args:
-        weights: convolutions are (outputs, inputs, kernel, kernel).
-        source: flag and file, for error messages.
-
-    Raises:
-        UserError: there is no ResNet, or one that this project does not have.
+    Raises a UserError, which begins with ``source``, where there is no ResNet, or one that this project does not have.
     """
     # PyTorch counts the batches for a batch norm without momentum, which these networks do not have.
     weights = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
@@ -61,27 +55,24 @@ def recognise(weights: Weights, source: str) -> Recognised:
     parent = prefix[:prefix[:-1].rfind(".") + 1]
     head = _head_names(weights, (f"{prefix}fc.", *(parent + start for start in HEADS)), features)
     if head:
-        encoder.update({f"projection_head.{plain}": weights[name] for name, plain in head.items()})
+        encoder.update({plain: weights[name] for name, plain in head.items()})
         settings["projection_dimension"] = len(encoder["projection_head.dense2.weight"])
         settings["head_batch_norm"] = "projection_head.bn1.weight" in encoder
-    is_solo_learn = any(name.startswith(f"{parent}projector.") for name in weights)
     left_out = [name for name in weights if name not in names and name not in head]
-    return Recognised(settings, encoder, _summary(left_out, prefix),
-                      is_solo_learn and encoder["conv1.weight"].shape[2] == 3)
+    return Recognised(settings, encoder, _summary(left_out, prefix))
 
 
 def _encoder_prefix(weights: Weights, source: str) -> str:
     matches = list(filter(None, map(STAGE.fullmatch, weights)))
     if not matches:
         some = ", ".join(list(weights)[:3]) or "no tensors"
-        raise UserError(f"{source} holds no ResNet by torchvision's names, but {some}; save a state dict with such "
-                        "names: torch.save(resnet.state_dict(), ...)")
+        raise UserError(f"{source} holds no ResNet by torchvision's names, but {some}; save a ResNet's state dict")
     prefix, stage = min(matches, key=lambda match: bool(COPIES.search(match[1]))).groups()
     # The children of lightly's own ResNet have no ReLU among them, so a Sequential of them computes something else.
     if stage == "2" or f"{prefix}2.0.conv1.weight" in weights:
-        raise UserError(f"{source} has its first stage at {prefix}2, right behind the batch norm, so it has no ReLU "
-                        "there (lightly's own ResNet cut into a Sequential); takes a ResNet with that ReLU: train "
-                        "lightly's ResNet whole (resnet.linear = nn.Identity()), or torchvision's")
+        raise UserError(f"{source} has its first stage at {prefix}2, so there is no ReLU before it (lightly's own "
+                        "ResNet cut into a Sequential); train lightly's ResNet whole (resnet.linear = nn.Identity()), "
+                        "or torchvision's")
     return prefix
 
 
@@ -106,7 +97,7 @@ def _architecture(encoder: Weights, source: str) -> Tuple[Dict[str, Any], int]:
     for name, (block, known) in ENCODERS.items():
         if list(known) == depths and (block is Bottleneck) == is_bottleneck:
             return {"encoder": name, "width_multiplier": width / 512}, width * block.expansion
-    raise UserError(f"{source} has stages of {depths} {'bottlenecks' if is_bottleneck else 'basic blocks'}, takes one "
+    raise UserError(f"{source} has stages of {depths} {'bottlenecks' if is_bottleneck else 'basic blocks'}; take one "
                     f"of {', '.join(ENCODERS)}")
 
 
@@ -118,7 +109,7 @@ def _head_names(weights: Weights, starts: Tuple[str, ...], features: int) -> Dic
             head = {name: layers.get(layer, layer) + dot + part for name, (layer, dot, part) in parts.items()}
             last = [weights[name].shape[1:] for name, part in head.items() if part == "dense2.weight"]
             if set(head.values()) == wanted and last == [(features,)]:
-                return head
+                return {name: f"projection_head.{part}" for name, part in head.items()}
     return {}
 
 

@@ -199,7 +199,7 @@ def test_what_a_safetensors_file_tells(tmp_path, text):
     from safetensors.numpy import save_file
     file = tmp_path / "x.safetensors"
     save_file({"x": np.zeros(1, np.float32)}, str(file), {torch_files.DESCRIPTION: text})
-    recognised = torch_names.Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "", False)
+    recognised = torch_names.Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "")
 
     def read():
         return encoders.described_info(torch_files.read(str(file), "flag")[1], recognised, "x", "--flag: x")

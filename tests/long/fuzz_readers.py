@@ -66,7 +66,7 @@ def metadata() -> Callable[[str], Any]:
 
     from src.weights import encoders, torch_files
     from src.weights.torch_names import Recognised
-    recognised = Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "", False)
+    recognised = Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "")
 
     def read(path: str) -> Any:
         named = f"{path}.safetensors"
