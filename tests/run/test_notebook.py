@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, and what it shows is what it says."""
+"""The notebook runs, and both its saved and its new outputs show what its text says."""
 import re
 
 import pytest
@@ -6,13 +6,13 @@ from helpers import ROOT
 
 pytestmark = pytest.mark.long
 
-nbclient = pytest.importorskip("nbclient")  # not asked for with Python 3.9
+nbclient = pytest.importorskip("nbclient")  # not required for Python 3.9
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = ROOT / "docs" / "first_steps.ipynb"
 
 
 def shown(notebook):
-    """Return the text and the number of pictures that the cells have left, after looking for errors."""
+    """Return the text and the number of pictures in the outputs of the cells, which must have no errors."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
     text = "".join(output.get("text", "") for output in outputs)
@@ -28,11 +28,11 @@ def check(notebook):
     assert share["linear, untrained"] < 50 and share["linear, trained"] > 75
 
 
-def test_it_runs_and_the_network_learns():
+def test_the_notebook_runs_and_the_network_learns():
     notebook = nbformat.read(NOTEBOOK, 4)
     nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
     check(notebook)
 
 
-def test_what_is_kept_in_it_is_whole():
+def test_the_saved_outputs_are_complete():
     check(nbformat.read(NOTEBOOK, 4))

@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports from the layers below its own, and within its own."""
+"""The order of imports: a module imports from its own layer and from the layers below it."""
 import ast
 import subprocess
 import sys
@@ -15,7 +15,7 @@ MODULES = {".".join(file.with_suffix("").parts[1:]): file for file in FILES}
 
 
 def imported(file):
-    """Return the names below src, such as run.checkpoint, that a file imports, wherever it does."""
+    """Return the names below src that a file imports anywhere, such as run.checkpoint."""
     for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "src":
             yield from (f"{node.module}.{alias.name}"[len("src."):] for alias in node.names)
@@ -24,14 +24,14 @@ def imported(file):
 
 
 def modules(file):
-    """Return the modules of src that a file imports, whether whole or something of them."""
+    """Return the modules of src that a file imports, or from which it imports a name."""
     for name in imported(file):
         module = name if name in MODULES else name.rpartition(".")[0]
         if module in MODULES:
             yield module
 
 
-def test_src_shows_the_paper_and_no_more():
+def test_src_has_the_names_that_the_house_page_lists():
     names = {path.stem for path in (ROOT / "src").iterdir() if not path.name.startswith(("_", "."))}
     assert names == set(HEIGHT) and len(names) == 18
 
@@ -51,13 +51,12 @@ def test_no_modules_import_each_other():
     done = set()
     while len(done) < len(graph):
         free = {file for file in graph if file not in done and graph[file] <= done | {file}}
-        assert free, f"these import each other: {sorted(map(str, graph.keys() - done))}"
+        assert free, f"modules that import each other: {sorted(map(str, graph.keys() - done))}"
         done |= free
 
 
 @pytest.mark.parametrize("name", ["settings", "run.layout", "run.records", "report", "dataset", "run.preparing"])
 def test_mindspore_is_not_imported_before_the_environment_is_set(name):
-    """Nor where it is not needed: a report reads layout and records alone."""
     code = f"""
 import importlib, pkgutil, sys
 module = importlib.import_module("src.{name}")
@@ -66,5 +65,5 @@ for other in pkgutil.iter_modules(getattr(module, "__path__", [])):
 imported = {{"mindspore", "torch", "sklearn"}} & sys.modules.keys()
 assert not imported, imported
 """
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert found.returncode == 0, found.stderr
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr

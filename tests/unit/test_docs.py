@@ -1,4 +1,4 @@
-"""The pages agree with the tree: files that they name exist, links lead somewhere, the template for a script runs."""
+"""The pages agree with the code: links, names of files and flags exist, and the template for a script runs."""
 import json
 import os
 import re
@@ -36,15 +36,17 @@ def test_links_and_named_files_exist(page):
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
     for name in re.findall(r"`((?:src|docs|tests|benchmarks|scripts|configs)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+    for symbol, name in re.findall(r"`(\w+)(?:\.\w+)?` (?:in|of) `(src/[\w./]+\.py)`", text):
+        code = (ROOT / name).read_text(encoding="utf-8")
+        assert re.search(rf"^(?:(?:class|def) )?{symbol}\b", code, re.M), f"{page.name} names {symbol} in {name}"
 
 
 def test_the_flags_in_the_pages_exist():
-    """A flag that a page shows with one of the five scripts is a flag of that script."""
     known = {script: [field.name for field in flags_of(settings)] for script, settings in SCRIPTS.items()}
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        for script, rest in re.findall(r"^ *python ([a-z_]+\.py)(.*)$", text, re.M):
-            for flag in re.findall(r"--(\w+)", rest.split("#")[0]) if script in known else ():
+        for script, arguments in re.findall(r"^ *python ([a-z_]+\.py)(.*)$", text, re.M):
+            for flag in re.findall(r"--(\w+)", arguments.split("#")[0]) if script in known else ():
                 assert flag in known[script], f"{page.name}: {script} has no --{flag}"
 
 
