@@ -31,8 +31,7 @@ from src.common.script import status_of
 from src.data.images import Images
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
 from src.settings.augmentation import PAPER_SMALL
-from src.settings.flags import CIRCUMSTANCE
-from src.settings.given import Given, Group, flag, values_of
+from src.settings.given import CIRCUMSTANCE, Given, Group, flag, values_of
 from src.settings.network import SMALL_SIDE, Network, default_stem
 from src.settings.parsing import parse
 from src.settings.scripts import TrainSettings

@@ -77,10 +77,7 @@ def gradient_of_update(update: Update) -> Callable[..., Any]:
 
 
 class AscendBatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` of images (N, C, H, W), of one shape on all ranks, with statistics over all ranks.
-
-    Its parameters and its inference are those of ``nn.BatchNorm2d``; ``momentum`` is the share that a step keeps.
-    """
+    """``nn.BatchNorm2d`` of images (N, C, H, W), of one shape on all ranks, with statistics over all ranks."""
 
     def __init__(self, channels: int, gamma_init: str = "ones", *, epsilon: float, momentum: float, world_size: int):
         super().__init__(channels, eps=epsilon, momentum=momentum, gamma_init=gamma_init)

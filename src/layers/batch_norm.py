@@ -22,9 +22,8 @@ def channel_sums(x: Tensor) -> Tensor:
 class Normalise(nn.Cell):
     """x (N, C, H, W), gamma and beta (C,) -> normalised x, global mean and biased variance (C,).
 
-    The variance is the mean of squares less the square of the mean, as in the original implementation. The gradient
-    is written out (Ioffe and Szegedy 2015, section 3): it needs two sums over the global batch, and automatic
-    differentiation would need more traffic and memory.
+    The gradient is written out (Ioffe and Szegedy 2015, section 3): it needs two sums over the global batch, and
+    automatic differentiation would need more traffic and memory.
     """
 
     def __init__(self, world_size: int):
@@ -59,7 +58,7 @@ class Normalise(nn.Cell):
 class GlobalBatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` of images (N, C, H, W), of one shape on all ranks, with statistics over all ranks.
 
-    It is for CPU and GPU. Its parameters and its inference are those of ``nn.BatchNorm2d``.
+    It is for CPU and GPU. Parameters and inference are inherited.
     """
 
     def __init__(self, channels: int, gamma_init: str = "ones", world_size: int = 1):

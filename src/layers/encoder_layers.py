@@ -1,4 +1,4 @@
-"""The layers that an encoder is made of: MindSpore's, or on a CPU those of cpu/cells.py."""
+"""The layers that an encoder is made of: MindSpore's, or on a CPU the layers of cpu/cells.py."""
 from functools import partial
 from typing import Callable, NamedTuple
 
@@ -29,13 +29,11 @@ class Layers(NamedTuple):
     head_norm: Norm                  # for the vectors of a projection head, as images (N, C, 1, 1)
     gradient_norm: Callable[[], nn.Cell]  # a tuple of gradients -> their length as one vector
     precision: str = "float32"       # what the layers compute in, for logs and records
-    # The level that ``mixed_precision.in_float16`` still has to apply. It is O0 for layers that compute in bfloat16
-    # themselves, whatever --amp_level says.
-    float16_level: str = "O0"
+    float16_level: str = "O0"        # what ``in_float16`` has to apply: O0 for layers that compute in bfloat16
 
 
 def with_relu(norm: Norm) -> Norm:
-    """Return a function that makes the batch norms of ``norm``, a class or ``partial`` of one, followed by a ReLU."""
+    """Return a function that makes batch norms like ``norm``, a class or ``partial`` of one, followed by a ReLU."""
     made = partial(norm)
     kind = made.func
 
@@ -99,24 +97,22 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
 
 
 def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:
-    """Return the layers for the device of ``process``.
+    """Return the layers for the device of ``process``; ``synchronised`` batch norms take statistics over all ranks.
 
-    Args:
-        synchronised: whether batch norm takes the statistics of all ranks.
-        amp_level: of mixed precision. The CPU's own layers take bfloat16 for O2 and O3, where the CPU has it.
+    For the levels O2 and O3 of mixed precision, the CPU's own layers compute in bfloat16 where the CPU has it.
     """
     norm = batch_norm(synchronised, process)
     if process.cpu_library is None:
         return mindspore_layers(norm, amp_level)
-    dtype, precision = mstype.float32, "float32"
-    if amp_level != "O0" and process.cpu_library.has_bfloat16:
-        dtype, precision = mstype.bfloat16, "bfloat16"
-        logger.info("--amp_level %s: the encoder computes in bfloat16", amp_level)
-    elif amp_level != "O0":
-        logger.info("--amp_level %s: this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken", amp_level)
+    in_bfloat16 = amp_level != "O0" and process.cpu_library.has_bfloat16
+    dtype = mstype.bfloat16 if in_bfloat16 else mstype.float32
+    if amp_level != "O0":
+        logger.info("--amp_level %s: %s", amp_level, "the encoder computes in bfloat16" if in_bfloat16 else
+                    "this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken")
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
-    layers = Layers(*(partial(layer, kernels) for layer in (
-        cells.ChannelsLast, cells.Conv, cells.BatchNorm, cells.Fork, cells.MaxPool, cells.MeanOfPixels)), norm,
-                    partial(cells.GradientNorm, kernels), precision)
-    # A cell with a ``bprop`` makes MindSpore copy every weight of the network twice per step.
-    return layers if dtype == mstype.bfloat16 else layers._replace(fork=Fork)
+    return Layers(
+        enter=kernels.channels_last, conv=partial(cells.Conv, kernels), norm=partial(cells.BatchNorm, kernels),
+        # A cell with a ``bprop`` makes MindSpore copy every weight of the network twice per step.
+        fork=partial(cells.Fork, kernels) if in_bfloat16 else Fork,
+        max_pool=partial(cells.MaxPool, kernels), mean=kernels.mean_of_pixels, head_norm=norm,
+        gradient_norm=partial(cells.GradientNorm, kernels), precision="bfloat16" if in_bfloat16 else "float32")

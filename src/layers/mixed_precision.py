@@ -1,7 +1,6 @@
 """Mixed precision (``--amp_level``) in float16, and the loss scale that keeps gradients within its range.
 
-Parameters stay float32 under their own names at every level, so every level can load every checkpoint. The contrastive
-loss computes in float32 whatever its inputs are.
+Parameters stay float32 under their own names, so every level can load every checkpoint. The loss is always in float32.
 """
 from mindspore import amp, get_context, nn
 from mindspore import dtype as mstype

@@ -3,14 +3,9 @@ from typing import NamedTuple
 
 
 class Augmentation(NamedTuple):
-    """Strengths of the random transformations of a view (paper, appendix A); 0 switches one off.
+    """Strengths of the random transformations of a view (paper, appendix A); 0 switches one off."""
 
-    Args:
-        crop_min_scale: smallest share of the area that a crop keeps; 1 switches it off.
-        jitter_strength: strength of the colour jitter.
-    """
-
-    crop_min_scale: float
+    crop_min_scale: float  # smallest share of the area that a crop keeps; 1 switches it off
     flip_probability: float
     jitter_strength: float
     grayscale_probability: float

@@ -1,8 +1,7 @@
 """What a flag is, and the two states of a script's settings: as the user gave them, and resolved.
 
-The flags of a script are the fields of a frozen dataclass. An object of it holds the resolved settings, with a value
-for every flag. Before, there is a ``Given``: it holds the user's values, and what is missing follows later from a
-checkpoint, from the images or from other flags.
+The flags of a script are the fields of a frozen dataclass, whose objects hold a value for every flag. Before, there is
+a ``Given`` with the user's values; missing values follow later from a checkpoint, the images or other flags.
 """
 import dataclasses
 from enum import Enum
@@ -18,6 +17,9 @@ class Role(Enum):
     NETWORK = "the network"          # a checkpoint keeps these: src/settings/network.py
     LEARNING = "learning"
     CIRCUMSTANCE = "circumstances"   # where and how it is run
+
+
+NETWORK, LEARNING, CIRCUMSTANCE = Role
 
 
 class Group(Enum):
@@ -36,12 +38,7 @@ class Group(Enum):
 
 def flag(takes: FlagType, help: str, role: Role, group: Group, default: Any = None, usual: bool = False,
          required: bool = False) -> Any:
-    """Return a field of a script's settings.
-
-    Args:
-        default: None where there is none, or where it follows from something else.
-        usual: whether to show it among the usual flags instead of in ``group``.
-    """
+    """Return a field of a script's settings; ``usual`` shows it among the usual flags instead of in ``group``."""
     return dataclasses.field(metadata={
         "takes": takes, "help": help, "role": role, "group": Group.USUAL if usual else group, "default": default,
         "required": required})
@@ -68,15 +65,10 @@ class Given:
     """The settings of a script before they are resolved.
 
     ``given[name]`` is the user's value of a flag, else the value that was filled in, else the default or None.
-
-    Args:
-        settings_type: the type of the resolved settings.
-        chosen: the user's values, from the command line or a recipe.
-        filled: values for flags that the user left out.
     """
 
-    settings_type: type
-    chosen: Mapping[str, Any]
+    settings_type: type  # of the resolved settings
+    chosen: Mapping[str, Any]  # the user's values, from the command line or a recipe
     filled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
@@ -92,21 +84,22 @@ class Given:
         return dataclasses.replace(self, filled={**self.filled, **values})
 
     def adopt(self, stored: Mapping[str, Any], source: str) -> "Given":
-        """Fill in the values that the checkpoint ``source`` has ``stored``; names that are no flags are ignored.
+        """Fill in the values that the checkpoint ``source`` has ``stored``; refuse other values of the user.
 
-        A stored None says that the checkpoint has no such thing, so the user can give no value for it.
-
-        Raises:
-            UserError: the user gave another value.
+        Names that are no flags are ignored. A stored None says that the checkpoint has no such thing.
         """
         flags = {field.name for field in flags_of(self.settings_type)}
         taken = {name: value for name, value in stored.items() if name in flags}
         for name, value in taken.items():
             if name in self.chosen and self.chosen[name] != value:
                 made = "without it" if value is None else f"with {value}"
-                raise UserError(f"--{name}: got {self.chosen[name]}, but {source} was made {made}; "
-                                "leave the flag out to take the checkpoint's")
+                raise UserError(f"--{name}: got {self.chosen[name]}, but {source} was made {made}; leave the flag out")
         return self.fill(**taken)
+
+    def refusal(self, name: str, why: str) -> UserError:
+        """Return the error of a flag whose value contradicts others."""
+        value = self[name]
+        return UserError(f"--{name}: got {'nothing' if value is None else value} {why}")
 
     def resolved(self, **values: Any) -> Any:
         """Return the resolved settings, an object of ``settings_type``, with ``values`` for flags left out."""

@@ -28,25 +28,15 @@ def default_stem(side: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """An encoder, with its projection head where it has one.
+    """An encoder, with its projection head where it has one."""
 
-    Args:
-        encoder: a key of ``resnet.ENCODERS``.
-        width_multiplier: factor on every width of the encoder.
-        stem: a key of ``STEMS``.
-        image_size: side in pixels of the images.
-        mean, std: of the colour channels, to normalise pixels in [0, 1]; None without normalisation.
-        projection_dimension: width of the embedding z; None where there is no projection head.
-        head_batch_norm: whether the projection head has batch norm.
-    """
-
-    encoder: str
-    width_multiplier: float = 1.0
-    stem: str = "cifar"
-    image_size: int = 32
-    mean: Optional[Colour] = None
+    encoder: str                    # a key of ``resnet.ENCODERS``
+    width_multiplier: float = 1.0   # factor on every width of the encoder
+    stem: str = "cifar"             # a key of ``STEMS``
+    image_size: int = 32            # side in pixels
+    mean: Optional[Colour] = None   # of the colour channels, to normalise pixels in [0, 1]; None without normalisation
     std: Optional[Colour] = None
-    projection_dimension: Optional[int] = None
+    projection_dimension: Optional[int] = None  # width of the embedding z; None without a projection head
     head_batch_norm: bool = False
 
     @property
@@ -56,7 +46,7 @@ class Network:
 
     @property
     def settings(self) -> Dict[str, Any]:
-        """The values of the flags whose role is the network; without a head, those of the head are left out."""
+        """The values of the flags whose role is the network, without flags of a head that does not exist."""
         values = {**dataclasses.asdict(self), "normalize": self.mean is not None}
         absent = {"mean", "std", *(() if self.projection_dimension else ("projection_dimension", "head_batch_norm"))}
         return {name: value for name, value in values.items() if name not in absent}

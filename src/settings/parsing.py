@@ -15,20 +15,7 @@ from src.common.files import read_text
 from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
-_LARGEST_RECIPE = 2**16  # bytes; PyYAML reads them in a second
 _SUCH_LINES = "write lines such as `batch_size: 128`"
-_NULL = "tag:yaml.org,2002:null"
-
-# What people look for under another name, from the model zoo's scripts, and what there is instead.
-_INSTEAD = {
-    "use_crop": "train.py has --crop_min_scale, 1 for whole images",
-    "use_flip": "train.py has --flip_probability, 0 for none",
-    "use_color_jitter": "train.py has --jitter_strength, 0 for none",
-    "use_color_gray": "train.py has --grayscale_probability, 0 for none",
-    "use_blur": "train.py has --blur_probability, 0 for none",
-    "use_norm": "train.py has --normalize, and its checkpoints keep it"}
-_NO_ACCUMULATION = ("gradient accumulation is not offered: it would compare a view within each small batch only, with "
-                    "fewer negatives; take a larger --batch_size or more devices")
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,8 +36,7 @@ def _convert(field: dataclasses.Field, text: Optional[str], name: str) -> Any:
 def _unknown(name: str, settings_type: type, place: str) -> UserError:
     near = difflib.get_close_matches(name, [field.name for field in flags_of(settings_type)], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    remedy = _NO_ACCUMULATION if "accum" in name else _INSTEAD.get(name, f"{hint}--help lists all flags")
-    return UserError(f"{place}{name[:60]}: no such flag; {remedy}")
+    return UserError(f"{place}{name[:60]}: no such flag; {hint}--help lists all flags")
 
 
 def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:
@@ -67,25 +53,10 @@ def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _command_line(settings_type: type, argv: Optional[List[str]], description: str) -> Dict[str, Any]:
-    fields = {field.name: field for field in flags_of(settings_type)}
-    known, rest = _parser(settings_type, description).parse_known_args(argv)
-    if rest:
-        if not rest[0].startswith("--"):
-            raise UserError(f"{shown(rest[0])}: got a value without a flag; flags are written --name value, or "
-                            "--name=value where the value begins with -")
-        raise _unknown(rest[0][2:].partition("=")[0], settings_type, "--")
-    return {name: _convert(fields[name], value, f"--{name}") for name, value in vars(known).items()}
-
-
 def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
-    """Return the values of a recipe, a flat YAML mapping from flags to values. A flag with null is left out.
-
-    Raises:
-        UserError: the file is no such mapping, or has an unknown flag, a flag twice or a wrong value.
-    """
+    """Return the values of a recipe, a flat YAML mapping from flags to values. A flag with null is left out."""
     source = f"--config: {path}"
-    text = read_text(Path(path), source, "name a YAML file of flags", _LARGEST_RECIPE)
+    text = read_text(Path(path), source, "name a YAML file of flags", 2**16)  # bytes; PyYAML reads them in a second
     try:
         # Only nodes, which keep a scalar's text: the flag's own type decides what it means (YAML 1.1 takes `yes` for
         # True, 010 for 8, and 1e-3 for a string). Nothing is built of them, so tags and aliases can do no harm.
@@ -104,7 +75,7 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
             raise _unknown(name.value, settings_type, f"{place}: ")
         if name.value in values:
             raise UserError(f"{place}: {name.value} is given twice; give it once")
-        is_null = value.tag == _NULL
+        is_null = value.tag == "tag:yaml.org,2002:null"
         values[name.value] = None if is_null else _convert(fields[name.value], value.value, f"{place}: {name.value}")
     return {name: value for name, value in values.items() if value is not None}
 
@@ -112,15 +83,19 @@ def read_recipe(path: str, settings_type: type) -> Dict[str, Any]:
 def parse(settings_type: type, argv: Optional[List[str]] = None, description: str = "") -> Given:
     """Return what the user gave on the command line ``argv``, by default the process's, and in the recipe.
 
-    Raises:
-        UserError: a flag is unknown, missing, of a wrong type or out of range, or flags contradict each other.
+    A flag that is unknown, missing, wrong or contradicts another raises UserError.
     """
-    chosen = _command_line(settings_type, argv, description)
+    fields = {field.name: field for field in flags_of(settings_type)}
+    known, rest = _parser(settings_type, description).parse_known_args(argv)
+    if rest and rest[0].startswith("--"):
+        raise _unknown(rest[0][2:].partition("=")[0], settings_type, "--")
+    if rest:
+        raise UserError(f"{shown(rest[0])}: got a value without a flag; write --name value or --name=value")
+    chosen = {name: _convert(fields[name], value, f"--{name}") for name, value in vars(known).items()}
     recipe = read_recipe(chosen["config"], settings_type) if "config" in chosen else {}
     given = Given(settings_type, {**recipe, **chosen})
-    for field in flags_of(settings_type):
+    for field in fields.values():
         if field.metadata["required"] and not given[field.name]:
-            raise UserError(f"--{field.name}: got nothing, takes {field.metadata['takes'].expects}: "
-                            f"{field.metadata['help']}")
+            raise given.refusal(field.name, f"and is required: {field.metadata['help']}")
     settings_type.check(given)
     return given

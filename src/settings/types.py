@@ -51,10 +51,6 @@ def choice(*names: str) -> FlagType:
     return FlagType(lambda text: names[names.index(text)], "one of " + ", ".join(names))
 
 
-def _boolean(text: str) -> bool:
-    return bool(("false", "true").index(text.lower()))
-
-
 def _text(text: str) -> str:
     if not text or b"\0" in os.fsencode(text):  # fsencode raises ValueError for characters that no file name can have
         raise ValueError(text)
@@ -68,6 +64,6 @@ def _path(text: str) -> str:
     return text
 
 
-BOOLEAN = FlagType(_boolean, "True or False")
+BOOLEAN = FlagType(lambda text: bool(("false", "true").index(text.lower())), "True or False")
 PATH = FlagType(_path, "a path")
 URL = FlagType(_text, "a URL")

@@ -25,38 +25,30 @@ def _last(*shapes: Shape) -> Shape:
 
 
 class Kernels:
-    """The operators of a built library. All layers share one object, for MindSpore parses each operator's gradient.
+    """The operators of a built library, for images of ``dtype`` and batch norm over ``world_size`` ranks.
 
-    Args:
-        path: the library, which library.py has loaded.
-        dtype: of images, float32 or bfloat16.
-        world_size: number of ranks over which batch norm takes its statistics.
+    All layers share one object, because MindSpore parses the gradient of every operator.
     """
 
     def __init__(self, path: Path, dtype: mstype, world_size: int):
         self.path, self.dtype, self.world_size = path, dtype, world_size
-        self.channels_last = self._kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), dtype)
         self.convolve = {stride: self._convolution(stride) for stride in (1, 2)}
         self.mean_of_ranks = MeanOverRanks(world_size) if world_size > 1 else nn.Identity()
-        self.statistics = self._kernel("batch_statistics", lambda x: (2, x[-1]), FLOAT)
-        self.running = self._kernel("running_statistics", lambda statistics, mean, *_: (mean, mean), (FLOAT, FLOAT))
+        self.statistics = self.kernel("batch_statistics", lambda x: (2, x[-1]), FLOAT)
+        self.running = self.kernel("running_statistics", lambda statistics, mean, *_: (mean, mean), (FLOAT, FLOAT))
         ends = ("plain", "relu", "add_relu")
         self.normalise = {end: self._normalise(end, self.mean_of_ranks) for end in ends}
         # Running statistics do not depend on the images, so in inference the two means in the gradient are zero.
         self.infer = {end: self._normalise(end, ops.zeros_like) for end in ends}
-        self.add = self._kernel("add", _first, dtype)
-        self.max_pool = self._max_pool()
-        self.mean = self._mean()
-        self.gradient_norm = self._kernel("gradient_norm", lambda *_: (1,), FLOAT)
 
-    def _kernel(self, name: str, shape: Callable[..., Any], dtype: Any,
-                bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
-        """Return an operator; ``shape`` takes the shapes of its inputs and returns those of its outputs."""
+    def kernel(self, name: str, shape: Callable[..., Any], dtype: Any,
+               bprop: Optional[Callable[..., Any]] = None) -> ops.Custom:
+        """Return an operator; ``shape`` takes the shapes of its inputs and returns the shapes of its outputs."""
         return ops.Custom(f"{self.path}:{name}", shape, dtype, "aot", bprop)
 
     def _convolution(self, stride: int) -> ops.Custom:
-        to_input = self._kernel("convolution_to_input", _last, self.dtype)
-        to_weights = self._kernel("convolution_to_weights", _last, FLOAT)
+        to_input = self.kernel("convolution_to_input", _last, self.dtype)
+        to_weights = self.kernel("convolution_to_weights", _last, FLOAT)
 
         def shape(x: Shape, w: Shape) -> Shape:
             return x[0], -(-x[1] // stride), -(-x[2] // stride), w[0]
@@ -64,65 +56,55 @@ class Kernels:
         def bprop(x, w, out, gradient):
             return to_input(gradient, w, x), to_weights(x, gradient, w)
 
-        return self._kernel("convolution", shape, self.dtype, bprop)
+        return self.kernel("convolution", shape, self.dtype, bprop)
 
     def _normalise(self, end: str, mean: Callable[[Tensor], Tensor]) -> ops.Custom:
         """Return the operator x, gamma, beta, statistics[, shortcut] -> y. x gets the whole gradient of batch norm.
 
-        So the gradient of the statistics is not needed, and any tensor of their shape stands in its place.
-
-        Args:
-            end: what follows the normalisation: plain, relu or add_relu.
-            mean: sums (2, C) of this rank that the gradient needs -> their means over the ranks.
+        So the statistics need no gradient, and any tensor of their shape stands in its place. ``end`` is what follows
+        the normalisation; ``mean`` takes sums (2, C) of this rank and returns their means over the ranks.
         """
         if end == "add_relu":
-            sums = self._kernel("gradient_sums_add_relu",
+            sums = self.kernel("gradient_sums_add_relu",
                                 lambda x, gradient, gamma, beta, statistics, y: (gamma, gamma, statistics, x),
                                 (FLOAT, FLOAT, FLOAT, self.dtype))
-            to_input = self._kernel("gradient_plain", _first, self.dtype)
+            to_input = self.kernel("gradient_plain", _first, self.dtype)
 
             def bprop(x, gamma, beta, statistics, shortcut, out, gradient):
                 d_gamma, d_beta, both, passed = sums(x, gradient, gamma, beta, statistics, out)
                 d_x = to_input(x, passed, gamma, beta, statistics, mean(both))
                 return d_x, d_gamma, d_beta, statistics, passed
         else:
-            sums = self._kernel(f"gradient_sums_{end}",
+            sums = self.kernel(f"gradient_sums_{end}",
                                 lambda x, gradient, gamma, beta, statistics: (gamma, gamma, statistics), (FLOAT,) * 3)
-            to_input = self._kernel(f"gradient_{end}", _first, self.dtype)
+            to_input = self.kernel(f"gradient_{end}", _first, self.dtype)
 
             def bprop(x, gamma, beta, statistics, out, gradient):
                 d_gamma, d_beta, both = sums(x, gradient, gamma, beta, statistics)
                 d_x = to_input(x, gradient, gamma, beta, statistics, mean(both))
                 return d_x, d_gamma, d_beta, statistics
 
-        return self._kernel(f"normalise_{end}", _first, self.dtype, bprop)
+        return self.kernel(f"normalise_{end}", _first, self.dtype, bprop)
 
-    def _max_pool(self) -> ops.Custom:
-        to_input = self._kernel("max_pool_gradient", _last, self.dtype)
-
-        def shape(x: Shape) -> Tuple[Shape, Shape]:
-            y = (x[0], -(-x[1] // 2), -(-x[2] // 2), x[3])
-            return y, y
-
-        def bprop(x, out, gradients):
-            return (to_input(gradients[0], out[1], x),)
-
-        return self._kernel("max_pool", shape, (self.dtype, mstype.uint8), bprop)
-
-    def _mean(self) -> ops.Custom:
-        to_input = self._kernel("mean_of_pixels_gradient", _last, self.dtype)
+    def mean_of_pixels(self) -> ops.Custom:
+        """Images (N, H, W, C) -> the means of their pixels (N, C), float32."""
+        to_input = self.kernel("mean_of_pixels_gradient", _last, self.dtype)
 
         def bprop(x, out, gradient):
             return (to_input(gradient, x),)
 
-        return self._kernel("mean_of_pixels", lambda x: (x[0], x[3]), FLOAT, bprop)
+        return self.kernel("mean_of_pixels", lambda x: (x[0], x[3]), FLOAT, bprop)
+
+    def channels_last(self) -> ops.Custom:
+        """Images (N, C, H, W), float32 -> (N, H, W, C), without a gradient."""
+        def bprop(x, out, gradient):
+            return (ops.zeros_like(x),)
+
+        return self.kernel("channels_last", lambda x: (x[0], x[2], x[3], x[1]), self.dtype, bprop)
 
 
 class Conv(nn.Conv2d):
-    """``nn.Conv2d`` on channels-last images, without bias, with a padding of half the kernel.
-
-    The kernel is 1, 3 or 7 and the stride 1 or 2; ``options`` are those of ``nn.Conv2d``.
-    """
+    """``nn.Conv2d`` on channels-last images, without bias: kernel 1, 3 or 7, half of it as padding, stride 1 or 2."""
 
     def __init__(self, kernels: Kernels, inputs: int, outputs: int, kernel: int, stride: int, **options: Any):
         super().__init__(inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, **options)
@@ -135,8 +117,8 @@ class Conv(nn.Conv2d):
 class BatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` on channels-last images, of one shape on all ranks, with statistics over all ranks.
 
-    With ``relu`` it includes the ReLU that follows, and the sum with a shortcut before it. Its parameters are those of
-    ``nn.BatchNorm2d``, and its gradient is the one in src/layers/batch_norm.py.
+    With ``relu`` it includes the ReLU that follows, and the sum with a shortcut before it. It has the parameters of
+    ``nn.BatchNorm2d`` and the gradient of src/layers/batch_norm.py.
     """
 
     def __init__(self, kernels: Kernels, channels: int, gamma_init: str = "ones", relu: bool = True):
@@ -147,18 +129,14 @@ class BatchNorm(nn.BatchNorm2d):
         self.normalise, self.normalise_sum = kernels.normalise[end], kernels.normalise["add_relu"]
         self.infer, self.infer_sum = kernels.infer[end], kernels.infer["add_relu"]
 
-    def of_all_ranks(self, statistics: Tensor) -> Tensor:
-        """Mean and variance (2, C) of this rank's batch -> mean and variance of the global batch."""
-        if self.world_size == 1:
-            return statistics
-        mean, variance = statistics[0], statistics[1]
-        moments = self.mean(ops.stack((mean, variance + mean * mean)))
-        return ops.stack((moments[0], ops.maximum(moments[1] - moments[0] * moments[0], 0.0)))
-
     def construct(self, x: Tensor, shortcut: Optional[Tensor] = None) -> Tensor:
         if self.training:
             images = ops.stop_gradient(x)
-            statistics = ops.stop_gradient(self.of_all_ranks(self.statistics(images)))
+            statistics = self.statistics(images)  # mean and variance (2, C)
+            if self.world_size > 1:
+                moments = self.mean(ops.stack((statistics[0], statistics[1] + statistics[0] * statistics[0])))
+                statistics = ops.stack((moments[0], ops.maximum(moments[1] - moments[0] * moments[0], 0.0)))
+            statistics = ops.stop_gradient(statistics)
             mean, variance = self.running(statistics, self.moving_mean, self.moving_variance, images, self.ranks)
             x = ops.depend(x, (ops.assign(self.moving_mean, mean), ops.assign(self.moving_variance, variance)))
             normalise, normalise_sum = self.normalise, self.normalise_sum
@@ -175,7 +153,7 @@ class Fork(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        self.add = kernels.add
+        self.add = kernels.kernel("add", _first, kernels.dtype)
 
     def construct(self, x):
         return x, x
@@ -189,32 +167,18 @@ class MaxPool(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        self.pool = kernels.max_pool
+        to_input = kernels.kernel("max_pool_gradient", _last, kernels.dtype)
+
+        def shape(x: Shape) -> Tuple[Shape, Shape]:
+            return ((x[0], -(-x[1] // 2), -(-x[2] // 2), x[3]),) * 2
+
+        def bprop(x, out, gradients):
+            return (to_input(gradients[0], out[1], x),)
+
+        self.pool = kernels.kernel("max_pool", shape, (kernels.dtype, mstype.uint8), bprop)
 
     def construct(self, x):
         return self.pool(x)[0]
-
-
-class MeanOfPixels(nn.Cell):
-    """Images (N, H, W, C) -> the means of their pixels (N, C), float32."""
-
-    def __init__(self, kernels: Kernels):
-        super().__init__()
-        self.mean = kernels.mean
-
-    def construct(self, x):
-        return self.mean(x)
-
-
-class ChannelsLast(nn.Cell):
-    """Images (N, C, H, W), float32 -> (N, H, W, C), without a gradient."""
-
-    def __init__(self, kernels: Kernels):
-        super().__init__()
-        self.move = kernels.channels_last
-
-    def construct(self, x):
-        return self.move(ops.stop_gradient(x))
 
 
 class GradientNorm(nn.Cell):
@@ -222,7 +186,7 @@ class GradientNorm(nn.Cell):
 
     def __init__(self, kernels: Kernels):
         super().__init__()
-        self.norm = kernels.gradient_norm
+        self.norm = kernels.kernel("gradient_norm", lambda *_: (1,), FLOAT)
 
     def construct(self, gradients):
         return self.norm(*gradients).reshape(())

@@ -29,10 +29,7 @@ class UnavailableError(Exception):
 
 
 def load() -> Optional[CpuLibrary]:
-    """Build the library where the cache has none, load it and start its threads.
-
-    Where that fails, log one warning and return None; then MindSpore's layers are used.
-    """
+    """Build the library if it is not cached, load it and start its threads; where that fails, warn and return None."""
     try:
         path = build()
         library = ctypes.CDLL(str(path))
@@ -47,12 +44,7 @@ def load() -> Optional[CpuLibrary]:
 
 
 def build() -> Path:
-    """Return the library, from the cache or newly built. It is tested before it gets its name in the cache.
-
-    Raises:
-        UnavailableError: this processor, MindSpore or compiler is not suitable.
-        OSError: the cache cannot be written.
-    """
+    """Return the library, from the cache or newly built and tested; raise UnavailableError or OSError if it fails."""
     mindspore = importlib.metadata.distribution("mindspore")
     onednn, compiler = _find_onednn(mindspore), _find_compiler()
     ingredients = [file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.[ch]*"))]
@@ -109,7 +101,6 @@ def _cache() -> Path:
 
 
 def _run(command: List[str]) -> str:
-    """Return the output of a command; raise UnavailableError where it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                           check=False)
     if done.returncode:

@@ -8,14 +8,12 @@ import sys
 
 import numpy as np
 
-TYPES = {"float32": b"float32", "uint16": b"bfloat16", "uint8": b"uint8"}  # NumPy has no bfloat16: its bits
-
 
 def start(library: ctypes.CDLL) -> int:
     """Start the library's threads: OMP_NUM_THREADS of them, or one per core that this process may use.
 
-    This is done before MindSpore is imported: it pins threads to single cores, and new threads inherit that. The
-    status is not 0 where the library does not work with this oneDNN.
+    Call this before MindSpore is imported, which pins threads to single cores: new threads inherit that. The status is
+    not 0 where the library does not work with this oneDNN.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
@@ -23,13 +21,13 @@ def start(library: ctypes.CDLL) -> int:
 
 
 def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:
-    """Call an operator as MindSpore does: ``arrays`` are its inputs and then its outputs, which it fills."""
+    """Call an operator as MindSpore does. ``arrays`` are float32: its inputs, and then its outputs, which it fills."""
     count = len(arrays)
     data = (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays))
     ranks = (ctypes.c_int * count)(*(array.ndim for array in arrays))
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
     places = (ctypes.c_void_p * count)(*(ctypes.addressof(shape) for shape in shapes))
-    types = (ctypes.c_char_p * count)(*(TYPES[array.dtype.name] for array in arrays))
+    types = (ctypes.c_char_p * count)(*[b"float32"] * count)
     if getattr(library, name)(count, data, ranks, places, types, None, None):
         sys.exit(f"error: {name} failed")
 

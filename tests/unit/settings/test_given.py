@@ -11,7 +11,7 @@ from src.evaluation.labelled import fill_from_encoder
 from src.lr_generator import EXPONENTS, PEAKS, learning_rates
 from src.resnet import ENCODERS
 from src.run.checkpoint import Checkpoint
-from src.settings import flags
+from src.settings import flags, scripts
 from src.settings.augmentation import Augmentation
 from src.settings.given import Role, flags_of, values_of
 from src.settings.network import Network
@@ -82,7 +82,7 @@ def test_roles_choose_flags():
 def test_the_names_are_those_of_the_registries():
     assert tuple(DATA_SETS) == flags.DATA_SETS
     assert tuple(ENCODERS) == flags.ENCODERS
-    assert tuple(PEAKS) == flags.OPTIMIZERS
-    assert set(flags.SCALINGS) == set(EXPONENTS)
-    for schedule in flags.SCHEDULES:
+    assert tuple(PEAKS) == scripts.OPTIMIZERS
+    assert set(scripts.SCALINGS) == set(EXPONENTS)
+    for schedule in scripts.SCHEDULES:
         assert len(learning_rates(schedule, 1.0, 2, 3)) == 6
