@@ -39,8 +39,8 @@ def main() -> None:
         train = represent(start.train, "train") if start.train else None
         test = represent(start.test, "test")
         if process.is_first:  # classifiers need no other rank
-            show(run, settings.report, train, start.train, test, start.test)
             evaluate(start, train, test, run)
+            show(run, settings.report, train, start.train, test, start.test)  # last, for the map takes its time
 
 
 def evaluate(start, train, test, run) -> None:

@@ -43,10 +43,12 @@ def draw_views(path: Path, views: Views) -> None:
 
 def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[Images], test: Split,
          test_images: Images) -> None:
-    """Keep a sample of the test images for the page, on rank 0."""
+    """Keep a sample of the test images, with their places on a map, and write the page with it, on rank 0."""
     if report and not is_dry_run():
         with _harmless("a sample of the test images"):
+            from src.report import page, runs
             sample.write(run.layout.sample, sample_of(train, train_images, test, test_images))
+            page.write([runs.read(run.layout.path, quiet=True)], run.layout.report)
 
 
 def _events(run: Run) -> Sink:
