@@ -14,7 +14,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has the tests' proce
 import helpers  # noqa: E402
 
 from src.data.cifar import write_file  # noqa: E402
-from src.dataset import DATA_SETS  # noqa: E402
 
 
 @pytest.fixture
@@ -40,12 +39,6 @@ def cifar_folder(tmp_path):
         write_file(folder / f"data_batch_{index}.bin", helpers.random_images(20, index))
     write_file(folder / "test_batch.bin", helpers.random_images(30, 6))
     return folder
-
-
-@pytest.fixture
-def large_images(monkeypatch):
-    """Make cifar10 a data set of 64 pixels, with the ImageNet stem."""
-    monkeypatch.setitem(DATA_SETS, "cifar10", DATA_SETS["cifar10"]._replace(side=64))
 
 
 @pytest.fixture

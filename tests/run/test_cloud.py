@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -161,28 +160,6 @@ def test_what_is_new_is_sent_and_fetched_elsewhere(calls, tmp_path):
         tree(url, {"z": "newer, but this machine has a run"})
         tree(elsewhere.path, {"z": "newer, but this machine has a run"})
     assert len(calls()) == 7
-
-
-def test_without_a_run_in_the_storage_nothing_is_fetched(calls, tmp_path, monkeypatch):
-    url, layout = tree(tmp_path / "bucket", {"log": "a job that failed at once"}), Layout(tmp_path / "run")
-    staging.Storage(str(url), layout).fetch()
-    tree(url, {"metrics.jsonl": ""})
-    monkeypatch.setenv("MOXING_FAILS", "bucket")
-    with pytest.raises(UserError, match="--train_url: copy_parallel of "):
-        staging.Storage(str(url), layout).fetch()
-    assert not layout.path.exists()
-
-
-def test_one_sends_at_a_time(calls, tmp_path, monkeypatch):
-    """The end of a run finds its last checkpoint being sent."""
-    monkeypatch.setenv("MOXING_SECONDS", "0.3")
-    storage = staging.Storage(str(tmp_path / "bucket"), Layout(tree(tmp_path / "run", {"a": "", "b": ""})))
-    threads = [threading.Thread(target=storage.send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(calls()) == 2
 
 
 def test_a_failure_in_between_is_a_warning_and_made_good(calls, tmp_path, monkeypatch, warnings):

@@ -99,18 +99,6 @@ def test_evaluation_on_a_folder_of_images(photos):
             "--eval_dataset_path: its 3 classes are not the 3 of the classifier; only one of them has fly, gnu")
 
 
-def test_the_same_images_are_needed_to_resume(photos):
-    resume = ("train.py", *FOLDER[:-2], "--train_output_path", "run", "--resume")
-    assert "resumed after epoch 1" in done(call_script(*resume, cwd=photos))
-    refused(call_script(*resume, "--image_size", "48", cwd=photos), "--image_size: got 48, but ")
-
-
-def test_export_has_the_size_of_the_run(photos):
-    export = ("export.py", "--device_target", "CPU", "--ckpt_simclr_encoder", "run", "--file_name", "model")
-    assert "uint8 images (1, 3, 40, 40) -> features" in done(call_script(*export, cwd=photos))
-    refused(call_script(*export, "--image_size", "41", cwd=photos), "--image_size: got 41, but ")
-
-
 def test_check_data_decodes_all_files(photos, tmp_path):
     lines = done(start_script("scripts/check_data.py", "imagefolder", photos / "data", cwd=tmp_path))
     assert lines.count("all files can be decoded") == 2
@@ -148,13 +136,3 @@ def test_stl10_from_pretraining_to_evaluation(tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["dataset"] == "stl10"
     lines = done(call_script("scripts/check_data.py", "stl10", "data", cwd=tmp_path))
     assert "stl10, pretrain: 24 images" in lines and "stl10, train: 10 images" in lines
-
-
-@pytest.mark.parametrize("flags, message", [
-    (("--dataset_name", "cifar10", "--image_size", "64"),
-     "--dataset_name: got cifar10 .32 pixels., but --image_size asks for 64 pixels"),
-    (("--dataset_name", "imagefolder", "--image_size", "4"), "--image_size: got '4', takes an integer of at least 8"),
-])
-def test_sizes_that_do_not_fit(tmp_path, flags, message):
-    refused(call_script("train.py", *SMALL, *flags, cwd=tmp_path), message)
-    assert list(tmp_path.iterdir()) == []

@@ -157,22 +157,6 @@ def test_one_process_for_each_device_of_this_server(place, name, table, server, 
 
 
 @pytest.mark.parametrize("name", [ASCEND, MSRUN])
-def test_the_log_of_an_earlier_run_is_kept(place, name):
-    for number in "12":
-        assert end(launch(place, name, do=f"echo run {number}"))[0] == 0
-    for number, suffix in ("1", ".1"), ("2", ""):
-        assert (place / (log_of(name, 1) + suffix)).read_text() == f"from rank 1\nrun {number}\n"
-
-
-def test_a_log_that_cannot_be_written_is_named(place):
-    (place / "train_msrun").mkdir()
-    (place / "train_msrun" / "msrun.log").symlink_to("nowhere/log")
-    status, _, errors = end(launch(place, MSRUN))
-    assert status == 2 and errors.startswith(f"{MSRUN}: log: ") and errors.count("\n") == 1
-    assert not recorded(place)
-
-
-@pytest.mark.parametrize("name", [ASCEND, MSRUN])
 def test_a_rank_that_fails_ends_the_others_and_is_named_with_its_log(place, name):
     failing = f'case $RANK_ID${{MS_ROLE#MS_WORKER}} in 2) seq 30; exit 7 ;; esac; {WAIT}'
     status, _, errors = end(launch(place, name, ranks=4, do=failing))
@@ -181,16 +165,6 @@ def test_a_rank_that_fails_ends_the_others_and_is_named_with_its_log(place, name
     assert lines[0] == (f"{name}: rank 2 ended with status 7 and was the first to fail; all others were ended; the end "
                         f"of its log {place}/{log_of(name, 2)}:")
     assert lines[1:] == [str(number) for number in range(11, 31)]
-
-
-def test_of_two_that_fail_the_first_is_named(place):
-    failing = f'''case $RANK_ID${{MS_ROLE#MS_WORKER}} in
-        0) while [ ! -e "$RECORD/failing" ]; do sleep 0.02; done; sleep 0.1; exit 3 ;;
-        1) : >"$RECORD/failing"; exit 4 ;;
-    esac; {WAIT}'''
-    status, _, errors = end(launch(place, MSRUN, do=failing))
-    assert status == 4
-    assert errors.startswith(f"{MSRUN}: rank 1 ended with status 4")
 
 
 @pytest.mark.parametrize("name, victim", [(ASCEND, "$$"), (MSRUN, "$PPID")], ids=["the rank", "rank.sh"])
@@ -202,23 +176,6 @@ def test_a_rank_that_is_killed(place, name, victim):
     first = "(rank 1|one of the ranks( [01]){2})" if name == MSRUN else "rank 1"
     assert re.match(f"{name}: {first} was killed by signal 9 and was the first to fail", errors), errors
     assert "from rank 1" in errors
-
-
-def test_of_ranks_that_are_killed_at_once_none_is_blamed(place):
-    together = f''': >"$RECORD/$RANK_ID${{MS_ROLE#MS_WORKER}}"
-        while [ ! -e "$RECORD/0" ] || [ ! -e "$RECORD/1" ]; do :; done; kill -KILL $PPID; {WAIT}'''
-    for _ in range(3):  # mostly none is seen to be the first
-        status, _, errors = end(launch(place, ASCEND, do=together))
-        assert status == 137
-        if f"{ASCEND}: one of the ranks" in errors:
-            break
-    assert re.match(f"{ASCEND}: one of the ranks( [01]){{2}} was killed by signal 9", errors)
-    assert "from rank 0" in errors and "from rank 1" in errors
-
-
-def test_the_end_of_the_scheduler_is_not_that_of_a_rank(place):
-    late = 'case $RANK_ID$MS_ROLE in 1MS_WORKER) sleep 1; exit 5 ;; esac'
-    assert end(launch(place, MSRUN, do=late))[0] == 5
 
 
 @pytest.mark.parametrize("state, status", [("S", 0), ("Z", 1)])

@@ -260,16 +260,6 @@ def test_a_killed_training_goes_on_with_the_seeds_that_are_missing(finished, tun
         assert of_kind(kind, output) == of_kind(kind, tuned)
 
 
-def test_one_that_was_killed_before_the_sum_is_summed_up(finished, tuned, tmp_path):
-    shutil.copytree(tuned, tmp_path / "outputs")
-    metrics = tmp_path / "outputs" / "metrics.jsonl"
-    lines = metrics.read_text().splitlines(keepends=True)
-    assert '"repeated_eval"' in lines[-1]
-    metrics.write_text("".join(lines[:-1]))
-    assert "2 of 2 seeds are finished already" in done(finetune(finished, tmp_path / "outputs", *TWO_SEEDS))
-    assert metrics.read_text().splitlines(keepends=True) == lines
-
-
 @pytest.mark.parametrize("flags, other", [
     ((), ""), (("--seed", 6), ", with another seed"), (("--learning_rate", 0.1), ", with another protocol"),
     (("--encoder_checkpoint_path", "other"), ", with another encoder_digest")])

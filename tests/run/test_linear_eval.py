@@ -2,7 +2,6 @@
 import os
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from helpers import (
     CLASSIFIER_EPOCHS,
     CLASSIFIER_STEPS,
     TEST_LABELS,
-    begun_script,
     call_script,
     done,
     equal,
@@ -151,34 +149,6 @@ def test_a_killed_evaluation_leaves_a_whole_classifier_and_the_next_one_replaces
     equal(*(values(place / "linear_classifier", "linear_classifier")
             for place in (output, output.with_name("other"))))
     assert last_evaluation(output) == last_evaluation(output.with_name("other"))
-
-
-@pytest.mark.long
-def test_a_scheduler_is_obeyed(finished, tmp_path):
-    """In one line, and with what has been written whole."""
-    run = tmp_path / "run"
-    with begun_script("finetune.py", "--encoder_checkpoint_path", "run", "--train_dataset_path", "data", "--batch_size",
-                      "10", "--epoch_size", "10000", "--train_output_path", run, cwd=finished,
-                      until=lambda: (run / "metrics.jsonl").exists() and of_kind(records.FINETUNE, run)) as process:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
-        assert process.stderr.read() == "finetune.py: interrupted\n"
-    assert not list(run.rglob(".*"))
-
-
-@pytest.mark.long
-def test_a_folder_that_vanishes_is_one_line(finished, tmp_path, monkeypatch):
-    """Wherever its records are written next."""
-    run, add = tmp_path / "run", records.Records.add
-
-    def vanishing(self, record):
-        add(self, record)
-        shutil.rmtree(run, ignore_errors=True)
-
-    monkeypatch.setattr(records.Records, "add", vanishing)
-    refused(call_script("linear_eval.py", "--encoder_checkpoint_path", "run", "--train_dataset_path", "data",
-                        "--epoch_size", "2", "--train_output_path", run, "--report", "False", cwd=finished),
-            f"--train_output_path: cannot write to {run}/.*; name a folder that can be written")
 
 
 def test_a_diverging_classifier_ends_with_status_3(finished, output):

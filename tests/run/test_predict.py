@@ -120,12 +120,6 @@ def test_features_with_names_and_labels(models, images, features, tmp_path, mode
     assert np.allclose(np.stack(rows), features[numbers], atol=1e-5)
 
 
-def test_features_of_images_without_folders_have_no_labels(models, images, tmp_path):
-    done(call_script("predict.py", models / "encoder.onnx", images / "cat", "--features", tmp_path / "f.npz", cwd=ROOT))
-    with np.load(tmp_path / "f.npz") as table:
-        assert set(table) == {"files", "features"}
-
-
 def test_neighbours_are_the_nearest_and_not_the_image_itself(models, images, features, tmp_path):
     asked = images / "dog" / "05.png"
     result = call_script("predict.py", models / "encoder.onnx", asked, "--json", "--neighbours", images, "--picture",

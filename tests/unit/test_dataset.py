@@ -151,18 +151,6 @@ def test_a_data_set_needs_no_more_than_its_line(tmp_path, monkeypatch):
         dataset.check_side("dots", 3, "--image_size asks for")
 
 
-def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
-    def find(folder, split):
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(Dots, "find", staticmethod(find))
-    dots = DataSet(Dots(), ("few", "many"), 2, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    monkeypatch.setitem(dataset.DATA_SETS, "dots", dots)
-    for download in (False, True):
-        with pytest.raises(UserError, match=f"{tmp_path}: cannot be read .Permission denied.; check"):
-            dataset.load("dots", str(tmp_path), "train", download=download)
-
-
 def test_data_sets_are_read_without_mindspore(cifar_folder):
     program = (f"import sys; sys.modules['mindspore'] = None; from src import dataset; "
                f"print(len(dataset.load('cifar10', {str(cifar_folder)!r}, 'train').labels))")

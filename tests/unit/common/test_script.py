@@ -157,13 +157,6 @@ def test_what_is_no_defect_is_one_line(error, status, culprit):
     assert found == status and line.startswith("-c: ") and culprit in line
 
 
-@pytest.mark.parametrize("error, status", [("UserError('bad')", 2), ("IndexError", 1)])
-def test_a_standard_error_that_is_full_does_not_change_the_status(error, status):
-    with open("/dev/full", "w", encoding="utf-8") as full:
-        process = start(f"def main():\n    raise {error}", stdout=full, stderr=full)
-        assert process.wait(30) == status
-
-
 LINES = """
 def main():
     {before}
@@ -186,10 +179,3 @@ def test_output_that_nobody_takes_ends_nothing_and_counts_where_no_log_has_the_l
     if has_file:  # also the lines from before there was a log
         lines = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("warning")]
         assert lines == ["early", *(f"line {number}" for number in range(100))]
-
-
-def test_a_log_file_that_is_full_ends_nothing():
-    process = start(LINES.format(before="log_to_file(Path('/dev/full'))"), stdout=subprocess.PIPE)
-    output, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (0, "")
-    assert "warning: /dev/full takes no more lines" in output and output.count("line ") == 100

@@ -283,9 +283,3 @@ def test_a_sheet_has_an_image_and_its_views_in_each_row():
     shown = drawn[:, 0, 0, 0, 0]
     assert len(set(shown.tolist())) == SHEET_IMAGES and set(shown.tolist()) <= set(colours.tolist())
     assert np.abs(drawn.astype(int) - shown[:, None, None, None, None]).max() <= 1
-
-
-def test_a_sheet_of_few_large_images():
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 100, 100, 3), np.uint8)
-    views = Views(pixels, 64, PAPER_SMALL, 0, workers=1, rows=np.array([4, 5]))
-    assert len(tiles(sheet(views), 64)) == 2
