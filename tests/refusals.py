@@ -63,7 +63,3 @@ def pipe(path):
 
 def link_loop(path):
     path.symlink_to(path.name)
-
-
-def device(path):
-    path.symlink_to("/dev/zero")

@@ -19,8 +19,6 @@ from src.settings.parsing import parse
 from src.settings.scripts import SCRIPTS, EvalSettings, TrainSettings
 
 STORED = {"encoder": "resnet18", "width_multiplier": 0.25, "unknown": 1}
-
-
 OPEN = {"image_size": 32, "stem": "cifar", "num_parallel_workers": 2, "learning_rate": 1.0, "jitter_strength": 0.5,
         "blur_probability": 0.0}
 
@@ -33,7 +31,7 @@ def test_the_users_value_wins_then_the_filled_one_then_the_default():
 def test_a_checkpoint_fills_in_what_the_user_left_out():
     assert parse(TrainSettings, []).adopt(STORED, "a.ckpt")["encoder"] == "resnet18"
     assert parse(TrainSettings, ["--encoder", "resnet18"]).adopt(STORED, "a.ckpt")["width_multiplier"] == 0.25
-    with pytest.raises(UserError, match="--encoder: got resnet50, but a.ckpt"):
+    with pytest.raises(UserError, match="--encoder: got resnet50.* a.ckpt"):
         parse(TrainSettings, ["--encoder", "resnet50"]).adopt(STORED, "a.ckpt")
 
 
@@ -42,16 +40,15 @@ def test_an_encoder_without_a_head_takes_no_projection_dimension():
     source = Checkpoint(Path("a.ckpt"), {}, {"network": network, "settings": {"dataset_name": "cifar10"}})
     argv = ["--encoder_checkpoint_path", "a.ckpt"]
     assert fill_from_encoder(parse(EvalSettings, argv), source)["projection_dimension"] is None
-    with pytest.raises(UserError, match="--projection_dimension: got 8, but a.ckpt was made without"):
+    with pytest.raises(UserError, match="--projection_dimension: got 8.* a.ckpt"):
         fill_from_encoder(parse(EvalSettings, [*argv, "--projection_dimension", "8"]), source)
 
 
-def test_resolved_settings_are_frozen():
+def test_resolved_settings_have_all_values():
     settings = parse(TrainSettings, []).resolved(**OPEN)
     assert settings.learning_rate == 1.0 and settings.num_samples is None
     assert settings.augmentation == Augmentation(0.08, 0.5, 0.5, 0.2, 0.0)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.seed = 1
+    assert {"temperature", "seed"} <= values_of(settings, Role.LEARNING).keys() < values_of(settings).keys()
 
 
 def test_a_default_is_what_the_flag_takes_and_of_the_fields_type():
@@ -70,13 +67,6 @@ def test_the_flags_of_a_network_are_what_a_checkpoint_keeps():
     assert names == network.settings.keys()
     assert names - {"normalize"} == {field.name for field in dataclasses.fields(Network)} - {"mean", "std"}
     assert network.without_head.settings.keys() == names - {"projection_dimension", "head_batch_norm"}
-
-
-def test_roles_choose_flags():
-    given = parse(TrainSettings, []).resolved(**OPEN)
-    learning, others = values_of(given, Role.LEARNING), values_of(given, Role.NETWORK, Role.CIRCUMSTANCE)
-    assert {**learning, **others} == values_of(given) and not learning.keys() & others.keys()
-    assert "temperature" in learning and {"encoder", "resume"} <= others.keys()
 
 
 def test_the_names_are_those_of_the_registries():

