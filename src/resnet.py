@@ -137,15 +137,6 @@ def widths_of(network: Network) -> List[int]:
     return [max(1, int(network.width_multiplier * base)) for base in (64, 128, 256, 512)]
 
 
-def largest_map(network: Network) -> int:
-    """Return the bytes of the largest feature map of an image in float32: the output of the stem or the first stage."""
-    block, _ = ENCODERS[network.encoder]
-    stem, width = STEMS[network.stem], widths_of(network)[0]
-    side = -(-network.image_size // stem.stride)  # rounded up
-    pooled = -(-side // 2) if stem.pooling else side
-    return 4 * width * max(side ** 2, block.expansion * pooled ** 2)
-
-
 def build_encoder(network: Network, layers: Optional[Layers] = None) -> ResNet:
     """Return the encoder of ``network``, made of ``layers``, by default MindSpore's own."""
     block, depths = ENCODERS[network.encoder]

@@ -1,5 +1,4 @@
 """The network for use: an encoder, alone or with its classifier, from their checkpoints."""
-import os
 from typing import Optional, Tuple
 
 from mindspore import nn, ops
@@ -9,7 +8,7 @@ from src.common.files import sha256_of
 from src.dataset import DATA_SETS
 from src.deploy.signature import FLOAT32, Signature
 from src.evaluation import linear_sgd
-from src.resnet import ResNet, build_encoder, largest_map
+from src.resnet import ResNet, build_encoder
 from src.run.checkpoint import Checkpoint
 from src.simclr_model import LinearClassifier
 from src.weights import encoders
@@ -44,14 +43,8 @@ def deployed(source: Checkpoint, classifier: Optional[str], flag: str, dtype: st
     """Return the encoder ``source``, with the ``classifier`` at this path if there is one, and its signature.
 
     The network is in inference mode. ``flag`` gave the classifier, for error messages; ``dtype`` and ``batch_size`` are
-    those of the signature. Raises a UserError where the checkpoints do not fit each other, or a batch does not fit in
-    the memory of this machine.
+    those of the signature. Raises a UserError where the checkpoints do not fit each other.
     """
-    needed = 2 * batch_size * largest_map(source.network)  # the input and the output of a layer
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
-        raise UserError(f"{source.path}: a batch of {batch_size} images takes more than {needed / 2**30:.0f} GB, and "
-                        f"this machine has {memory / 2**30:.0f}; export it with a smaller --batch_size")
     encoder = build_encoder(source.network)
     encoders.load_weights(encoder, source)
     linear, classes, name = None, None, source.info["settings"]["dataset_name"]

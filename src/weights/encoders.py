@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any, Dict
 
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
 from src.common.errors import UserError, option
 from src.resnet import ResNet, build_encoder
 from src.run import checkpoint, info
 from src.run.checkpoint import Checkpoint
 from src.settings.network import Network
-from src.simclr_model import build_head
+from src.simclr_model import SimCLR, build_head
 from src.weights import torch_files
 from src.weights.torch_names import Recognised, recognise, torch_name
 
@@ -42,12 +42,8 @@ def from_torch(recognised: Recognised, description: Dict[str, Any], path: str, s
     described = described_info(description, recognised, path, source)
     network = Network.of(described["network"])
     encoder = build_encoder(network)
-    cells = {"encoder.": encoder}
-    if network.projection_dimension is not None:
-        cells["projection_head."] = build_head(encoder.features, network)
-    for prefix, cell in cells.items():
-        cell.update_parameters_name(prefix)
-    targets = {torch_name(target.name): target for cell in cells.values() for target in cell.get_parameters()}
+    model = SimCLR(encoder, build_head(encoder.features, network) if network.projection_dimension else nn.Identity())
+    targets = {torch_name(target.name): target for target in model.get_parameters()}
     checkpoint.check_fit({name: (tuple(target.shape), "float32") for name, target in targets.items()},
                          {name: (value.shape, str(value.dtype)) for name, value in recognised.weights.items()}, source)
     parameters = {target.name: Parameter(Tensor(np.ascontiguousarray(recognised.weights[name])), name=target.name)

@@ -115,13 +115,6 @@ def test_an_info_that_makes_no_sense(place, encoder, change, culprit):
     refuse(reading("export", "x.ckpt"), place, f"--ckpt_simclr_encoder: x.ckpt: .*{culprit}", "take another file")
 
 
-def test_a_batch_that_no_memory_holds(place, encoder, monkeypatch):
-    shutil.copyfile(encoder, place / "x.ckpt")
-    monkeypatch.setattr(os, "sysconf", lambda name: 1000)  # a machine of a MB
-    refuse((*reading("export", "x.ckpt"), "--batch_size", 1000), place,
-           "x.ckpt: a batch of 1000 images takes more than", "smaller --batch_size")
-
-
 # --- weights that cannot be used ---
 
 WEIGHT, VARIANCE = "encoder.conv1.weight", "encoder.bn1.moving_variance"
