@@ -3,7 +3,6 @@ from typing import Optional, Tuple
 
 from mindspore import nn, ops
 
-from src.common.errors import UserError
 from src.common.files import sha256_of
 from src.dataset import DATA_SETS
 from src.deploy.signature import FLOAT32, Signature

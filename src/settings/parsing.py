@@ -16,6 +16,14 @@ from src.settings.given import Given, Group, flags_of
 from src.settings.types import BOOLEAN, shown
 
 _SUCH_LINES = "write lines such as `batch_size: 128`"
+# What people look for under the names of the model zoo's scripts, and what there is instead.
+_INSTEAD = {
+    "use_crop": "train.py has --crop_min_scale, 1 for whole images",
+    "use_flip": "train.py has --flip_probability, 0 for none",
+    "use_color_jitter": "train.py has --jitter_strength, 0 for none",
+    "use_color_gray": "train.py has --grayscale_probability, 0 for none",
+    "use_blur": "train.py has --blur_probability, 0 for none",
+    "use_norm": "train.py has --normalize, and its checkpoints keep it"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +44,8 @@ def _convert(field: dataclasses.Field, text: Optional[str], name: str) -> Any:
 def _unknown(name: str, settings_type: type, place: str) -> UserError:
     near = difflib.get_close_matches(name, [field.name for field in flags_of(settings_type)], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return UserError(f"{place}{name[:60]}: no such flag; {hint}--help lists all flags")
+    remedy = _INSTEAD.get(name, f"{hint}--help lists all flags")
+    return UserError(f"{place}{name[:60]}: no such flag; {remedy}")
 
 
 def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:

@@ -1,6 +1,5 @@
 """Checkpoints and weights that are damaged, foreign or hostile, given to every script that reads them."""
 import json
-import os
 import pickle
 import shutil
 import struct

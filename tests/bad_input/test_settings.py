@@ -166,8 +166,8 @@ DATA = ("cifar10", "data")
     case("data set of escapes", "standalone_train_cpu", ("\x1b[2J\x07", "data"), {}, r"'[?]\[2J[?]'"),
     case("model", "standalone_eval_cpu", ("cifar10", "no.ckpt", "data", "data"), {}, "SIMCLR_MODEL_PATH: .*no.ckpt"),
     case("device", "standalone_train_ascend", (*DATA, "0x1"), {}, "DEVICE_ID: got '0x1'"),
-    case("server", "distribution_train_ascend", (str(ROOT / "tests/rank_tables/2p.json"), *DATA), {"SERVER_ID": ESCAPES},
-         "SERVER_ID: got '" + ESCAPED),
+    case("server", "distribution_train_ascend", (str(ROOT / "tests/rank_tables/2p.json"), *DATA),
+         {"SERVER_ID": ESCAPES}, "SERVER_ID: got '" + ESCAPED),
     case("port", "distribution_train_msrun", ("2", *DATA), {"MASTER_PORT": "80"}, "MASTER_PORT: got '80'"),
 ])
 def test_launchers(place, name, arguments, variables, culprit):

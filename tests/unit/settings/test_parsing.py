@@ -1,4 +1,6 @@
 """The command line and recipes. What they refuse is in tests/bad_input/test_settings.py."""
+import re
+
 import pytest
 import write_flags
 from helpers import ROOT, call_script
@@ -67,3 +69,25 @@ def test_help_names_every_flag(tmp_path):
     for script, settings_type in SCRIPTS.items():
         text = call_script(script, "--help", cwd=tmp_path).stdout
         assert all(f"--{field.name} [" in text for field in flags_of(settings_type))
+
+
+# Of train.py and linear_eval.py in research/cv/simclr of mindspore-ai/models.
+MODEL_ZOO = {
+    TrainSettings: "device_target run_cloudbrain run_distribute device_num device_id dataset_name train_url data_url "
+                   "train_dataset_path train_output_path batch_size epoch_size projection_dimension width_multiplier "
+                   "temperature pre_trained_path pretrain_epoch_size save_checkpoint_epochs save_graphs optimizer "
+                   "weight_decay warmup_epochs use_crop use_flip use_color_jitter use_color_gray use_blur use_norm",
+    EvalSettings: "device_target run_distribute run_cloudbrain device_num device_id dataset_name train_url data_url "
+                  "train_dataset_path eval_dataset_path train_output_path class_num batch_size epoch_size "
+                  "projection_dimension width_multiplier pre_classifier_checkpoint_path encoder_checkpoint_path "
+                  "save_checkpoint_epochs print_iter save_graphs use_norm"}
+
+
+@pytest.mark.parametrize("settings_type", MODEL_ZOO)
+def test_the_model_zoos_flags_exist_or_are_answered(settings_type):
+    own = {field.name for field in flags_of(settings_type)}
+    for name in sorted(set(MODEL_ZOO[settings_type].split()) - own):
+        with pytest.raises(UserError) as error:
+            parse(settings_type, [f"--{name}", "True"])
+        (instead,) = re.findall(r"train.py has --(\w+)", str(error.value))
+        assert instead in {field.name for field in flags_of(TrainSettings)}
