@@ -31,7 +31,7 @@ from src.distributed import collectives
 from src.distributed.process_group import Process
 from src.layers.ascend_batch_norm import AscendBatchNorm
 from src.layers.batch_norm import GlobalBatchNorm, batch_norm
-from src.run import checkpoint, inputs, records
+from src.run import inputs, records
 from src.training import beginning, loop
 
 pytestmark = pytest.mark.long
@@ -120,7 +120,7 @@ def test_what_is_across_devices_can_be_chosen(monkeypatch, tmp_path, across, syn
 
     monkeypatch.setattr(train, "prepare", lambda given: Process("CPU", 1, 2))
     monkeypatch.setattr(collectives, "ops", ALIKE)
-    for module in (checkpoint, inputs, beginning):
+    for module in (collectives, inputs, beginning):
         monkeypatch.setattr(module, "share", lambda value, *_: value)
     monkeypatch.setattr(loop, "learner_of", stop)
     call_script("train.py", *SMALL, "--train_dataset_path", write_cifar(tmp_path / "data"),

@@ -66,7 +66,7 @@ def test_events_instead_of_a_page_and_a_quiet_console(finished, tmp_path):
     pytest.importorskip("tensorboardX")
     result = train(finished, tmp_path / "run", "--epoch_size", 1, "--tensorboard", "--report", "False", "--quiet")
     (warning,) = done(result).splitlines()
-    assert warning.startswith("warning: data has 1 of CIFAR-10's 5 training files; copy the others there")
+    assert warning.startswith("warning: data has 1 of ")
     log = (tmp_path / "run" / "log").read_text()
     assert "about to pretrain resnet18 on " in log and "epoch: 1 step: 6, loss is " in log and "\ndone, 1 epochs" in log
     (file,) = (tmp_path / "run" / "tensorboard").iterdir()
