@@ -1,5 +1,6 @@
 """Locks, and what a process that was killed has left."""
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -82,3 +83,17 @@ def test_where_no_temporary_folder_can_be_made_tmpdir_is_named(tmp_path, monkeyp
     monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="^TMPDIR: .*No such file"), files.temporary_folder("x-"):
         pass
+
+
+def test_a_lock_is_on_the_file_that_others_see(tmp_path, monkeypatch):
+    """The last holder may remove the file between its opening and its locking; then the lock would hold nobody off."""
+    file, lock, removed = tmp_path / "lock", fcntl.lockf, []
+
+    def lockf(descriptor, how):
+        if not removed:
+            removed.append(file.unlink())
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with files.locked(file, wait=False):
+        assert removed and file.exists()
