@@ -32,7 +32,7 @@ def script(options: argparse.Namespace, parent: common.Parent) -> None:
             return {"status": ended.code or 0}
         return {"status": 0}
 
-    parent.answer({"emulated": library.BFLOAT16.isdisjoint(library.processor().split())})
+    parent.answer({"emulated": not load().has_bfloat16})
     parent.serve(run)
 
 

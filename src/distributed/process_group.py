@@ -22,7 +22,7 @@ class CpuLibrary(NamedTuple):
     """The library of the CPU's own layers, in this process."""
 
     path: Path
-    has_bfloat16: bool  # whether the CPU does
+    has_bfloat16: bool  # whether oneDNN has it on this CPU
 
 
 class Process(NamedTuple):

@@ -108,7 +108,7 @@ def encoder_layers(process: Process, synchronised: bool = True, amp_level: str =
     dtype = mstype.bfloat16 if in_bfloat16 else mstype.float32
     if amp_level != "O0":
         logger.info("--amp_level %s: %s", amp_level, "the encoder computes in bfloat16" if in_bfloat16 else
-                    "this CPU has no bfloat16 (avx512_bf16 or amx_bf16); float32 is taken")
+                    "oneDNN has no bfloat16 on this CPU (avx512_bf16 or amx_bf16); float32 is taken")
     kernels = cells.Kernels(process.cpu_library.path, dtype, process.world_size if synchronised else 1)
     return Layers(
         enter=kernels.channels_last, conv=partial(cells.Conv, kernels), norm=partial(cells.BatchNorm, kernels),

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "bfloat16.h"
 #include "threads.h"
 
 namespace {
@@ -43,7 +44,8 @@ enum End { PLAIN, RELU, ADD_RELU };
 // mean would cover a small variance.
 template <typename T>
 void statistics(const T *x, int64_t rows, int64_t channels, float *out) {
-  const std::vector<float> origin(x, x + channels);
+  std::vector<float> origin(channels);
+  std::transform(x, x + channels, origin.begin(), [](T value) { return wide(value); });
   const float *first = origin.data();
   const auto sums = sum_rows(rows, channels, [=](int64_t row, auto count, float *one, float *two) {
     const T *from = x + row * channels;
@@ -51,7 +53,7 @@ void statistics(const T *x, int64_t rows, int64_t channels, float *out) {
     for (int64_t c = 0; c < channels; ++c) {
       float sum = 0, squares = 0;
       for (int i = 0; i < count(); ++i) {
-        float value = static_cast<float>(from[i * channels + c]) - first[c];
+        float value = wide(from[i * channels + c]) - first[c];
         sum += value;
         squares += value * value;
       }
@@ -76,22 +78,19 @@ void normalise(const T *x, const float *scale, const float *shift, const T *shor
       T *to = y + row * channels;
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
-        float value = std::fma(static_cast<float>(from[c]), scale[c], shift[c]);
-        if (end == ADD_RELU) value += static_cast<float>(other[c]);
-        to[c] = end == PLAIN || !(value < 0) ? value : 0.0f;  // NaN passes
+        float value = std::fma(wide(from[c]), scale[c], shift[c]);
+        if (end == ADD_RELU) value += wide(other[c]);
+        to[c] = narrow<T>(end == PLAIN || !(value < 0) ? value : 0.0f);  // NaN passes
       }
     }
   });
 }
 
-// The gradient that comes through the ReLU, which is open where its output is above 0.
-template <typename T, End end>
-inline float through(const T *x, const T *y, const T *gradient, const float *scale, const float *shift, int64_t at,
-                     int64_t c) {
-  float value = gradient[at];
-  if (end == PLAIN) return value;
-  float out = end == RELU ? std::fma(static_cast<float>(x[at]), scale[c], shift[c]) : static_cast<float>(y[at]);
-  return out > 0 ? value : 0.0f;
+// The gradient that comes through the ReLU, which is open where its output is above 0: that of x, or y.
+template <End end>
+inline float through(float gradient, float x, float y, float scale, float shift) {
+  if (end == PLAIN) return gradient;
+  return (end == RELU ? std::fma(x, scale, shift) : y) > 0 ? gradient : 0.0f;
 }
 
 // Return the sums of the gradient and of the gradient times x less its mean; `passed` gets the gradient that comes
@@ -100,15 +99,19 @@ template <typename T, End end>
 std::vector<double> gradient_sums(const T *x, const T *y, const T *gradient, const float *scale, const float *shift,
                                   const float *mean, int64_t rows, int64_t channels, T *passed) {
   return sum_rows(rows, channels, [=](int64_t row, auto count, float *one, float *two) {
+    const int64_t at = row * channels, of_sum = end == ADD_RELU ? at : 0;
+    const T *from = x + at, *output = y + of_sum, *incoming = gradient + at;
+    T *to = passed + of_sum;
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       float sum = 0, product = 0;
       for (int i = 0; i < count(); ++i) {
-        const int64_t at = (row + i) * channels + c;
-        float value = through<T, end>(x, y, gradient, scale, shift, at, c);
-        if (end == ADD_RELU) passed[at] = value;
+        const int64_t j = i * channels + c;
+        const float value_of_x = wide(from[j]), value_of_y = end == ADD_RELU ? wide(output[j]) : 0.0f;
+        const float value = through<end>(wide(incoming[j]), value_of_x, value_of_y, scale[c], shift[c]);
+        if (end == ADD_RELU) to[j] = narrow<T>(value);
         sum += value;
-        product += value * (static_cast<float>(x[at]) - mean[c]);
+        product += value * (value_of_x - mean[c]);
       }
       one[c] += sum;
       two[c] += product;
@@ -122,11 +125,12 @@ void gradient(const T *x, const T *gradient, const float *scale, const float *sh
               const float *constant, int64_t rows, int64_t channels, T *out) {
   in_parts(rows, [=](int64_t first, int64_t last, int) {
     for (int64_t row = first; row < last; ++row) {
+      const T *from = x + row * channels, *incoming = gradient + row * channels;
+      T *to = out + row * channels;
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
-        const int64_t at = row * channels + c;
-        float value = through<T, end>(x, static_cast<const T *>(nullptr), gradient, scale, shift, at, c);
-        out[at] = std::fma(scale[c], value, std::fma(slope[c], static_cast<float>(x[at]), constant[c]));
+        const float value_of_x = wide(from[c]), value = through<end>(wide(incoming[c]), value_of_x, 0, scale[c], shift[c]);
+        to[c] = narrow<T>(std::fma(scale[c], value, std::fma(slope[c], value_of_x, constant[c])));
       }
     }
   });

@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 
+#include "bfloat16.h"
 #include "onednn.h"
 #include "threads.h"
 
@@ -156,7 +157,7 @@ void convolve(Direction direction, T *x, void *w, T *y, const int64_t *x_shape, 
   convolve_plainly(direction, type, seen, w, y, seen_shape, w_shape, y_shape);
   if (direction == TO_INPUT) {
     const int64_t size = height * width * channels;
-    in_parts(x_shape[0], [=](int64_t first, int64_t last, int) { std::fill(x + first * size, x + last * size, T(0.0f)); });
+    in_parts(x_shape[0], [=](int64_t first, int64_t last, int) { std::fill(x + first * size, x + last * size, narrow<T>(0)); });
     in_parts(lines, [=](int64_t first, int64_t last, int) {
       for (int64_t line = first; line < last; ++line)
         for (int64_t column = 0; column < columns; ++column)

@@ -228,7 +228,8 @@ OPERATOR(add) {  // two tensors -> their sum
     const TYPE *one = call.as<TYPE>(0), *two = call.as<TYPE>(1);
     TYPE *out = call.as<TYPE>(2);
     in_parts(call.rows(0) * call.shapes[0][3], [=](int64_t first, int64_t last, int) {
-      for (int64_t i = first; i < last; ++i) out[i] = static_cast<float>(one[i]) + static_cast<float>(two[i]);
+#pragma omp simd
+      for (int64_t i = first; i < last; ++i) out[i] = narrow<TYPE>(wide(one[i]) + wide(two[i]));
     });
   });
 }
@@ -249,9 +250,10 @@ OPERATOR(max_pool) {
             const int64_t h = top + tap / 3, w = column * 2 - 1 + tap % 3;
             if (h < 0 || h >= height || w < 0 || w >= width) continue;
             const TYPE *x = call.as<TYPE>(0) + ((image * height + h) * width + w) * channels;
+#pragma omp simd simdlen(16)
             for (int64_t c = 0; c < channels; ++c) {
-              const float most = y[c];
-              const bool more = !begun || (most == most && !(static_cast<float>(x[c]) <= most));  // NaN passes
+              const float value = wide(x[c]), most = wide(y[c]);
+              const bool more = !begun | ((most == most) & !(value <= most));  // NaN passes; & and | do not branch
               y[c] = more ? x[c] : y[c];
               which[c] = more ? static_cast<uint8_t>(tap) : which[c];
             }
@@ -277,11 +279,14 @@ OPERATOR(max_pool_gradient) {  // dy, which, x (its shape) -> dx
             for (int64_t ow = w / 2; ow <= std::min((w + 1) / 2, out_width - 1); ++ow) {
               const uint8_t tap = static_cast<uint8_t>((h - (oh * 2 - 1)) * 3 + w - (ow * 2 - 1));
               const int64_t at = ((image * out_height + oh) * out_width + ow) * channels;
-              for (int64_t c = 0; c < channels; ++c)
-                sums[c] += call.as<uint8_t>(1)[at + c] == tap ? static_cast<float>(call.as<TYPE>(0)[at + c]) : 0.0f;
+              const uint8_t *which = call.as<uint8_t>(1) + at;
+              const TYPE *dy = call.as<TYPE>(0) + at;
+              float *sum = sums.data();
+#pragma omp simd simdlen(16)
+              for (int64_t c = 0; c < channels; ++c) sum[c] += which[c] == tap ? wide(dy[c]) : 0.0f;
             }
           }
-          std::copy(sums.begin(), sums.end(), call.as<TYPE>(3) + (line * width + w) * channels);
+          std::transform(sums.begin(), sums.end(), call.as<TYPE>(3) + (line * width + w) * channels, narrow<TYPE>);
         }
       }
     });
@@ -297,7 +302,8 @@ OPERATOR(mean_of_pixels) {  // x -> (N, C), float32
         float *out = call.floats(1) + image * channels;
         std::fill(out, out + channels, 0.0f);
         for (int64_t pixel = 0; pixel < pixels; ++pixel)
-          for (int64_t c = 0; c < channels; ++c) out[c] += static_cast<float>(x[pixel * channels + c]);
+#pragma omp simd
+          for (int64_t c = 0; c < channels; ++c) out[c] += wide(x[pixel * channels + c]);
         for (int64_t c = 0; c < channels; ++c) out[c] /= static_cast<float>(pixels);
       }
     });
@@ -307,23 +313,33 @@ OPERATOR(mean_of_pixels) {  // x -> (N, C), float32
 OPERATOR(mean_of_pixels_gradient) {  // d mean (N, C), x (its type and shape) -> dx
   const int64_t pixels = call.shapes[1][1] * call.shapes[1][2], channels = call.shapes[1][3];
   with_type(call, 1, [&](auto *type) {
-    in_parts(call.rows(1), [&](int64_t first, int64_t last, int) {
-      for (int64_t row = first; row < last; ++row)
-        for (int64_t c = 0; c < channels; ++c)
-          call.as<TYPE>(2)[row * channels + c] = call.floats(0)[row / pixels * channels + c] / static_cast<float>(pixels);
+    in_parts(call.shapes[1][0], [&](int64_t first, int64_t last, int) {
+      for (int64_t image = first; image < last; ++image) {
+        const float *of_mean = call.floats(0) + image * channels;
+        TYPE *dx = call.as<TYPE>(2) + image * pixels * channels;
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) dx[c] = narrow<TYPE>(of_mean[c] / static_cast<float>(pixels));
+        for (int64_t pixel = 1; pixel < pixels; ++pixel) std::copy_n(dx, channels, dx + pixel * channels);
+      }
     });
   });
 }
 
-OPERATOR(channels_last) {  // images (N, C, H, W), float32 -> (N, H, W, C)
-  const int64_t channels = call.shapes[0][1], pixels = call.shapes[0][2] * call.shapes[0][3];
+OPERATOR(channels_last) {  // images (N, 3, H, W), float32 -> (N, H, W, 3)
+  const int64_t pixels = call.shapes[0][2] * call.shapes[0][3];
+  if (call.shapes[0][1] != 3) throw std::runtime_error("images have 3 channels");
   with_type(call, 1, [&](auto *type) {
     in_parts(call.shapes[0][0], [&](int64_t first, int64_t last, int) {
-      for (int64_t image = first; image < last; ++image)
-        for (int64_t c = 0; c < channels; ++c)
-          for (int64_t pixel = 0; pixel < pixels; ++pixel)
-            call.as<TYPE>(1)[(image * pixels + pixel) * channels + c] =
-                call.floats(0)[(image * channels + c) * pixels + pixel];
+      for (int64_t image = first; image < last; ++image) {
+        const float *red = call.floats(0) + image * 3 * pixels, *green = red + pixels, *blue = green + pixels;
+        TYPE *out = call.as<TYPE>(1) + image * 3 * pixels;
+#pragma omp simd
+        for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+          out[3 * pixel] = narrow<TYPE>(red[pixel]);
+          out[3 * pixel + 1] = narrow<TYPE>(green[pixel]);
+          out[3 * pixel + 2] = narrow<TYPE>(blue[pixel]);
+        }
+      }
     });
   });
 }

@@ -21,7 +21,7 @@ ONEDNN = "libdnnl.so.3"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-trapping-math", "-fno-math-errno", "-shared",
          "-fPIC", "-pthread")
-BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+BFLOAT16 = 0xe7  # the bits of avx512_core_bf16 in oneDNN's dnnl_cpu_isa_t, which all later instruction sets have too
 
 
 class UnavailableError(Exception):
@@ -40,7 +40,7 @@ def load() -> Optional[CpuLibrary]:
         logger.warning("the CPU's own layers cannot be used: %s. Training with MindSpore's layers takes about twice as "
                        "long; --cpu_layers mindspore selects them without this warning", reason_of(error))
         return None
-    return CpuLibrary(path, bool(BFLOAT16 & set(processor().split())))
+    return CpuLibrary(path, library.dnnl_get_effective_cpu_isa() & BFLOAT16 == BFLOAT16)
 
 
 def build() -> Path:

@@ -21,13 +21,16 @@ def start(library: ctypes.CDLL) -> int:
 
 
 def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:
-    """Call an operator as MindSpore does. ``arrays`` are float32: its inputs, and then its outputs, which it fills."""
+    """Call an operator as MindSpore does: ``arrays`` are its inputs, and then its outputs, which it fills.
+
+    They are float32, or the bits of bfloat16 as uint16.
+    """
     count = len(arrays)
     data = (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays))
     ranks = (ctypes.c_int * count)(*(array.ndim for array in arrays))
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
     places = (ctypes.c_void_p * count)(*(ctypes.addressof(shape) for shape in shapes))
-    types = (ctypes.c_char_p * count)(*[b"float32"] * count)
+    types = (ctypes.c_char_p * count)(*(b"bfloat16" if array.dtype == np.uint16 else b"float32" for array in arrays))
     if getattr(library, name)(count, data, ranks, places, types, None, None):
         sys.exit(f"error: {name} failed")
 
