@@ -250,11 +250,11 @@ OPERATOR(max_pool) {
             const int64_t h = top + tap / 3, w = column * 2 - 1 + tap % 3;
             if (h < 0 || h >= height || w < 0 || w >= width) continue;
             const TYPE *x = call.as<TYPE>(0) + ((image * height + h) * width + w) * channels;
-#pragma omp simd simdlen(16)
+#pragma omp simd
             for (int64_t c = 0; c < channels; ++c) {
               const float value = wide(x[c]), most = wide(y[c]);
               const bool more = !begun | ((most == most) & !(value <= most));  // NaN passes; & and | do not branch
-              y[c] = more ? x[c] : y[c];
+              y[c] = narrow<TYPE>(more ? value : most);
               which[c] = more ? static_cast<uint8_t>(tap) : which[c];
             }
             begun = true;
@@ -282,8 +282,11 @@ OPERATOR(max_pool_gradient) {  // dy, which, x (its shape) -> dx
               const uint8_t *which = call.as<uint8_t>(1) + at;
               const TYPE *dy = call.as<TYPE>(0) + at;
               float *sum = sums.data();
-#pragma omp simd simdlen(16)
-              for (int64_t c = 0; c < channels; ++c) sum[c] += which[c] == tap ? wide(dy[c]) : 0.0f;
+#pragma omp simd
+              for (int64_t c = 0; c < channels; ++c) {
+                const float value = wide(dy[c]);
+                sum[c] += which[c] == tap ? value : 0.0f;
+              }
             }
           }
           std::transform(sums.begin(), sums.end(), call.as<TYPE>(3) + (line * width + w) * channels, narrow<TYPE>);
