@@ -49,10 +49,8 @@ def main() -> None:
         for seed, accuracy in finished.items():  # by an earlier start, which was interrupted
             results.recall(seed, fine_tuning.PROTOCOL_IDS[settings.initial_weights], protocol, accuracy)
         for seed in (seed for seed in subsets if seed not in finished):
-            with run.together():
-                details = fine_tuning.write_labels(settings, seed, subsets[seed], common, run)
             model = train_with_labels(images, subsets[seed], seed, source, layers, settings, common["training"], run)
-            outcome = fine_tuning.test_outcome(model, settings, test, protocol, details, run)
+            outcome = fine_tuning.test_outcome(model, settings, test, protocol, run)
             with run.together():
                 if process.is_first:
                     if seed == settings.seed:

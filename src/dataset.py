@@ -53,8 +53,7 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
         download: fetch missing files.
         side: of the images in pixels, if the data set is resizable; None is its default.
 
-    Raises:
-        UserError: files are missing or damaged, or there are fewer than ``num_samples`` images.
+    Raises a UserError where files are missing or damaged, or there are fewer than ``num_samples`` images.
     """
     data_set = DATA_SETS[name]
     if split == "pretrain" and not data_set.has_unlabelled:

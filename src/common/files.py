@@ -91,12 +91,9 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def locked(file: Path, wait: bool) -> Iterator[bool]:
     """Hold a lock against other processes. ``file`` names the process that holds it, and is removed afterwards.
 
-    Gives False where the file system has no locks, as some network file systems. Do not nest two locks on one file:
-    the end of the inner one would end both.
-
-    Raises:
-        BlockingIOError: another process holds the lock, on this or another machine, and ``wait`` is False.
-        OSError: the file cannot be made.
+    Gives False where the file system has no locks, as some network file systems. Do not nest two locks on one file: the
+    end of the inner one would end both. Raises a BlockingIOError where another process holds the lock, on this or
+    another machine, and ``wait`` is False, and an OSError where the file cannot be made.
     """
     descriptor, is_locked = _lock(file, wait)
     try:
@@ -170,8 +167,7 @@ def to_read(file: Path, source: Optional[str] = None, remedy: str = "remove it, 
             ) -> Iterator[BinaryIO]:
     """Open a file that a user names, or ``source`` as messages call it, to read its bytes.
 
-    Raises:
-        UserError: it cannot be read, or is not a regular file.
+    Raises a UserError where it cannot be read, or is not a regular file.
     """
     with reading(source or file, remedy):
         if not stat.S_ISREG(file.stat().st_mode):  # first: to open a pipe waits for its other end
@@ -181,16 +177,10 @@ def to_read(file: Path, source: Optional[str] = None, remedy: str = "remove it, 
 
 
 def read_text(file: Path, source: str, remedy: str, largest: int = 2**20) -> str:
-    """Return the text of a small file that a user names, such as a recipe or a rank table.
+    """Return the text of a file of at most ``largest`` bytes that a user names, such as a recipe or a rank table.
 
-    Args:
-        file: its path.
-        source: what messages call it.
-        remedy: what to do where it is not such a file.
-        largest: bytes that it may have.
-
-    Raises:
-        UserError: it cannot be read, is not a regular file, is too large, or is not text in UTF-8.
+    ``source`` is what messages call it, and ``remedy`` what to do where it is not such a file. Raises a UserError where
+    it cannot be read, is not a regular file, is too large, or is not text in UTF-8.
     """
     with to_read(file, source, remedy) as stream:
         content = stream.read(largest + 1)
@@ -204,11 +194,7 @@ def read_text(file: Path, source: str, remedy: str, largest: int = 2**20) -> str
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Make a folder, and remove it afterwards.
-
-    Raises:
-        UserError: it cannot be made.
-    """
+    """Make a folder, and remove it afterwards. Raises a UserError where it cannot be made."""
     try:
         folder = tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as error:

@@ -23,11 +23,9 @@ def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
     """Return the middle of an image, uint8 (side, side, 3).
 
     An image is set upright by its EXIF data; transparent pixels are laid on white. The shorter edge is resized to
-    ``shorter_edge`` by linear interpolation between neighbouring pixels, as MindSpore's ``vision.Resize`` does, also
-    if that makes the image smaller.
-
-    Raises:
-        UserError: it cannot be read, is not a JPEG or PNG image, is damaged, or has more than ``MOST_PIXELS``.
+    ``shorter_edge`` by linear interpolation between neighbouring pixels, as MindSpore's ``vision.Resize`` does, also if
+    that makes the image smaller. Raises a UserError where it cannot be read, is not a JPEG or PNG image, is damaged, or
+    has more than ``MOST_PIXELS``.
     """
     with to_read(file) as stream:
         try:

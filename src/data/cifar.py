@@ -48,8 +48,7 @@ class Cifar(NamedTuple):
     def read(self, places: List[Path], side: int) -> Images:
         """Read every record of ``places``, in order.
 
-        Raises:
-            UserError: a file is truncated, empty or unreadable, or has a label that is no class.
+        Raises a UserError where a file is truncated, empty or unreadable, or has a label that is no class.
         """
         if len(places) < self.train_files and places[0].match(self.patterns["train"]):
             logger.warning("warning: %s has %d of %d training files; copy the others there, or go on with fewer images",

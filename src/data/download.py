@@ -24,10 +24,8 @@ class Archive(NamedTuple):
 def fetch(archive: Archive, path: Path) -> None:
     """Fetch an archive, check it and lay its files out under ``path``.
 
-    All is prepared in a temporary folder inside ``path``, so that only whole files reach their place.
-
-    Raises:
-        UserError: the archive cannot be fetched or is not the official one.
+    All is prepared in a temporary folder inside ``path``, so that only whole files reach their place. Raises a
+    UserError where the archive cannot be fetched or is not the official one.
     """
     path.mkdir(parents=True, exist_ok=True)
     logger.info("fetching %s into %s", archive.url, path)

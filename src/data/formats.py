@@ -4,7 +4,6 @@ from typing import Callable, List, NamedTuple, Optional, Protocol, Tuple
 
 import numpy as np
 
-from src.common.errors import UserError
 from src.common.files import to_read
 from src.data.download import Archive
 from src.data.images import Images
@@ -33,8 +32,7 @@ class Format(Protocol):
     def read(self, places: List[Path], side: int) -> Images:
         """Read the images of ``places``, in this order, ``side`` pixels wide.
 
-        Raises:
-            UserError: a file is damaged, empty or cannot be read.
+        Raises a UserError where a file is damaged, empty or cannot be read.
         """
 
 
@@ -76,14 +74,6 @@ def shorter_edge_for(side: int) -> int:
 
 
 def read_bytes(file: Path) -> np.ndarray:
-    """Return the bytes of ``file``, uint8.
-
-    Raises:
-        UserError: it cannot be read, is no file, or is larger than the memory.
-    """
+    """Return the bytes of ``file``, uint8. Raises a UserError where it cannot be read, or is no file."""
     with to_read(file) as stream:
-        try:
-            return np.fromfile(stream, np.uint8)
-        except MemoryError:
-            raise UserError(f"{file}: is larger than the memory of this machine; copy or download it again, or take a "
-                            "larger machine") from None
+        return np.fromfile(stream, np.uint8)

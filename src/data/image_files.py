@@ -109,12 +109,7 @@ class ImageFiles:
             yield
         except RuntimeError:
             for row in source.under_way(workers):
-                self.encoded(row)
-                try:
-                    # One pipeline per file: an operation outside of a pipeline fails again after its first failure.
-                    list(self._decode(Rows(self.encoded, [row]), workers=1))
-                except RuntimeError:
-                    raise damaged(self.files[row]) from None
+                check_whole(self.files[row])
             raise
 
     def check(self) -> None:
@@ -124,27 +119,28 @@ class ImageFiles:
                 pass
 
 
-def damaged(file: Path) -> UserError:
-    """Return the error for a file that is no whole image."""
-    return UserError(f"{file}: cannot be decoded; the file is truncated or damaged, so copy it again or remove it")
+@contextmanager
+def decoding(file: Path) -> Iterator[None]:
+    """Turn any error of Pillow, which raises all kinds for damaged files, into a UserError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception:
+        raise UserError(f"{file}: cannot be decoded; the file is truncated or damaged, so copy it again or remove it"
+                        ) from None
 
 
 def check_whole(file: Path) -> None:
     """Decode an image; raise UserError if that fails."""
-    with to_read(file) as stream:
-        try:
-            Image.open(stream, formats=FORMATS).load()
-        except MemoryError:
-            raise
-        except Exception:  # Pillow raises all kinds of errors for damaged files
-            raise damaged(file) from None
+    with to_read(file) as stream, decoding(file):
+        Image.open(stream, formats=FORMATS).load()
 
 
 def check_ends(file: Path, side: int) -> int:
     """Check the header and the last bytes of an image for networks of ``side`` pixels; return its size in bytes.
 
-    Raises:
-        UserError: it is no JPEG or PNG image, is damaged, or would take too much memory, decoded or resized.
+    Raises a UserError where it is no JPEG or PNG image, is damaged, or would take too much memory, decoded or resized.
     """
     with to_read(file) as stream:
         start = stream.read(len(PNG))
@@ -155,20 +151,17 @@ def check_ends(file: Path, side: int) -> int:
         stream.seek(max(0, size - len(ENDS[1])))
         end = stream.read()
         stream.seek(0)
-        try:
-            edges, goes_on = (_jpeg_header if start.startswith(JPEG) else _png_header)(stream)
-        except Exception:  # as above
-            raise damaged(file) from None
+        with decoding(file):
+            if start.startswith(JPEG):
+                edges, goes_on = _jpeg_header(stream)
+            else:
+                edges, goes_on = PngImagePlugin.PngImageFile(stream).size, False
     shorter, longer = sorted(edges)
     if max(shorter * longer, shorter_edge_for(side) ** 2 * longer // shorter) > MOST_PIXELS:
         raise too_large(file)
     if goes_on or not end.endswith(ENDS):  # truncated, or followed by other data, as some cameras write it
         check_whole(file)
     return size
-
-
-def _png_header(stream: BinaryIO) -> Tuple[Tuple[int, int], bool]:
-    return PngImagePlugin.PngImageFile(stream).size, False
 
 
 def _jpeg_header(stream: BinaryIO) -> Tuple[Tuple[int, int], bool]:

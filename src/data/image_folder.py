@@ -42,10 +42,8 @@ class ImageFolder:
     def read(self, places: List[Path], side: int) -> Images:
         """List the images of ``places`` and check the header of every file.
 
-        The classes take turns, so that the first N images have all classes.
-
-        Raises:
-            UserError: a class has no images, or a file is no whole JPEG or PNG image.
+        The classes take turns, so that the first N images have all classes. Raises a UserError where a class has no
+        images, or a file is no whole JPEG or PNG image.
         """
         if not places[0].is_dir():
             root = Path(os.path.commonpath([file.parent for file in places]))

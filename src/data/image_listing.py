@@ -23,10 +23,8 @@ def too_large(file: Path) -> UserError:
 def images_below(folder: Path) -> List[Path]:
     """Return the images in ``folder`` and its subfolders, in the order of their names.
 
-    A warning counts files with other suffixes. Names that begin with a dot are skipped without one.
-
-    Raises:
-        UserError: a folder cannot be read.
+    A warning counts files with other suffixes. Names that begin with a dot are skipped without one. Raises a UserError
+    where a folder cannot be read.
     """
     visited, images, others = set(), [], []
     with reading(folder):

@@ -77,8 +77,7 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int, classes: Seq
         labels: (N,), each an index of ``classes``.
         fraction: in (0, 1]; 1 takes all images, also of classes that differ in size.
 
-    Raises:
-        UserError: a class has too few images.
+    Raises a UserError where a class has too few images.
     """
     if fraction == 1:
         return np.arange(len(labels))
@@ -108,10 +107,8 @@ def channels_last(planes: np.ndarray) -> np.ndarray:
 def batches(pixels: PixelSource, batch_size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
     """Yield the images ``rows``, by default all, as uint8 (batch_size, side, side, 3); the last batch may be smaller.
 
-    A ``PixelSource`` that can read ahead, such as ``ImageFiles``, registers its own version here.
-
-    Raises:
-        UserError: an image cannot be read or decoded.
+    A ``PixelSource`` that can read ahead, such as ``ImageFiles``, registers its own version here. Raises a UserError
+    where an image cannot be read or decoded.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
     for start in range(0, len(rows), batch_size):

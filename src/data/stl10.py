@@ -42,9 +42,8 @@ class Stl10:
     def read(self, places: List[Path], side: int) -> Images:
         """Map the images of ``places`` and read their labels.
 
-        Raises:
-            UserError: a file is truncated, empty or unreadable, a label is not 1 to 10, or images and labels differ in
-                number.
+        Raises a UserError where a file is truncated, empty or unreadable, a label is not 1 to 10, or images and labels
+        differ in number.
         """
         *image_files, label_file = places
         parts = [_map_images(file, side) for file in image_files]

@@ -50,8 +50,7 @@ def prepare(device_target: Optional[str], device_id: int, seed: int = 0, save_gr
         jit_level: MindSpore's; None takes the default of docs/ascend.md.
         load_cpu_library: loads the CPU's own layers; None takes MindSpore's.
 
-    Raises:
-        UserError: the device does not exist or cannot be used; the environment does not fit the flags.
+    Raises a UserError where the device does not exist or cannot be used; the environment does not fit the flags.
     """
     target = device_target or ("Ascend" if has_device("Ascend") else "CPU")
     if is_dry_run():

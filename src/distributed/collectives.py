@@ -91,10 +91,8 @@ def share(value: Any, process: Process, root: int = 0) -> Any:
 def together(process: Process) -> Iterator[None]:
     """Run a part without collectives that may fail on some ranks. If it fails on one, all end.
 
-    Otherwise the other ranks would wait for that one in their next collective.
-
-    Raises:
-        UserError: another rank failed; the message names the first such rank and has its message.
+    Otherwise the other ranks would wait for that one in their next collective. Raises a UserError where another rank
+    failed; the message names the first such rank and has its message.
     """
     error = None
     try:

@@ -57,8 +57,7 @@ def check_alone(takes_run_distribute: bool) -> None:
 def check_start(device_target: str, promised_devices: Optional[int]) -> None:
     """Check the launcher's variables against the rank table, the device target and ``promised_devices``.
 
-    Raises:
-        UserError: they contradict each other, or this process was started alone.
+    Raises a UserError where they contradict each other, or this process was started alone.
     """
     name = next((name for name in WORLD_SIZE_VARIABLES if os.environ.get(name)), None)
     if name is None:
@@ -102,9 +101,7 @@ def _check_place(table: rank_table.RankTable) -> None:
 def join(device_target: str) -> Process:
     """Set this process's device and join the others through the back end's library (HCCL, NCCL or MCCL).
 
-    Raises:
-        UserError: the others cannot be reached.
-        RuntimeError: the device cannot be used.
+    Raises a UserError where the others cannot be reached, and a RuntimeError where the device cannot be used.
     """
     import mindspore
     from mindspore import communication

@@ -48,8 +48,7 @@ class RankTable(NamedTuple):
 def read(path: str, flag: str) -> RankTable:
     """Read a rank table, which ``flag`` names.
 
-    Raises:
-        UserError: the file cannot be read or is not a valid table.
+    Raises a UserError where the file cannot be read or is not a valid table.
     """
     where = f"{flag}: {path}"
     try:
@@ -77,8 +76,7 @@ def as_json(table: RankTable) -> str:
 def checked(servers: Sequence[Server], where: str) -> RankTable:
     """Return the table of some servers; ``where`` begins the message of what is wrong with them.
 
-    Raises:
-        UserError: a rank is missing, or a server, an address, a rank or a server's device appears twice.
+    Raises a UserError where a rank is missing, or a server, an address, a rank or a server's device appears twice.
     """
     table = RankTable(tuple(servers))
     if not servers or not all(server.devices for server in servers):

@@ -33,9 +33,8 @@ class Start(NamedTuple):
 def begin(given: Given, run: Run) -> Start:
     """Find the checkpoints, which rank 0 reads, resolve the settings and load the images.
 
-    Raises:
-        UserError: something is missing or does not fit, or the folder has the classifier of another encoder.
-        ModuleNotFoundError: a protocol needs a package that is not installed.
+    Raises a UserError where something is missing or does not fit, or the folder has the classifier of another encoder,
+    and a ModuleNotFoundError where a protocol needs a package that is not installed.
     """
     if given["protocol"] in ("lbfgs", "all"):
         importlib.import_module("sklearn.linear_model")  # it is needed late, and must not be missing after the work

@@ -30,10 +30,8 @@ def extract(encoder: ResNet, pixels: PixelSource, batch_size: int, process: Proc
     """Return the representations (N, features), float32, of N images on rank 0, and (0, features) elsewhere.
 
     The encoder is in inference mode. Of every world_size * batch_size images each rank encodes its part, and rank 0
-    gathers the results. While a batch is computed, a thread fetches the next one.
-
-    Raises:
-        UserError: one of the ranks cannot read an image.
+    gathers the results. While a batch is computed, a thread fetches the next one. Raises a UserError where one of the
+    ranks cannot read an image.
     """
     encoder.set_train(False)
     count, world = len(pixels), process.world_size
@@ -80,10 +78,8 @@ def cached(folder: Path, encoder: ResNet, encoder_digest: str, pixels: PixelSour
            split: str, process: Process) -> np.ndarray:
     """Return ``extract``'s result from a file in rank 0's ``folder``, or compute it and write that file.
 
-    The file's name is a key of the images and of ``encoder_digest``, the SHA-256 of the encoder's checkpoint.
-
-    Raises:
-        UserError: this rank has other images than rank 0, one cannot be read, or the folder cannot be written.
+    The file's name is a key of the images and of ``encoder_digest``, the SHA-256 of the encoder's checkpoint. Raises a
+    UserError where this rank has other images than rank 0, one cannot be read, or the folder cannot be written.
     """
     key = hashlib.sha256(f"{encoder_digest} {pixels.shape} {fingerprint(pixels)}".encode()).hexdigest()
     file = folder / f"{split}-{key[:20]}.npz"  # .npz, because it has a checksum and .npy has none
@@ -116,12 +112,7 @@ def _read(file: Path, shape: Tuple[int, int]) -> Optional[np.ndarray]:
         return None
     try:
         with np.load(file) as arrays:
-            features = arrays["features"]
+            return arrays["features"].reshape(shape)
     except Exception as error:  # of damaged files NumPy raises all kinds
-        features, problem = None, reason_of(error)
-    else:
-        problem = "" if features.shape == shape else f"it has {features.shape} numbers instead of {shape}"
-    if problem:
-        logger.warning("warning: %s is damaged (%s); the features are computed again", file, problem)
+        logger.warning("warning: %s is damaged (%s); the features are computed again", file, reason_of(error))
         return None
-    return features

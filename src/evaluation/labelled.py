@@ -16,8 +16,7 @@ from src.weights import encoders
 def read_encoder(given: Given, run: Run) -> Checkpoint:
     """Read the encoder's checkpoint, on rank 0; with --run_cloudbrain the run is fetched first.
 
-    Raises:
-        UserError: there is none.
+    Raises a UserError where there is none.
     """
     run.fetch()
     return encoders.load(given["encoder_checkpoint_path"], "encoder_checkpoint_path")
@@ -26,8 +25,7 @@ def read_encoder(given: Given, run: Run) -> Checkpoint:
 def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] = None) -> ResNet:
     """Build the encoder of a checkpoint and load its weights on rank 0, which has to broadcast them.
 
-    Raises:
-        UserError: the weights do not fit the network that the checkpoint describes.
+    Raises a UserError where the weights do not fit the network that the checkpoint describes.
     """
     encoder = build_encoder(source.network, layers or encoder_layers(process))
     if process.is_first:
@@ -38,8 +36,7 @@ def load_encoder(source: Checkpoint, process: Process, layers: Optional[Layers] 
 def fill_from_encoder(given: Given, source: Checkpoint) -> Given:
     """Fill in the settings that the encoder's checkpoint has.
 
-    Raises:
-        UserError: a flag contradicts it, or the data set has images of another size.
+    Raises a UserError where a flag contradicts it, or the data set has images of another size.
     """
     # Without a head there is no projection_dimension in the settings: None refuses the user's.
     given = given.adopt({"projection_dimension": None, **source.network.settings}, str(source.path))
@@ -67,8 +64,7 @@ def load_test(given: Given) -> Images:
 def class_count(wanted: Optional[int], known: Tuple[str, ...], test: Images, dataset_name: str) -> int:
     """Return the number of classes: ``wanted``, or that of the ``known`` ones of the training images.
 
-    Raises:
-        UserError: there are more classes than ``wanted``, or the test images have others.
+    Raises a UserError where there are more classes than ``wanted``, or the test images have others.
     """
     if test.classes != known:
         other = sorted(set(test.classes) ^ set(known))

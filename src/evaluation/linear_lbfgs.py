@@ -24,11 +24,9 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
     """Classify by multinomial logistic regression, fitted by L-BFGS to all standardised training representations.
 
     The mean cross entropy gets an L2 penalty on the weights: l2 / 2 times the sum of their squares, l2 from
-    ``PENALTIES``: the one with the best accuracy on held-out training images, the strongest of equals.
-
-    Raises:
-        UserError: there are too few training images to hold some out.
-        ModuleNotFoundError: scikit-learn is not installed.
+    ``PENALTIES``: the one with the best accuracy on held-out training images, the strongest of equals. Raises a
+    UserError where there are too few training images to hold some out, and a ModuleNotFoundError where scikit-learn is
+    not installed.
     """
     fitted, held_out = hold_out(train.labels, seed)
     mean, deviation = train.features.mean(0, dtype=np.float64), train.features.std(0, dtype=np.float64) + 1e-6
@@ -55,8 +53,7 @@ def logistic_regression(train: Split, test_rows: np.ndarray, class_num: int, see
 def hold_out(labels: np.ndarray, seed: int) -> Tuple[np.ndarray, np.ndarray]:
     """Draw the training images that the sweep fits to, and those that it judges by; return their row numbers.
 
-    Raises:
-        UserError: there are too few of them.
+    Raises a UserError where there are too few of them.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     count = int(HELD_OUT * len(order))

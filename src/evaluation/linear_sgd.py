@@ -54,10 +54,8 @@ def train(split: Split, class_num: int, epochs: int, batch_size: int, learning_r
           print_every: int = 100) -> LinearClassifier:
     """Train a classifier with Adam and a learning rate that falls from ``learning_rate`` as a cosine.
 
-    ``write`` takes the record of an epoch, and ``save`` its number and the classifier.
-
-    Raises:
-        DivergedError: the loss or a weight is not finite after an epoch.
+    ``write`` takes the record of an epoch, and ``save`` its number and the classifier. Raises a DivergedError where the
+    loss or a weight is not finite after an epoch.
     """
     classifier = LinearClassifier(split.features.shape[1], class_num)
     steps = -(-len(split.labels) // batch_size)
@@ -121,8 +119,7 @@ def info_of(class_num: int, features: int, dataset_name: str, classes: Tuple[str
 def load(path: str, flag: str, encoder: Checkpoint, encoder_digest: str) -> Checkpoint:
     """Load the checkpoint of a classifier that was trained on ``encoder``, whose file has the digest.
 
-    Raises:
-        UserError: it was trained on another encoder.
+    Raises a UserError where it was trained on another encoder.
     """
     classifier = checkpoint.load(path, checkpoint.CLASSIFIER, flag)
     if classifier.info["encoder_digest"] != encoder_digest:

@@ -15,18 +15,19 @@ class Events:
     """
 
     def __init__(self, layout: Layout):
-        # tensorboardX's SummaryWriter leaves events to a thread, which a killed process takes with it.
-        from tensorboardX.event_file_writer import EventsWriter  # optional: --tensorboard needs it
-        layout.events.mkdir(parents=True, exist_ok=True)
-        self.writer = EventsWriter(str(layout.events / "events"))
-        self.views = layout.views
-        self.has_views = False
+        self.layout = layout
+        self.writer = None
 
     def __call__(self, record: Record) -> None:
+        # tensorboardX is optional. Its SummaryWriter leaves events to a thread, which a killed process takes with it.
+        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.summary import image, scalar
-        if not self.has_views and self.views.is_file():
-            self.has_views = True
-            self._write(0, image("views", np.asarray(Image.open(self.views).convert("RGB")), dataformats="HWC"))
+        if self.writer is None:
+            self.layout.events.mkdir(parents=True, exist_ok=True)
+            self.writer = EventsWriter(str(self.layout.events / "events"))
+            if self.layout.views.is_file():
+                pixels = np.asarray(Image.open(self.layout.views).convert("RGB"))
+                self._write(0, image("views", pixels, dataformats="HWC"))
         series = "".join(f"/{name}_{record[name]}" for name in ("training", "seed") if name in record)
         epoch = record.get("epoch", record.get("encoder_epoch")) or 0
         for key in MEASUREMENTS:

@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.common.errors import UserError
 from src.common.files import reason_of, write_text
-from src.common.logs import logger
 from src.report import curves, images
 from src.report.listing import encoder_of, percent
 from src.report.runs import RESULT_KINDS, RunSummary, read, with_distinct_names
@@ -32,11 +31,7 @@ TIME_SHARE = 20  # between pages after epochs passes so many times the time that
 
 
 def write(runs: Sequence[RunSummary], path: Path) -> None:
-    """Write the page of ``runs`` to the file ``path``.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write the page of ``runs`` to the file ``path``. Raises a UserError where the file cannot be written."""
     text = render(runs)
     try:
         write_text(path, text)
@@ -48,25 +43,18 @@ class PageWriter:
     """A sink of records that keeps the page of the run in ``folder`` up to date.
 
     Every result and every measurement of the monitor is on the page at once. The page also follows the epochs as long
-    as it takes little time. A page that cannot be written is a warning: it must not end a training.
+    as it takes little time.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.next_time = 0.0  # of time.perf_counter: earlier than that no epoch has a page
-        self.has_failed = False
 
     def __call__(self, record: Record) -> None:
         begin = time.perf_counter()
         if record["kind"] not in (*RESULT_KINDS, records.MONITOR) and begin < self.next_time:
             return
-        try:
-            write([read(self.folder, quiet=True)], Layout(self.folder).report)
-        except Exception as error:  # of any kind: the training is worth more than its page
-            if not self.has_failed:
-                logger.warning("warning: the run's page could not be written (%s); the run goes on; `python report.py "
-                               "%s` tells more", reason_of(error), self.folder)
-            self.has_failed = True
+        write([read(self.folder, quiet=True)], Layout(self.folder).report)
         end = time.perf_counter()
         self.next_time = end + TIME_SHARE * (end - begin)
 

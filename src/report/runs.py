@@ -100,8 +100,7 @@ class RunSummary(NamedTuple):
 def read(folder: Path, pictures: bool = True, quiet: bool = False) -> RunSummary:
     """Read the run in ``folder``, with or without its pictures; ``quiet`` is that of ``records.read``.
 
-    Raises:
-        UserError: the folder holds no run, or a file cannot be read or is damaged.
+    Raises a UserError where the folder holds no run, or a file cannot be read or is damaged.
     """
     layout = Layout(folder)
     with reading(folder):
@@ -125,9 +124,6 @@ def _config(file: Path) -> Dict[str, Any]:
     remedy = "restore the file, or remove it"
     text = read_text(file, str(file), remedy, LARGEST_CONFIG)
     with _whole(file, remedy):
-        # With aliases a small file can stand for a text that no memory holds.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it has an alias")
         config = yaml.safe_load(text)
         return {**config, "settings": dict(config["settings"])}
 
@@ -150,10 +146,8 @@ def with_distinct_names(runs: Sequence[RunSummary]) -> List[RunSummary]:
 def below(folder: Path) -> List[RunSummary]:
     """Return the runs in ``folder`` and below it without their pictures, the most accurate first.
 
-    Links are not followed. A run that cannot be read is left out with a warning.
-
-    Raises:
-        UserError: there is no such folder, or no run in it.
+    Links are not followed. A run that cannot be read is left out with a warning. Raises a UserError where there is no
+    such folder, or no run in it.
     """
     if not folder.is_dir():
         raise UserError(f"--list: got {folder}, takes a folder with runs in it")

@@ -91,8 +91,8 @@ def load(path: str, holds: str, flag: str) -> Checkpoint:
         holds: what it must hold, ``ENCODER`` or ``CLASSIFIER``.
         flag: the flag that gave ``path``, for error messages.
 
-    Raises:
-        UserError: there is no such file, it is damaged, it holds something else, or its values are no finite numbers.
+    Raises a UserError where there is no such file, it is damaged, it holds something else, or its values are no finite
+    numbers.
     """
     with reading(f"{option(flag)}: {path}"):
         series = series_at(Path(path), _SERIES[holds])

@@ -42,10 +42,6 @@ class FineTuned:
         self.encoder = folder / "encoder.ckpt"
         self.classifier = folder / "linear_classifier.ckpt"
 
-    def labels(self, seed: int) -> Path:
-        """Return the file with the numbers of the images whose labels are used."""
-        return self.folder / f"labels-seed-{seed}.json"
-
 
 class Layout:
     """The paths of a run in the folder ``path``."""

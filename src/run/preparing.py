@@ -14,8 +14,7 @@ from src.settings.given import Given
 def prepare(given: Given) -> Process:
     """Import MindSpore for the device that the user asks for, and join the processes of a distributed run.
 
-    Raises:
-        UserError: the device, the processes or a package that the user has asked for are not there.
+    Raises a UserError where the device, the processes or a package that the user has asked for are not there.
     """
     if not issubclass(given.settings_type, RunFlags):
         return environment.prepare(given["device_target"], given["device_id"])

@@ -34,8 +34,7 @@ def write(path: Path, sample: Sample) -> None:
 def read(path: Path) -> Optional[Sample]:
     """Return the sample in ``path``, or None where there is none.
 
-    Raises:
-        Exception: the file is damaged, which the checksums of its ZIP archive tell; NumPy raises all kinds.
+    Raises an Exception where the file is damaged, which the checksums of its ZIP archive tell; NumPy raises all kinds.
     """
     if not path.is_file():
         return None

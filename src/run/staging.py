@@ -18,10 +18,8 @@ MARKER = ".staged-from"  # in a data set that was copied from the storage, whole
 def stage_in(url: str, folder: Path) -> None:
     """Copy the data set at ``url``, from ``--data_url``, once per machine however many ranks ask for it.
 
-    ``folder`` is new, empty, or an earlier copy, which is kept. It never holds half a data set.
-
-    Raises:
-        UserError: the copy failed, ``folder`` holds other files, or moxing is missing.
+    ``folder`` is new, empty, or an earlier copy, which is kept. It never holds half a data set. Raises a UserError
+    where the copy failed, ``folder`` holds other files, or moxing is missing.
     """
     url, folder = url.rstrip("/"), folder.resolve()
     with _scratch_beside(folder, "data_url") as scratch:

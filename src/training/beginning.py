@@ -37,8 +37,7 @@ class Start(NamedTuple):
     def load_into(self, learner: Learner) -> None:
         """Load the whole state of a resumed run, or given weights.
 
-        Raises:
-            UserError: they do not fit the network.
+        Raises a UserError where they do not fit the network.
         """
         if self.resumed:
             parameters, state = _without_loss_scale(self.resumed, learner)
@@ -71,10 +70,8 @@ def _without_loss_scale(resumed: Checkpoint, learner: Learner) -> Tuple[Dict[str
 def begin(given: Given, run: Run) -> Tuple[Start, TrainSettings, Network, Images, str]:
     """Find the checkpoint that a run begins with, resolve the settings and load the images; nothing is written yet.
 
-    The last value returned is the fingerprint of the images.
-
-    Raises:
-        UserError: something is missing, contradicts the checkpoint, or would overwrite a run.
+    The last value returned is the fingerprint of the images. Raises a UserError where something is missing, contradicts
+    the checkpoint, or would overwrite a run.
     """
     start = _find_start(given, run)
     process = run.process
@@ -129,8 +126,7 @@ def _has_epochs(run: Run) -> bool:
 def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings, Network]:
     """Fill in what follows from the checkpoint that a run begins with, from the images and from other settings.
 
-    Raises:
-        UserError: a flag contradicts the checkpoint or another flag.
+    Raises a UserError where a flag contradicts the checkpoint or another flag.
     """
     given_checkpoint = start.resumed or start.source
     if start.resumed:
@@ -199,8 +195,7 @@ def _check_same_images(images: Images, start: Start, run: Run) -> str:
 def open_folder(start: Start, settings: TrainSettings, learner: Learner, views: Views, run: Run) -> None:
     """Load weights, begin in the run's folder, and remove there what is later than the checkpoint of a resumed run.
 
-    Raises:
-        UserError: the weights do not fit, or the folder cannot be written.
+    Raises a UserError where the weights do not fit, or the folder cannot be written.
     """
     with run.together():
         if run.process.is_first:

@@ -14,7 +14,6 @@ from src.device.dry_run import is_dry_run
 from src.run.saver import Saver
 from src.training.step import Totals
 
-ESTIMATED_AFTER = 10.0  # seconds of steps, whose speed is then known well enough to tell when the training ends
 BAR_INTERVAL = 0.5    # seconds from one reading of the loss to the next; each waits for the device
 LINE_INTERVAL = 30.0
 
@@ -46,9 +45,8 @@ def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
 class Progress(Callback):
     """Shows loss, images per second and time left: a bar on a terminal, a line every half minute in a file.
 
-    It logs once when the training is going to end. All its times are of steps alone, without the measurements and
-    checkpoints between the epochs, so that its speed is that of the epoch's line. With data sinking the host does not
-    see the steps of an epoch, and there is nothing to show before its end.
+    Its times are of steps alone, without the measurements and checkpoints between the epochs, as are those of the
+    epoch's line. With data sinking the host does not see the steps of an epoch, and nothing is shown before its end.
 
     Whenever it reads the loss, it raises DivergedError if that is not finite any more. ``totals`` are the train step's
     sums, and ``epochs`` those of the whole run.
@@ -65,7 +63,6 @@ class Progress(Callback):
         self.last = self.shown = 0.0      # when the last step has ended, and when the loss was shown
         self.has_compiled = False
         self.steps, self.seconds = 0, 0.0  # after the first step, which compiles the graph
-        self.has_estimated = False
 
     def on_train_epoch_begin(self, run_context):
         parameters = run_context.original_args()
@@ -90,8 +87,6 @@ class Progress(Callback):
         step = parameters.cur_step_num - self.epoch_start_step
         per_step = self.seconds / self.steps
         left = (self.epochs - parameters.cur_epoch_num + 1) * parameters.batch_num - step
-        if not self.has_estimated and self.seconds >= ESTIMATED_AFTER:
-            self.log_end(left * per_step)
         if now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
             return
         self.shown = now
@@ -106,25 +101,9 @@ class Progress(Callback):
                         parameters.batch_num, text)
 
     def on_train_epoch_end(self, run_context):
-        parameters = run_context.original_args()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        if parameters.dataset_sink_mode and not self.has_estimated:
-            left = self.epochs - parameters.cur_epoch_num
-            self.log_end(left * (time.perf_counter() - self.shown))  # an upper bound: the first epoch has compiled too
-
-    def log_end(self, seconds: float) -> None:
-        """Log that the training ends in ``seconds``, unless that is soon."""
-        self.has_estimated = True
-        if seconds < ESTIMATED_AFTER:
-            return
-        now = time.time()
-        end = time.localtime(now + seconds)
-        same_day = time.strftime("%x", end) == time.strftime("%x", time.localtime(now))
-        logger.info("at this speed the training ends at about %s, in %s; measurements and checkpoints come on top",
-                    time.strftime("%H:%M" if same_day else "%a %d %b %H:%M", end),
-                    tqdm.format_interval(seconds))
 
 
 class EpochReport(Callback):
@@ -160,9 +139,11 @@ class EpochReport(Callback):
         norm = totals.gradient_norm / totals.updates if totals.updates else None
         norm = norm if norm is not None and math.isfinite(norm) else None  # JSON has no infinity
         rate, speed = float(self.rates[epoch * steps - 1]), round(steps * self.images_per_step / seconds, 1)
-        logger.info("epoch %d: mean loss %.4f, %s %.2f %%, gradient norm %s, learning rate %.3g, %.0f images/s", epoch,
-                    totals.loss / steps, self.accuracy.replace("_", " "), 100 * totals.accuracy / steps,
-                    "not finite" if norm is None else f"{norm:.4g}", rate, speed)
+        left = (len(self.rates) // steps - epoch) * seconds
+        logger.info("epoch %d: mean loss %.4f, %s %.2f %%, gradient norm %s, learning rate %.3g, %.0f images/s%s",
+                    epoch, totals.loss / steps, self.accuracy.replace("_", " "), 100 * totals.accuracy / steps,
+                    "not finite" if norm is None else f"{norm:.4g}", rate, speed,
+                    f", {tqdm.format_interval(left)} left" if left else "")
         self.write({"kind": self.kind, "epoch": epoch, "loss": totals.loss / steps,
                     self.accuracy: totals.accuracy / steps, "last_loss": float(loss), "gradient_norm": norm,
                     "learning_rate": rate, "seconds": round(seconds, 3), "images_per_second": speed})

@@ -4,14 +4,13 @@ The training follows the paper's fine-tuning (appendix B.5): SGD with momentum, 
 weight decay, crops and flips alone. Unlike there, the momentum is not Nesterov's, and the learning rate decays. The
 network is that of the encoder's checkpoint, also with random weights: the two differ in nothing but these weights.
 """
-import json
 from typing import Any, Dict
 
 import numpy as np
 from mindspore import Tensor
 
 from src.common.errors import UserError
-from src.common.files import make_folder, sha256_of, write_text, writing
+from src.common.files import sha256_of, writing
 from src.common.logs import logger
 from src.data.images import Images, balanced_subset
 from src.distributed.collectives import share
@@ -36,8 +35,7 @@ PROTOCOL_IDS = {"pretrained": records.FINE_TUNED, "random": records.SUPERVISED}
 def fill_from_checkpoint(given: Given, source: Checkpoint, world_size: int) -> Given:
     """Fill in what follows from the encoder's checkpoint and from other settings.
 
-    Raises:
-        UserError: a flag contradicts the checkpoint.
+    Raises a UserError where a flag contradicts the checkpoint.
     """
     given = inputs.fit_workers(labelled.fill_from_encoder(given, source))
     if given["learning_rate"] is None:
@@ -54,8 +52,7 @@ def augmentation_of(settings: FinetuneSettings) -> Augmentation:
 def draw_labels(settings: FinetuneSettings, train: Images, world_size: int) -> Dict[int, np.ndarray]:
     """Return for every seed the row numbers of the images whose labels are used.
 
-    Raises:
-        UserError: there are too few of a class, or fewer than a step takes.
+    Raises a UserError where there are too few of a class, or fewer than a step takes.
     """
     subsets = {seed: balanced_subset(train.labels, settings.label_fraction, seed, train.classes)
                for seed in settings.seeds}
@@ -82,8 +79,7 @@ def place_of(settings: FinetuneSettings, run: Run) -> FineTuned:
 def finished_seeds(settings: FinetuneSettings, common: Dict[str, Any], protocol: str, run: Run) -> Dict[int, float]:
     """Return the accuracies of the seeds that an earlier, interrupted start has finished. Rank 0 reads them.
 
-    Raises:
-        UserError: the folder holds a network of another fine-tuning, or all seeds are finished.
+    Raises a UserError where the folder holds a network of another fine-tuning, or all seeds are finished.
     """
     with run.together():
         own = _finished_seeds(settings, {**common, "protocol": protocol}, run) if run.process.is_first else {}
@@ -113,32 +109,15 @@ def _finished_seeds(settings: FinetuneSettings, wanted: Dict[str, Any], run: Run
     return finished
 
 
-def write_labels(settings: FinetuneSettings, seed: int, rows: np.ndarray, common: Dict[str, Any],
-                 run: Run) -> Dict[str, str]:
-    """Write down the images whose labels are used, unless that is all, and return the file's name for the record."""
-    place = place_of(settings, run)
-    if not run.process.is_first:
-        return {}
-    with writing("train_output_path", place.folder):
-        make_folder(place.folder.parent)
-        make_folder(place.folder)
-        if settings.label_fraction == 1:
-            return {}
-        file = place.labels(seed)
-        write_text(file, json.dumps({**common, "seed": seed, "rows": rows.tolist()}) + "\n")
-    logger.info("%d images, as many of every class: %s", len(rows), file)
-    return {"labels_file": str(file.relative_to(run.layout.path))}
-
-
 def test_outcome(model: ImageClassifier, settings: FinetuneSettings, test: Images, protocol: str,
-                 details: Dict[str, Any], run: Run) -> Outcome:
+                 run: Run) -> Outcome:
     """Classify the test images. Ranks other than 0 encode their part and have no scores."""
     run.broadcast(model.get_parameters())  # without --sync_bn every rank has its own statistics; rank 0's are kept
     h = extract(model.encoder, test.pixels, settings.batch_size, run.process, "features, test")
     logits = np.empty((0, settings.class_num), np.float32)
     if run.process.is_first:
         logits = model.classifier.set_train(False)(Tensor(h)).asnumpy().astype(np.float32)
-    return Outcome(records.FINETUNE_EVAL, PROTOCOL_IDS[settings.initial_weights], protocol, logits, details)
+    return Outcome(records.FINETUNE_EVAL, PROTOCOL_IDS[settings.initial_weights], protocol, logits)
 
 
 def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_size: int, precision: str) -> str:
@@ -159,6 +138,7 @@ def keep(model: ImageClassifier, settings: FinetuneSettings, source: Checkpoint,
     place = place_of(settings, run)
     parameters = {parameter.name: parameter for parameter in model.classifier.get_parameters()}
     with writing("train_output_path", place.folder):
+        place.folder.mkdir(parents=True, exist_ok=True)
         run.flush_records()
         checkpoint.save(place.encoder, model.encoder.get_parameters(), {
             "holds": checkpoint.ENCODER, "epoch": settings.epoch_size, "network": source.network.without_head,

@@ -30,9 +30,10 @@ def follow(run: Run, report: bool, tensorboard: bool, views: Optional[Views] = N
             draw_views(run.layout.views, views)
     if report:
         from src.report.page import PageWriter  # here, because without a page nobody needs its drawing libraries
-        run.records.also(PageWriter(run.layout.path))
+        run.records.also(_expendable(PageWriter(run.layout.path), "the run's page"))
     if tensorboard:
-        run.records.also(_events(run))
+        from src.report.events import Events
+        run.records.also(_expendable(Events(run.layout), "events for TensorBoard"))
 
 
 def draw_views(path: Path, views: Views) -> None:
@@ -51,22 +52,19 @@ def show(run: Run, report: bool, train: Optional[Split], train_images: Optional[
             page.write([runs.read(run.layout.path, quiet=True)], run.layout.report)
 
 
-def _events(run: Run) -> Sink:
-    """Return a sink of events for TensorBoard, which does nothing more after its first failure."""
-    events, has_failed = None, False
+def _expendable(sink: Sink, what: str) -> Sink:
+    """Return the same sink, whose failures are one warning: the run is worth more than what it writes."""
+    has_failed = False
 
     def write(record: Record) -> None:
-        nonlocal events, has_failed
-        if has_failed:
-            return
+        nonlocal has_failed
         try:
-            from src.report.events import Events
-            events = events or Events(run.layout)
-            events(record)
-        except Exception as error:
+            sink(record)
+        except Exception as error:  # of any kind
+            if not has_failed:
+                logger.warning("warning: %s could not be written (%s); the run goes on, and metrics.jsonl has "
+                               "everything", what, reason_of(error))
             has_failed = True
-            logger.warning("warning: no more events for TensorBoard are written (%s); the run goes on, and "
-                           "metrics.jsonl has everything", reason_of(error))
 
     return write
 

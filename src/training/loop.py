@@ -59,9 +59,8 @@ def train(learner: Learner, views: Views, first_epoch: int, epochs: int, callbac
           device_target: str) -> None:
     """Train from ``first_epoch``, counted from 0, to the last of ``epochs``; callbacks count the epochs from 1.
 
-    Raises:
-        UserError: an image cannot be read.
-        DivergedError: a callback has found a loss or a weight that is not finite.
+    Raises a UserError where an image cannot be read, and a DivergedError where a callback has found a loss or a weight
+    that is not finite.
     """
     sinking = device_target != "CPU"  # the CPU back end has no data sinking
     overflows = [OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value)] if learner.scaler else []

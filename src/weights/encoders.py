@@ -33,14 +33,18 @@ def load(path: str, flag: str) -> Checkpoint:
 
 
 def from_torch(recognised: Recognised, description: Dict[str, Any], path: str, source: str) -> Checkpoint:
-    """Return weights of PyTorch from the file ``path`` as a checkpoint, bit by bit.
+    """Return weights of PyTorch from the file ``path`` as a checkpoint, bit by bit. No run can be resumed from it.
 
     ``description`` says what the weights do not, by the names of flags, with ``mean`` and ``std`` of the colours.
     Raises a UserError, which begins with ``source``, where it makes no sense, or where the weights do not fit the
     network, are not float32, or are not finite.
     """
-    described = described_info(description, recognised, path, source)
-    network = Network.of(described["network"])
+    with info.believed(source):
+        network = Network.of({**description, **recognised.settings})
+        described = {"holds": checkpoint.ENCODER, "epoch": description["pretrain_epoch_size"],
+                     "network": asdict(network), "converted_from": Path(path).name,
+                     "settings": {"dataset_name": description["dataset_name"]}}
+        info.check(described)
     encoder = build_encoder(network)
     model = SimCLR(encoder, build_head(encoder.features, network) if network.projection_dimension else nn.Identity())
     targets = {torch_name(target.name): target for target in model.get_parameters()}
@@ -50,17 +54,6 @@ def from_torch(recognised: Recognised, description: Dict[str, Any], path: str, s
                   for name, target in targets.items()}
     checkpoint.check_values(parameters.values(), source)
     return Checkpoint(Path(path).resolve(), parameters, described)
-
-
-def described_info(description: Dict[str, Any], recognised: Recognised, path: str, source: str) -> Dict[str, Any]:
-    """Return the info of the checkpoint that ``from_torch`` makes; no run can be resumed from it."""
-    with info.believed(source):
-        network = Network.of({**description, **recognised.settings})
-        described = {"holds": checkpoint.ENCODER, "epoch": description["pretrain_epoch_size"],
-                     "network": asdict(network), "converted_from": Path(path).name,
-                     "settings": {"dataset_name": description["dataset_name"]}}
-        info.check(described)
-    return described
 
 
 def load_weights(encoder: ResNet, source: Checkpoint) -> None:

@@ -176,7 +176,7 @@ def test_what_a_safetensors_file_tells(tmp_path, text):
     recognised = torch_names.Recognised({"encoder": "resnet18", "width_multiplier": 0.5}, {}, "")
 
     def read():
-        return encoders.described_info(torch_files.read(str(file), "flag")[1], recognised, "x", "--flag: x")
+        return encoders.from_torch(recognised, torch_files.read(str(file), "flag")[1], "x", "--flag: x")
 
     value_or_line(read)
 

@@ -73,7 +73,7 @@ def metadata() -> Callable[[str], Any]:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
         save_file({"conv1.weight": np.zeros(1, np.float32)}, named, {torch_files.DESCRIPTION: text})
         _, description = torch_files.read(named, "flag")
-        return encoders.described_info(description, recognised, named, "flag")
+        return encoders.from_torch(recognised, description, named, "flag")
 
     return read
 

@@ -147,17 +147,6 @@ def test_a_run_has_its_page_while_it_goes_on(tmp_path, monkeypatch):
     assert is_written_after(epoch)
 
 
-def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(page.logger, "warning", lambda text, *values: warnings.append(text % values))
-    (make(tmp_path) / "config.yaml").write_text("no settings")
-    writer = page.PageWriter(tmp_path)
-    for _ in range(3):
-        writer(evaluated(0.7))
-    assert len(warnings) == 1 and f"python report.py {tmp_path}" in warnings[0] and "\n" not in warnings[0]
-    assert not (tmp_path / "report.html").exists()
-
-
 @pytest.mark.parametrize("names, expected", [(("a/x", "b/y"), ["x", "y"]), (("a/x", "b/x"), ["a/x", "b/x"])])
 def test_runs_of_one_name_are_told_apart(tmp_path, monkeypatch, names, expected):
     monkeypatch.chdir(tmp_path)

@@ -145,7 +145,7 @@ def clock(monkeypatch, seconds_per_look):
 def test_progress_in_a_file(lines, monkeypatch):
     clock(monkeypatch, 20)
     run_epoch(Progress(finite_steps(99), epochs=4, images_per_step=100), Context(steps=6, epoch=3))
-    assert [record.getMessage() for record in lines.records if "ends at" not in record.getMessage()] == [
+    assert [record.getMessage() for record in lines.records] == [
         "progress: epoch 3/4, step 2/6, loss 3.500, 5 images/s, 03:20 left",
         "progress: epoch 3/4, step 4/6, loss 3.500, 5 images/s, 02:40 left",
         "progress: epoch 3/4, step 6/6, loss 3.500, 5 images/s, 02:00 left"]
@@ -167,20 +167,6 @@ def test_its_speed_is_that_of_steps_alone(lines, monkeypatch):
     run_epoch(progress, context)
     speeds = [line.getMessage().split(", ")[3] for line in lines.records if "progress" in line.getMessage()]
     assert len(speeds) == 4 and set(speeds) == {"5 images/s"}
-
-
-@pytest.mark.parametrize("sinking, steps, expected", [
-    (False, 9, "00:56"),  # after ten seconds of 4 s each: 5 of the 9 steps of this epoch and 9 of the next one
-    (True, 9, "00:04")])  # after an epoch, which looks at the clock at its begin and end alone
-def test_the_end_is_foretold_once(lines, monkeypatch, sinking, steps, expected):
-    clock(monkeypatch, 4)
-    monkeypatch.setattr(callbacks, "ESTIMATED_AFTER", 4 if sinking else 10)
-    progress, context = Progress(finite_steps(99), epochs=2, images_per_step=100), Context(steps, sinking=sinking)
-    run_epoch(progress, context)
-    run_epoch(progress, context)
-    (line,) = (record.getMessage() for record in lines.records if "ends at" in record.getMessage())
-    assert f", in {expected}; " in line
-    assert not (sinking and [record for record in lines.records if "progress" in record.getMessage()])
 
 
 @pytest.mark.parametrize("sinking", [False, True])
