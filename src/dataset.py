@@ -46,8 +46,8 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     Args:
         name: a key of ``DATA_SETS``.
         path: the folder with the files, or its parent; None is ``data/<name>``.
-        split: train, test or pretrain: all images to train on without labels, which is train and, in some data
-            sets, unlabelled images.
+        split: train; test; or pretrain, the images for training without labels: those of train, and the data set's
+            unlabelled images if it has any.
         flag: the flag that gave ``path``, for error messages.
         num_samples: keep the first N images; None keeps all.
         download: fetch missing files.
@@ -70,13 +70,13 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     _check_class_names(data_set, name, places, flag)
     images = data_set.format.read(places, side or data_set.side)
     images = images._replace(classes=images.classes or data_set.classes)
-    total, folder = len(images.labels), places[0].parent
+    total, place = len(images.labels), places[0].parent
     if num_samples is not None and num_samples > total:
-        raise UserError(f"--num_samples: got {num_samples}, but {folder} has {total} {split} images; leave the flag "
+        raise UserError(f"--num_samples: got {num_samples}, but {place} has {total} {split} images; leave the flag "
                         "out to take all")
-    share = "" if num_samples is None else f"the first {num_samples} of "
+    first_of = "" if num_samples is None else f"the first {num_samples} of "
     shown = [place.name for place in places[:5]] + ["..."] * (len(places) > 5)
-    logger.info("%s, %s: %s%d images from %s (%s)", name, split, share, total, folder, ", ".join(shown))
+    logger.info("%s, %s: %s%d images from %s (%s)", name, split, first_of, total, place, ", ".join(shown))
     return images.first(num_samples)
 
 

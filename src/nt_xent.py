@@ -16,7 +16,7 @@ SHORTEST = 1e-12  # squared length below which an embedding is not normalised, s
 
 @constexpr
 def positive_columns(anchors: int, views_per_image: int, rank: int) -> Tensor:
-    """Return the column of the positive of every pair among the gathered views: int32 (pairs,).
+    """Return for every pair of an anchor and a positive the column of the positive among the gathered views: (pairs,).
 
     There are (views_per_image - 1) * anchors pairs: the first pair of each anchor, then the second of each, and so on.
     """
@@ -29,7 +29,7 @@ def positive_columns(anchors: int, views_per_image: int, rank: int) -> Tensor:
 
 @constexpr
 def columns_left_out(anchors: int, views_per_image: int, rank: int, world_size: int) -> Tensor:
-    """Return for every pair which columns are no negatives: the anchor itself and its other positives.
+    """Return which columns are left out of a pair's row: the anchor itself and its other positives.
 
     The mask is bool (pairs, world_size * anchors), with the pairs in the order of ``positive_columns``.
     """
@@ -42,7 +42,9 @@ def columns_left_out(anchors: int, views_per_image: int, rank: int, world_size: 
 
 
 class NTXent(nn.Cell):
-    """Normalised temperature-scaled cross entropy over the views of a batch.
+    """Normalised temperature-scaled cross entropy over the views of a batch of B images on each of N devices.
+
+    The paper's N, the images of a batch, is B here.
 
     Every view is an anchor once. Its positive is the other view of the same image. Its negatives are the views of all
     other images: 2B - 2 on one device, 2NB - 2 on N devices.

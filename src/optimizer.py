@@ -1,7 +1,7 @@
 """The optimizers Adam, SGD with momentum and LARS, and which parameters have weight decay.
 
 They differ from MindSpore's own in two ways. An update can be skipped, which mixed precision needs after an overflow.
-And an update takes few kernels, because the host of an Ascend starts each kernel.
+And an update takes few kernels, because on Ascend the host starts every one, which takes time.
 """
 from typing import Any, List
 
@@ -21,7 +21,7 @@ def build_optimizer(name: str, parameters: List[Parameter], learning_rates: np.n
     """Return the optimizer ``name`` (Adam, SGD or LARS) for ``parameters``.
 
     Args:
-        learning_rates: one for every step of the whole run.
+        learning_rates: one for every update of this optimizer, from its first one on.
         weight_decay: factor of the weights that is added to their gradients, if the parameter ``decays``.
     """
     layers = [parameter for parameter in parameters if decays(parameter)]
@@ -56,7 +56,7 @@ class Optimizer(nn.Optimizer):
         self.sizes = tuple(vector.size for vector in vectors)
         self.decay = decay
         self.multiply = ops.MulNoNan()  # gives 0 for 0 x NaN
-        self.split = SplitWithSize()    # the kernels of updates do not take the views that mint.split gives
+        self.split = SplitWithSize()    # not mint.split: the kernels of updates do not take windows of one tensor
         self.joins = get_context("device_target") == "Ascend"
         self.one, self.zero = Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)
 
@@ -77,13 +77,13 @@ class Optimizer(nn.Optimizer):
         return self.hyper_map(ops.partial(_multiply, self.multiply, factor), tensors)
 
     def all_times(self, factor, vectors):
-        """Do the same for vectors. On Ascend one kernel multiplies all, because starting kernels takes the time."""
+        """Multiply each of ``vectors`` by ``factor``, on Ascend with one kernel for all."""
         if not self.joins or not vectors:
             return self.times(factor, vectors)
         return self.split(self.multiply(ops.concat(vectors), factor), self.sizes, 0)
 
-    def unless(self, happens, changed, unchanged):
-        """Return ``changed`` if the update happens, or ``unchanged`` if it is skipped."""
+    def if_happens(self, happens, changed, unchanged):
+        """Return ``changed`` if the update happens (None: it always does), or ``unchanged`` if it is skipped."""
         return changed if happens is None else ops.select(happens, changed, unchanged)
 
 
@@ -101,10 +101,10 @@ class Adam(Optimizer):
 
     def update(self, layers, vectors, rate, happens):
         # A skipped update has rate 0 and betas of 1, which leave weights and moments as they are.
-        betas = (self.unless(happens, self.beta1, self.one), self.unless(happens, self.beta2, self.one))
+        betas = (self.if_happens(happens, self.beta1, self.one), self.if_happens(happens, self.beta2, self.one))
         powers = (self.beta1_power * self.beta1, self.beta2_power * self.beta2)
-        ops.assign(self.beta1_power, self.unless(happens, powers[0], self.beta1_power))
-        ops.assign(self.beta2_power, self.unless(happens, powers[1], self.beta2_power))
+        ops.assign(self.beta1_power, self.if_happens(happens, powers[0], self.beta1_power))
+        ops.assign(self.beta2_power, self.if_happens(happens, powers[1], self.beta2_power))
         return self.hyper_map(ops.partial(_adam, self.adam, powers, betas, rate), self.parameters, self.moment1,
                               self.moment2, layers + vectors)
 
@@ -117,7 +117,7 @@ class Momentum(Optimizer):
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self.velocities = self.parameters.clone(prefix=self.prefix, init="zeros")
-        self.share = Tensor(MOMENTUM, mstype.float32)
+        self.factor = Tensor(MOMENTUM, mstype.float32)
         self.momentum = ops.ApplyMomentum()
 
     def update(self, layers, vectors, rate, happens):
@@ -127,8 +127,8 @@ class Momentum(Optimizer):
 
     def move(self, gradients, rate, happens):
         """Update velocities and parameters. A skipped update keeps the whole velocity."""
-        share = self.unless(happens, self.share, self.one)
-        return self.hyper_map(ops.partial(_momentum, self.momentum, share, rate), self.parameters, self.velocities,
+        factor = self.if_happens(happens, self.factor, self.one)
+        return self.hyper_map(ops.partial(_momentum, self.momentum, factor, rate), self.parameters, self.velocities,
                               gradients)
 
 
@@ -152,7 +152,8 @@ class LARS(Momentum):
             trusts = _trust(ops.stack(self.hyper_map(_square_sum, self.layers)),
                             ops.stack(self.hyper_map(_square_sum, layers)))
             layers = self.hyper_map(ops.mul, layers, ops.unstack(rate * trusts))
-        return self.move(layers + self.all_times(rate, vectors), self.unless(happens, self.one, self.zero), happens)
+        # `+` joins tuples. The rate is in the gradients already, so `move` gets 1, or 0 for a skipped update.
+        return self.move(layers + self.all_times(rate, vectors), self.if_happens(happens, self.one, self.zero), happens)
 
 
 def _trust(weight_squares, gradient_squares):
@@ -175,8 +176,8 @@ def _adam(adam, powers, betas, rate, weight, moment1, moment2, gradient):
     return adam(weight, moment1, moment2, powers[0], powers[1], rate, betas[0], betas[1], EPSILON, gradient)
 
 
-def _momentum(momentum, share, rate, weight, velocity, gradient):
-    return momentum(weight, velocity, rate, gradient, share)
+def _momentum(momentum, factor, rate, weight, velocity, gradient):
+    return momentum(weight, velocity, rate, gradient, factor)
 
 
 def _square_sum(values):

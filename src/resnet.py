@@ -1,6 +1,6 @@
 """ResNet encoders (He et al. 2016, "Deep residual learning"), the paper's f(x) (section 2.1; B.9 for CIFAR-10).
 
-Symmetric padding and strides (in a bottleneck that of the 3x3 convolution) are as in torchvision. So every parameter
+Padding is symmetric, and a bottleneck has its stride in the 3x3 convolution, both as in torchvision. So every parameter
 here corresponds to one there.
 """
 from typing import List, Optional, Sequence, Type
@@ -25,7 +25,7 @@ class BasicBlock(nn.Cell):
 
     def __init__(self, inputs: int, width: int, stride: int, layers: Layers):
         super().__init__()
-        self.fork = layers.fork()
+        self.fork = layers.fork()  # a layer, because its gradient is a sum, which needs a kernel of ours in bfloat16
         self.conv1 = conv(layers, inputs, width, 3, stride)
         self.bn1 = layers.norm(width)
         self.conv2 = conv(layers, width, width, 3)
@@ -35,7 +35,7 @@ class BasicBlock(nn.Cell):
     def construct(self, x):
         x, shortcut = self.fork(x)
         x = self.bn1(self.conv1(x))
-        return self.bn2(self.conv2(x), self.downsample(shortcut))
+        return self.bn2(self.conv2(x), self.downsample(shortcut))  # with the sum and the ReLU
 
 
 class Bottleneck(nn.Cell):
@@ -102,7 +102,7 @@ class ResNet(nn.Cell):
         stem = STEMS[network.stem]
         self.features = widths[-1] * block.expansion
         self.pixels_to_float = PixelsToFloat(network.mean, network.std)
-        self.enter = layers.enter()
+        self.enter = layers.enter()  # to the layout and type that the other layers take
         self.conv1 = conv(layers, 3, widths[0], stem.kernel, stem.stride)
         self.bn1 = layers.norm(widths[0])
         self.pool = layers.max_pool() if stem.pooling else nn.Identity()

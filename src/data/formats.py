@@ -27,7 +27,10 @@ class Format(Protocol):
         """The file with the names of the classes, which may lie beside the places."""
 
     def find(self, folder: Path, split: str) -> List[Path]:
-        """Return the places of ``split`` in ``folder`` or in one of its known subfolders; none if one is missing."""
+        """Return the places of ``split`` in ``folder`` or in a known subfolder of it; none if there is no such split.
+
+        A format decides whether a part is enough: for CIFAR it is, with a warning of ``read``.
+        """
 
     def read(self, places: List[Path], side: int) -> Images:
         """Read the images of ``places``, in this order, ``side`` pixels wide.

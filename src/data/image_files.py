@@ -189,7 +189,8 @@ def _jpeg_header(stream: BinaryIO) -> Tuple[Tuple[int, int], bool]:
     _decode_header(b"".join([*segments, ENDS[0]]))
     if not width * height:
         raise ValueError("this image has no pixels")
-    is_progressive = frame % 4 == 2
+    is_progressive = frame % 4 == 2  # SOF2, 6, 10 and 14
+    # A scan with fewer components than the frame is followed by others.
     return (width, height), is_progressive or body[0] < components
 
 

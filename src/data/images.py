@@ -64,7 +64,7 @@ class Joined:
         if np.ndim(index):
             return np.stack([self[row] for row in index])
         part = np.searchsorted(self.ends, index, side="right")
-        return self.parts[part][index - self.ends[part]]  # a negative index, which counts from the end of the part
+        return self.parts[part][index - self.ends[part]]  # below 0, so it counts from the end of that part
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str]) -> np.ndarray:
@@ -123,7 +123,7 @@ def identity(pixels: PixelSource) -> Iterator[bytes]:
 
 
 def fingerprint(pixels: PixelSource) -> str:
-    """Tell one set of images from another: how many, and the beginning of a SHA-256.
+    """Return a text that differs between sets of images: their number, and 16 digits of a SHA-256.
 
     For images that are mapped from files it is the SHA-256 of the files' bytes: to put these in the order of pixels
     takes several times as long.

@@ -44,7 +44,7 @@ def operations(augmentation: Augmentation, side: int, encoded: bool = False) -> 
         (vision.RandomColorAdjust(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s), JITTER_PROBABILITY if s else 0),
         (transforms.Compose([to_gray, to_rgb]), augmentation.grayscale_probability)]
     if augmentation.blur_probability:
-        kernel = max(3, side // 10 | 1)
+        kernel = max(3, side // 10 | 1)  # the paper's tenth of the side, made odd
         blurs = [vision.GaussianBlur(kernel, sigma) for sigma in BLUR_SIGMAS]
         choices.append((transforms.RandomChoice(blurs), augmentation.blur_probability))
     crop = vision.RandomCropDecodeResize if encoded else vision.RandomResizedCrop
@@ -89,6 +89,7 @@ class Views:
     def order_of(self, epoch: int) -> np.ndarray:
         """Return the row numbers (len(self) * batch_size,) of this rank's images in an epoch, in their order."""
         order = self.rows[np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))]
+        # Every world_size-th image, so that a step of all ranks takes consecutive ones.
         return order[self.rank::self.world_size][:len(self) * self.batch_size]
 
     def of_epoch(self, epoch: int) -> Iterator[Tuple[np.ndarray, ...]]:
@@ -157,7 +158,7 @@ def to_dataset(views: Views, first_epoch: int, sinking: bool) -> ds.Dataset:
     """
     source = _Epochs(views, first_epoch)
     batches = ds.GeneratorDataset(source, views.columns, shuffle=False, num_parallel_workers=1)
-    if sinking:  # the data set remembers both
+    if sinking:  # MindSpore keeps both answers, and does not iterate the source for them again
         batches.output_types()
         batches.output_shapes()
     source.begin()

@@ -1,4 +1,4 @@
-"""Device target, CPU settings and seed, set once and before MindSpore is imported."""
+"""Chooses the device and starts MindSpore on it: variables first, then the import, context, processes and seed."""
 import glob
 import logging
 import os

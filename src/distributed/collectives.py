@@ -89,7 +89,7 @@ def share(value: Any, process: Process, root: int = 0) -> Any:
 
 @contextmanager
 def together(process: Process) -> Iterator[None]:
-    """Run a part without collectives that may fail on some ranks. If it fails on one, all end.
+    """Run a block that calls no collective and may fail on some ranks. If it fails on one, all end.
 
     Otherwise the other ranks would wait for that one in their next collective. Raises a UserError where another rank
     failed; the message names the first such rank and has its message.

@@ -41,7 +41,8 @@ class Update(Kernel):
     """x (N, C, H, W), its sum and sum of squares per channel, gamma, beta, running mean and variance (C,) -> y, the
     running statistics, which are updated in place, and the batch's mean and biased variance (C,).
 
-    The sums must be means over the ranks. The gradient is ``gradient_of_update``.
+    The sums are each rank's, averaged over the ranks: the kernel divides by the pixels of one rank. The gradient is
+    ``gradient_of_update``.
     """
 
     __mindspore_signature__ = (

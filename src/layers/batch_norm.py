@@ -33,6 +33,7 @@ class Normalise(nn.Cell):
 
     def scale_and_shift(self, x, scale, shift):
         """Return scale * x + shift per channel, by the kernel of batch norm: one pass over memory."""
+        # Mean 0 and variance 1 - EPSILON: the kernel adds EPSILON, and so divides by 1.
         return self.batch_norm(x, scale, shift, ops.zeros_like(shift), ops.ones_like(scale) - EPSILON)[0]
 
     def construct(self, x, gamma, beta):

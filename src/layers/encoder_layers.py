@@ -14,7 +14,7 @@ Norm = Callable[..., nn.Cell]
 
 
 class Layers(NamedTuple):
-    """Functions that make the layers. All layers take and give images; only ``enter`` knows their memory layout.
+    """Functions that make what depends on the device. From ``enter`` to ``mean``, images are as ``enter`` gives them.
 
     ``norm`` takes channels, ``gamma_init`` and ``relu``: whether a ReLU follows. A norm with ``relu`` also takes a
     shortcut, which it adds before the ReLU.
@@ -34,7 +34,7 @@ class Layers(NamedTuple):
 
 def with_relu(norm: Norm) -> Norm:
     """Return a function that makes batch norms like ``norm``, a class or ``partial`` of one, followed by a ReLU."""
-    made = partial(norm)
+    made = partial(norm)  # of a class or of a partial of one: .func is the class, .keywords are the options so far
     kind = made.func
 
     # A subclass and not a cell around the batch norm, which would change the names of its parameters.

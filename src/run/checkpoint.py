@@ -62,7 +62,8 @@ def save_epoch(series: Series, epoch: int, parameters: Iterable[Parameter], info
     path = series.of_epoch(epoch)
     save(path, parameters, {**info, "epoch": epoch})
     link_whole(series.latest, path.name)
-    # Old files go last: whenever the process is killed, `latest` points at a whole checkpoint.
+    # Old files go last: whenever the process is killed, `latest` points at a whole checkpoint. That of epoch 0 is not
+    # among the files.
     own = [file for file in series.files() if file == path or file not in earlier]
     for file in series.files():
         if file not in own[-keep:]:

@@ -83,8 +83,8 @@ class Run:
             logger.warning("warning: the file system of %s has no locks: start no second run there", self.layout.path)
         self.is_locked = True
 
-    def begin(self, settings: Dict[str, Any], script: str) -> None:
-        """Make the folder, and write there the resolved ``settings`` of ``script`` (src/run/layout.py) and the log."""
+    def begin(self, settings: Dict[str, Any], prefix: str) -> None:
+        """Make the folder, and write there the log and the ``settings`` of the script with ``prefix`` (layout.py)."""
         if self.process.is_first:
             with writing("train_output_path", self.layout.path):
                 if not self.is_locked:  # a new folder, or one that a download has made since the run was opened
@@ -94,9 +94,9 @@ class Run:
                     if self.layout.holds_run:
                         raise UserError(f"--train_output_path: another process has just begun a run in "
                                         f"{self.layout.path}; name another folder")
-                write_text(self.layout.config(script), yaml.safe_dump(
+                write_text(self.layout.config(prefix), yaml.safe_dump(
                     {"settings": settings, **_circumstances(self.process)}, sort_keys=False))
-                log_to_file(self.layout.log(script))
+                log_to_file(self.layout.log(prefix))
                 if is_dry_run():
                     write_text(self.layout.dry_run, dry_run.MEANING + "\n")
         self.has_begun = True
@@ -134,12 +134,12 @@ def open_run(folder: str, process: Process, url: Optional[str] = None) -> Iterat
         try:
             yield run
         except BaseException:
-            run.sync()
+            run.sync()  # only warns: the error matters more
             raise
         if run.has_begun and process.is_first:
             run.flush_records()
         if run.storage and run.has_begun:
-            run.storage.send()
+            run.storage.send()  # raises: a run that is not in the storage has not succeeded
     if is_dry_run():
         logger.info("dry run: %.0f MB of device memory at most (workspaces of kernels are as CANN tells them)",
                     mindspore.runtime.max_memory_allocated() / 2**20)

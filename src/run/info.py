@@ -30,7 +30,7 @@ def believed(source: str) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
-        raise UserError(f"{source}: its description of itself is damaged, or of another version ({reason}); take "
+        raise UserError(f"{source}: its description of the network is damaged, or of another version ({reason}); take "
                         "another file, or make it again") from None
 
 

@@ -24,7 +24,10 @@ def stage(url: Optional[str], dataset_name: str, path: Optional[str]) -> None:
 
 
 def fit_workers(given: Given) -> Given:
-    """Fill in the number of threads of the input pipeline; raise UserError where there are fewer cores."""
+    """Fill in the number of threads of the input pipeline, at most one per core.
+
+    A larger number of the user's is an error; a larger default is lowered with a warning.
+    """
     cores = os.cpu_count() or 1
     is_of_files = dataset.DATA_SETS[given["dataset_name"]].resizable
     wanted = given["num_parallel_workers"] or (cores if is_of_files else WORKERS)
@@ -58,7 +61,7 @@ def check_same(pixels: PixelSource, run: Run, flag: str, split: str) -> str:
     """Return the fingerprint of images; raise UserError where this rank has others than rank 0."""
     with run.together():
         mine = fingerprint(pixels)
-    of_first = share(mine, run.process)
+    of_first = share(mine, run.process)  # outside of both: a rank that failed there would not come to this exchange
     with run.together():
         if mine != of_first:
             raise UserError(f"--{flag}: its {split} images ({mine}) are not those of rank 0 ({of_first}); give every "

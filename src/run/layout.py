@@ -60,12 +60,12 @@ class Layout:
         self.lock = self.path / ".lock"          # exists while a script writes to the folder
         self.dry_run = self.path / "dry_run"     # marks the folder of a dry run, whose files mean nothing
 
-    def config(self, script: str) -> Path:
-        """Return the file of the resolved settings of ``script``, such as ``EVALUATION``."""
-        return self.path / f"{script}config.yaml"
+    def config(self, prefix: str) -> Path:
+        """Return the file of a script's resolved settings; ``prefix`` is the script's, such as ``EVALUATION``."""
+        return self.path / f"{prefix}config.yaml"
 
-    def log(self, script: str) -> Path:
-        return self.path / f"{script}log"
+    def log(self, prefix: str) -> Path:
+        return self.path / f"{prefix}log"
 
     def fine_tuned(self, initial_weights: str, label_fraction: float) -> FineTuned:
         return FineTuned(self.path / "finetune" / f"{initial_weights}-{label_fraction:g}")
@@ -80,7 +80,7 @@ class Layout:
     def holds_run(self) -> bool:
         """Whether a script has begun here."""
         return self.records.is_file() or any(
-            self.config(script).is_file() for script in (PRETRAINING, EVALUATION, FINE_TUNING))
+            self.config(prefix).is_file() for prefix in (PRETRAINING, EVALUATION, FINE_TUNING))
 
 
 def series_at(path: Path, prefix: str) -> Optional[Series]:

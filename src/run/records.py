@@ -98,7 +98,7 @@ def read(path: Path, quiet: bool = False) -> List[Record]:
     return list(filter(None, parsed))
 
 
-def keep(path: Path, wanted: Callable[[Record], bool]) -> None:
+def rewrite(path: Path, wanted: Callable[[Record], bool]) -> None:
     """Rewrite a file, whole, with the records that are ``wanted`` alone."""
     if path.exists():
         write_text(path, "".join(json.dumps(record) + "\n" for record in filter(wanted, read(path))))

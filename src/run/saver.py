@@ -18,7 +18,7 @@ class Saver:
     of the thread is raised there. After an error of the training, which matters more, it is a warning.
 
     ``info`` is that of the checkpoints without the epoch (src/run/info.py), and ``keep_max`` of them stay. The thread
-    calls ``before`` and ``after`` it writes one.
+    calls ``before``, writes the checkpoint, and then calls ``after``.
     """
 
     # MindSpore's own `async_save` tells nobody of an error, nor when the file is complete, so that it could be flushed
@@ -42,7 +42,7 @@ class Saver:
         self._copy(epoch)
         self._submit()
 
-    def keep(self, epoch: int) -> None:
+    def hold(self, epoch: int) -> None:
         """Copy the parameters; the copies are written only if the training is interrupted before the next call."""
         if self.under_way and not self.under_way.done():
             return  # sending to a cloud may take longer than an epoch, and the training must not wait for that
@@ -86,7 +86,8 @@ class Saver:
             self.copies = [Parameter(Tensor(value), name=parameter.name)
                            for parameter, value in zip(self.parameters, values)]
         for copy, value in zip(self.copies, values):
-            np.copyto(copy.asnumpy(), value)  # into the memory of the last copy, because new memory is slow to get
+            # asnumpy() of a tensor on the host is its own memory, which is used again: new memory is slow to get.
+            np.copyto(copy.asnumpy(), value)
         self.unwritten = epoch
 
     def _submit(self) -> None:

@@ -49,13 +49,14 @@ class Storage:
         self.sent: Dict[Path, Tuple[int, int]] = {}  # sizes and times of files that are in the storage
         self.sending = threading.Lock()  # a run may end while its last checkpoint is still being sent
 
+    @property
     def holds_run(self) -> bool:
-        """Return whether there is a run: at least one epoch of a training, or the result of an evaluation."""
+        """Whether there is a run: at least one epoch of a training, or the result of an evaluation."""
         return _moxing("exists", f"{self.url}/{self.layout.records.name}", flag="train_url")
 
     def fetch(self) -> None:
         """Bring the run in the storage to this machine, unless this machine has one."""
-        if self.layout.records.exists() or not self.holds_run():
+        if self.layout.records.exists() or not self.holds_run:
             logger.info("no run is fetched from %s: there is none, or there is one in %s", self.url, self.layout.path)
             return
         with _scratch_beside(self.layout.path.resolve(), "train_url") as scratch:

@@ -63,7 +63,7 @@ class RunFlags(Flags):
     download: bool = flag(BOOLEAN, "download the data set if it is missing", CIRCUMSTANCE, Group.DATA, False)
     num_samples: Optional[int] = flag(integer(1), "train on the first N images only", LEARNING, Group.DATA)
     train_output_path: str = flag(PATH, "folder of the run", CIRCUMSTANCE, Group.RUN, "./outputs", usual=True)
-    batch_size: int = flag(integer(2), "images per step and device", LEARNING, Group.LEARNING, 128, usual=True)
+    batch_size: int = flag(integer(2), "images per device in each step", LEARNING, Group.LEARNING, 128, usual=True)
     epoch_size: int = flag(integer(1, 100_000), "number of epochs", LEARNING, Group.LEARNING, 100, usual=True)
     seed: int = flag(
         integer(0, LARGEST_SEED), "seed of weights, order and augmentation", LEARNING, Group.LEARNING, 0, usual=True)
@@ -92,7 +92,8 @@ class RunFlags(Flags):
             raise given.refusal("device_id", "with --run_distribute True, where every rank has its own; leave it out")
         for name in ("data_url", "train_url"):
             if bool(given[name]) != given["run_cloudbrain"]:
-                raise given.refusal(name, f"with --run_cloudbrain {given['run_cloudbrain']}; give both or neither")
+                raise given.refusal(name, f"with --run_cloudbrain {given['run_cloudbrain']}; give --run_cloudbrain "
+                                    "True, --data_url and --train_url together, or none of them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ class TrainingFlags(RunFlags):
         LEARNING, Group.LEARNING, 3e-4)
     amp_level: str = flag(
         choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 except for loss and batch norm; O3 float16 "
-        "except for the loss; a CPU with bfloat16 uses that for both", LEARNING, Group.LEARNING, "O0")
+        "except for the loss; on a CPU that has it, both use bfloat16", LEARNING, Group.LEARNING, "O0")
     sync_bn: bool = flag(
         BOOLEAN, "batch-norm statistics over all devices, as in the paper", LEARNING, Group.LEARNING, True)
     num_parallel_workers: int = flag(

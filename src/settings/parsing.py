@@ -57,6 +57,7 @@ def _parser(settings_type: type, description: str) -> argparse.ArgumentParser:
         default = "" if about["default"] is None else f" (default: {about['default']})"
         default = " (required)" if about["required"] else default
         text = f"{about['help']}; takes {about['takes'].expects}{default}"
+        # A bare --resume is True; a bare flag of another type is None, which _convert refuses.
         groups[about["group"]].add_argument(f"--{field.name}", nargs="?", const="True" if is_boolean else None,
                                             metavar=field.name.upper(), help=text.replace("%", "%%"))
     return parser

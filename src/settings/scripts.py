@@ -38,11 +38,12 @@ class TrainSettings(CheckpointFlags, TrainingFlags):
         "sqrt), SGD 0.03 at 256 (linear), LARS 4.8 at 4096 (linear)", LEARNING, Group.LEARNING)
     lr_schedule: str = flag(choice(*SCHEDULES), "decay after the warm-up", LEARNING, Group.LEARNING, "linear")
     warmup_epochs: float = flag(
-        number(0), "epochs of linear warm-up; by default at most 15% of epoch_size", LEARNING, Group.LEARNING, 15.0)
+        number(0), "epochs of linear warm-up; the default is cut to 15% of epoch_size", LEARNING, Group.LEARNING, 15.0)
     pre_trained_path: Optional[str] = flag(
         PATH, "checkpoint to begin with; only its weights are taken", LEARNING, Group.RUN)
     pretrain_epoch_size: int = flag(
-        integer(0), "epochs of pre_trained_path; the schedule continues there", LEARNING, Group.RUN, 0)
+        integer(0), "epochs that pre_trained_path was trained for; epoch_size counts them too, and the schedule "
+        "goes on after them", LEARNING, Group.RUN, 0)
     resume: bool = flag(
         BOOLEAN, "continue the run in train_output_path", CIRCUMSTANCE, Group.RUN, False, usual=True)
     eval_every: int = flag(

@@ -30,7 +30,7 @@ class Start(NamedTuple):
     resumed: Optional[Checkpoint] = None
     source: Optional[Checkpoint] = None
 
-    def epoch(self, settings: TrainSettings) -> int:
+    def epochs_done(self, settings: TrainSettings) -> int:
         """Return how many epochs are done."""
         return self.resumed.info["epoch"] if self.resumed else settings.pretrain_epoch_size
 
@@ -98,7 +98,7 @@ def _find_resumed(given: Given, run: Run) -> Optional[Checkpoint]:
     if run.storage:
         if given["resume"]:
             run.fetch()
-        elif run.storage.holds_run():
+        elif run.storage.holds_run:
             raise UserError(f"--train_url: {given['train_url']} already holds a run; resume it with --resume True, or "
                             "name another place")
     if not given["resume"]:
@@ -145,6 +145,7 @@ def resolve(given: Given, start: Start, world_size: int) -> Tuple[TrainSettings,
         given = given.fill(lr_scaling=scaling, learning_rate=default_learning_rate(
             given["optimizer"], given["batch_size"] * world_size, scaling))
     if not start.resumed:
+        # A value of the user stays as it is; only the default is cut.
         given = given.fill(warmup_epochs=default_warmup(given["warmup_epochs"], given["epoch_size"]))
     settings = given.resolved()
     if given_checkpoint:  # its own numbers, whatever the data set has now
@@ -203,12 +204,12 @@ def open_folder(start: Start, settings: TrainSettings, learner: Learner, views: 
         run.begin(values_of(settings), PRETRAINING)
         follow(run, settings.report, settings.tensorboard, views)
         if start.resumed:
-            epoch = start.epoch(settings)
+            epoch = start.epochs_done(settings)
             logger.info("resumed after epoch %d of %d from %s", epoch, settings.epoch_size, start.resumed.path)
             if run.process.is_first:
                 with writing("train_output_path", run.layout.path):
                     checkpoint.go_back_to(start.resumed, run.layout.checkpoints, settings.keep_checkpoint_max)
-                    records.keep(run.layout.records, lambda record: record["kind"] not in (
+                    records.rewrite(run.layout.records, lambda record: record["kind"] not in (
                         records.PRETRAIN, records.MONITOR) or record["epoch"] <= epoch)
     run.broadcast(learner.state())
 
@@ -220,7 +221,7 @@ def info_of(settings: TrainSettings, network: Network, data: str, world_size: in
 
 
 def load_test(settings: TrainSettings, run: Run) -> Optional[Images]:
-    """Return the test images for the monitor, or None where a rank has none: training goes on without them."""
+    """Return the test images for the monitor, or None on every rank if one has none, or others."""
     test, problem = None, "they are not the same on every rank: give every machine the same"
     try:
         test = dataset.load(settings.dataset_name, settings.train_dataset_path, "test", download=settings.download,

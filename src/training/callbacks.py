@@ -18,17 +18,17 @@ BAR_INTERVAL = 0.5    # seconds from one reading of the loss to the next; each w
 LINE_INTERVAL = 30.0
 
 
-def last_loss(parameters: Any) -> np.float32:
+def last_loss(cb_params: Any) -> np.float32:
     """Return the loss of the last step, which back ends give as a scalar or as an array of one."""
-    return parameters.net_outputs.asnumpy().astype(np.float32).reshape(-1)[0]
+    return cb_params.net_outputs.asnumpy().astype(np.float32).reshape(-1)[0]
 
 
 def check_finite(totals: Tensor, epoch: int, steps: int) -> Totals:
     """Read ``totals``, and raise DivergedError if one of the epoch's ``steps`` so far had a loss that is not finite."""
     sums = Totals(*totals.asnumpy().tolist())
     if sums.finite < steps and not is_dry_run():
-        raise DivergedError(f"the loss of epoch {epoch}, step {int(sums.finite) + 1} is not finite (their sum is "
-                            f"{sums.loss}): training has diverged; the last checkpoint is from before; begin again "
+        raise DivergedError(f"the loss of epoch {epoch}, step {int(sums.finite) + 1} is not finite (sum of the "
+                            f"losses: {sums.loss}): training has diverged; the last checkpoint is older; begin again "
                             "with a lower --learning_rate (or, in pretraining, a higher --temperature)")
     return sums
 
@@ -39,7 +39,7 @@ def check_weights(weights: Sequence[Parameter], epoch: int, steps: int) -> None:
     if not amp.all_finite(list(weights)).asnumpy().all() and not is_dry_run():
         name = next(weight.name for weight in weights if not np.isfinite(weight.asnumpy()).all())
         raise DivergedError(f"{name} is not finite after epoch {epoch}, step {steps}: training has diverged; the last "
-                            "checkpoint is from before; begin again with a lower --learning_rate")
+                            "checkpoint is older; begin again with a lower --learning_rate")
 
 
 class Progress(Callback):
@@ -65,17 +65,17 @@ class Progress(Callback):
         self.steps, self.seconds = 0, 0.0  # after the first step, which compiles the graph
 
     def on_train_epoch_begin(self, run_context):
-        parameters = run_context.original_args()
+        cb_params = run_context.original_args()
         self.last = self.shown = time.perf_counter()
-        self.epoch_start_step = parameters.cur_step_num
-        if self.on_terminal and not parameters.dataset_sink_mode:
-            self.bar = bar(total=parameters.batch_num, unit="step",
-                           desc=f"epoch {parameters.cur_epoch_num}/{self.epochs}",
+        self.epoch_start_step = cb_params.cur_step_num
+        if self.on_terminal and not cb_params.dataset_sink_mode:
+            self.bar = bar(total=cb_params.batch_num, unit="step",
+                           desc=f"epoch {cb_params.cur_epoch_num}/{self.epochs}",
                            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
 
     def on_train_step_end(self, run_context):
-        parameters = run_context.original_args()
-        if parameters.dataset_sink_mode:
+        cb_params = run_context.original_args()
+        if cb_params.dataset_sink_mode:
             return
         now, before = time.perf_counter(), self.last
         self.last = now
@@ -84,21 +84,21 @@ class Progress(Callback):
             return
         self.steps += 1
         self.seconds += now - before
-        step = parameters.cur_step_num - self.epoch_start_step
+        step = cb_params.cur_step_num - self.epoch_start_step
         per_step = self.seconds / self.steps
-        left = (self.epochs - parameters.cur_epoch_num + 1) * parameters.batch_num - step
+        left = (self.epochs - cb_params.cur_epoch_num + 1) * cb_params.batch_num - step
         if now - self.shown < (BAR_INTERVAL if self.on_terminal else LINE_INTERVAL):
             return
         self.shown = now
-        check_finite(self.totals, parameters.cur_epoch_num, step)
-        text = (f"loss {last_loss(parameters):.3f}, {self.images_per_step / per_step:.0f} images/s, "
+        check_finite(self.totals, cb_params.cur_epoch_num, step)
+        text = (f"loss {last_loss(cb_params):.3f}, {self.images_per_step / per_step:.0f} images/s, "
                 f"{tqdm.format_interval(left * per_step)} left")
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             self.bar.set_postfix_str(text)
         else:
-            logger.info("progress: epoch %d/%d, step %d/%d, %s", parameters.cur_epoch_num, self.epochs, step,
-                        parameters.batch_num, text)
+            logger.info("progress: epoch %d/%d, step %d/%d, %s", cb_params.cur_epoch_num, self.epochs, step,
+                        cb_params.batch_num, text)
 
     def on_train_epoch_end(self, run_context):
         if self.bar is not None:
@@ -129,15 +129,16 @@ class EpochReport(Callback):
         self.begun = time.perf_counter()
 
     def on_train_epoch_end(self, run_context):
-        parameters = run_context.original_args()
-        steps, loss = parameters.batch_num, last_loss(parameters)
+        cb_params = run_context.original_args()
+        steps, loss = cb_params.batch_num, last_loss(cb_params)
         seconds = time.perf_counter() - self.begun
-        epoch = parameters.cur_epoch_num
+        epoch = cb_params.cur_epoch_num
         log_epoch(epoch, steps, loss, seconds)
         totals = check_finite(self.totals, epoch, steps)
         check_weights(self.weights, epoch, steps)
         norm = totals.gradient_norm / totals.updates if totals.updates else None
         norm = norm if norm is not None and math.isfinite(norm) else None  # JSON has no infinity
+        # The schedule's rate: after overflows the optimizer is some steps behind it.
         rate, speed = float(self.rates[epoch * steps - 1]), round(steps * self.images_per_step / seconds, 1)
         left = (len(self.rates) // steps - epoch) * seconds
         logger.info("epoch %d: mean loss %.4f, %s %.2f %%, gradient norm %s, learning rate %.3g, %.0f images/s%s",
@@ -163,7 +164,7 @@ class SaveCheckpoint(Callback):
         if epoch % self.every == 0 or epoch == self.epochs:
             self.save(epoch)
         else:
-            self.save.keep(epoch)
+            self.save.hold(epoch)
 
 
 class OverflowReport(Callback):
@@ -179,9 +180,9 @@ class OverflowReport(Callback):
         self.done = int(self.updates.asnumpy()[0])
 
     def on_train_epoch_end(self, run_context):
-        parameters = run_context.original_args()
-        steps, scale = parameters.batch_num, float(self.scale.asnumpy())
-        epoch = parameters.cur_epoch_num
+        cb_params = run_context.original_args()
+        steps, scale = cb_params.batch_num, float(self.scale.asnumpy())
+        epoch = cb_params.cur_epoch_num
         overflows = steps - (int(self.updates.asnumpy()[0]) - self.done)
         if is_dry_run():
             return  # neither count nor scale was kept

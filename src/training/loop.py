@@ -55,9 +55,9 @@ class _NewTotals(Callback):
         self.step.begin_epoch()
 
 
-def train(learner: Learner, views: Views, first_epoch: int, epochs: int, callbacks: Sequence[Callback],
+def train(learner: Learner, views: Views, epochs_done: int, epochs: int, callbacks: Sequence[Callback],
           device_target: str) -> None:
-    """Train from ``first_epoch``, counted from 0, to the last of ``epochs``; callbacks count the epochs from 1.
+    """Go on after ``epochs_done`` epochs until ``epochs`` are done; callbacks count the epochs from 1.
 
     Raises a UserError where an image cannot be read, and a DivergedError where a callback has found a loss or a weight
     that is not finite.
@@ -66,9 +66,10 @@ def train(learner: Learner, views: Views, first_epoch: int, epochs: int, callbac
     overflows = [OverflowReport(learner.optimizer.global_step, learner.scaler.scale_value)] if learner.scaler else []
     learner.step.set_train()
     try:
-        Model(learner.step).train(epochs, to_dataset(views, first_epoch, sinking), dataset_sink_mode=sinking,
+        # OverflowReport may raise after the epoch was saved: where every step overflowed, no weight has changed.
+        Model(learner.step).train(epochs, to_dataset(views, epochs_done, sinking), dataset_sink_mode=sinking,
                                   callbacks=[_NewTotals(learner.step), *callbacks, *overflows],
-                                  initial_epoch=first_epoch)
+                                  initial_epoch=epochs_done)
     except RuntimeError:
         if views.error:  # MindSpore has replaced it by an error of its own
             raise views.error from None

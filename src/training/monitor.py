@@ -20,9 +20,11 @@ from src.simclr_model import SimCLR
 
 IMAGES = 10_000       # at most, in the bank, and as many test images
 VIEWED_IMAGES = 1024  # at most, whose two views are embedded
-MEMORY = 2**29        # bytes at most, of either: 10,000 images of 131 pixels
+MEMORY = 2**29        # bytes at most, of each: less than 10,000 images only above 133 x 133 pixels
 COLLAPSED = 0.05      # of the healthy spread 1 / sqrt(d): embeddings closer together than this are all but equal
-STUCK = 0.01          # a loss this close to the trivial one, in units of 2 / temperature, tells no images apart
+# A loss this close to the trivial one tells no images apart, in units of 2 / temperature: the loss has the factor 2,
+# and its similarities have the factor 1 / temperature.
+STUCK = 0.01
 
 
 class Probe(NamedTuple):
@@ -48,21 +50,23 @@ def build_probe(views: Views, train: Images, test: Optional[Images]) -> Probe:
         chosen = np.sort(np.random.default_rng(0).permutation(rows)[:count])
         return images._replace(pixels=images.pixels[chosen], labels=images.labels[chosen])
 
-    every, labelled = np.arange(len(train.labels)), np.flatnonzero(train.labels >= 0)
-    pixels = choose(train, every, VIEWED_IMAGES).pixels
+    all_rows, labelled = np.arange(len(train.labels)), np.flatnonzero(train.labels >= 0)
+    pixels = choose(train, all_rows, VIEWED_IMAGES).pixels
+    # One batch of one column; no rank, so that all ranks draw the same views.
     ((both,),) = Views(pixels, len(pixels), views.augmentation, views.seed, views.workers).of_epoch(0)
     first, second = np.split(channels_last(both), 2)
     if test is None or not len(labelled):
-        return Probe(choose(train, every, IMAGES), None, first, second)
+        return Probe(choose(train, all_rows, IMAGES), None, first, second)
     return Probe(choose(train, labelled, IMAGES), choose(test, np.arange(len(test.labels)), IMAGES), first, second)
 
 
 class Monitor(Callback):
     """Measures the network after every ``every`` epochs and after the last one, and warns of a collapse.
 
-    kNN accuracy and effective rank are of the representations h of images without augmentation; alignment, uniformity
-    and deviation are of the embeddings z, of length 1, of augmented views; all in inference mode. No weight changes and
-    no random number is drawn, so the training stays the same. All ranks encode, rank 0 measures and writes.
+    kNN accuracy and effective rank measure the representations h of images without augmentation. Alignment, uniformity
+    and deviation measure the embeddings z of augmented views, scaled to length 1. The network is in inference mode. No
+    weight changes and no random number is drawn, so the training stays the same. All ranks encode, and rank 0 measures
+    and writes.
 
     Without a ``probe`` the monitor only watches the loss, the first of ``totals``. ``batch_size`` images are encoded at
     a time.
@@ -123,7 +127,7 @@ class Monitor(Callback):
         if not self.process.is_first:
             return {}
         if not all(np.isfinite(rows).all() for rows in (z, h_bank, *([h_test] if probe.test else []))):
-            # The loss is finite all the same: it knows the batch's statistics, and here the moving averages count.
+            # The loss may be finite all the same: there, batch norm uses the batch's statistics, here moving averages.
             logger.warning("warning: not measured, because the representations of some images are not finite: moving "
                            "averages that lag behind, or float16; the run goes on")
             return {}
@@ -175,7 +179,7 @@ def signs_of_collapse(losses: List[float], trivial: float, temperature: float, e
     signs, spread_out = [], dimension**-0.5
     if embedding_std is not None and embedding_std < COLLAPSED * spread_out:
         signs.append(f"the embeddings of different images are all but equal (deviation per dimension "
-                     f"{embedding_std:.2g}, spread out it is {spread_out:.2g})")
+                     f"{embedding_std:.2g}; spread over the sphere it would be {spread_out:.2g})")
     # The first epoch alone is no sign: the warm-up begins with small steps.
     if len(losses) > 1 and min(losses[-2:]) > trivial - STUCK * 2 / temperature:
         signs.append(f"the loss is stuck at {losses[-1]:.3f}, and that of equal embeddings is {trivial:.3f}")

@@ -21,9 +21,9 @@ class Totals(NamedTuple):
 
 
 class TrainStep(nn.Cell):
-    """Views (N, 3, side, side), uint8 -> loss of the global batch; one update of the weights.
+    """Views (N, 3, side, side), uint8 -> the loss of the global batch; each call updates the weights once.
 
-    Or images (B, 3, side, side) and labels (B,): further inputs are passed to ``loss``, after the network's output.
+    Or images (B, 3, side, side) and labels (B,): further inputs go to ``loss``, after the network's output.
     ``totals`` holds the sums of ``Totals`` since ``begin_epoch``, on the device. On several devices (``world_size``)
     the gradients are averaged by all-reduces, and every rank has the loss and the totals of the global batch.
     """

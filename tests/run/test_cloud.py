@@ -142,14 +142,14 @@ def test_what_is_new_is_sent_and_fetched_elsewhere(calls, tmp_path):
     folder, url, elsewhere = tree(tmp_path / "run", {"log": "begun"}), tmp_path / "bucket", Layout(tmp_path / "new")
     save(folder, 1)
     with begun(folder, f"{url}/") as run:
-        assert not run.storage.holds_run()
+        assert not run.storage.holds_run
         run.sync()
         assert contents(url) == {"log": "begun", "checkpoint/checkpoint_simclr-1.ckpt": "1"} and len(calls()) == 2
         tree(folder, {"metrics.jsonl": "{}", "z": ""})
         save(folder, 2)
         run.sync()
         assert [call.rpartition("/")[2] for call in calls()[2:]] == ["metrics.jsonl", "z", "checkpoint_simclr-2.ckpt"]
-        assert run.storage.holds_run()
+        assert run.storage.holds_run
         (folder / "log").write_text("done")
     assert contents(url)["log"] == "done" and len(calls()) == 6
     tree(elsewhere.path, {"log": "of a job that left no records", "mine": ""})

@@ -42,13 +42,15 @@ Convolution make_convolution(Direction direction, int type, const int64_t *x, co
   const int64_t x_dims[] = {x[0], x[3], x[1], x[2]}, y_dims[] = {y[0], y[3], y[1], y[2]};
   Dims strides{}, dilates{}, before{}, after{};
   for (int i = 0; i < 2; ++i) {
+    // The larger quotient: an edge of one pixel would hide a stride of 2.
     strides[i] = std::max((x[1] + y[1] - 1) / y[1], (x[2] + y[2] - 1) / y[2]);
     before[i] = w[2 + i] / 2;
   }
+  // The padding at the far end that makes the sizes fit.
   for (int i = 0; i < 2; ++i) after[i] = (y[1 + i] - 1) * strides[i] + w[2 + i] - x[1 + i] - before[i];
   void *source = plain_desc(x_dims, type, NHWC), *target = plain_desc(y_dims, type, NHWC);
   void *any = plain_desc(w, type, ANY), *forward;
-  // oneDNN chooses threads, and with them the layouts, when a primitive is made, by what this thread is told.
+  // oneDNN fixes threads and layouts when a primitive is made, by the concurrency that `run` has set for this thread.
   check(dnnl_convolution_forward_primitive_desc_create(&forward, engine, FORWARD_TRAINING, DIRECT, source, any, nullptr,
                                                        target, strides, dilates, before, after, nullptr),
         "convolution");

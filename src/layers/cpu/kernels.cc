@@ -26,7 +26,7 @@ constexpr int64_t WORTH_SHARING = 16384;  // numbers that are read once: below i
 
 struct Call {
   int count;  // of inputs and outputs
-  int *ranks;
+  int *ndims;
   void **data;
   int64_t **shapes;
   const char **types;
@@ -54,8 +54,8 @@ int run(void (*body)(const Call &), const Call &call) {
 
 #define OPERATOR(name)                                                                                              \
   static void name##_of(const Call &call);                                                                         \
-  extern "C" int name(int count, void **data, int *ranks, int64_t **shapes, const char **types, void *, void *) {  \
-    return run(name##_of, Call{count, ranks, data, shapes, types});                                                \
+  extern "C" int name(int count, void **data, int *ndims, int64_t **shapes, const char **types, void *, void *) {  \
+    return run(name##_of, Call{count, ndims, data, shapes, types});                                                \
   }                                                                                                                \
   static void name##_of(const Call &call)
 
@@ -183,7 +183,7 @@ OPERATOR(gradient_norm) {
   double sum = 0;
   for (int input = 0; input + 1 < call.count; ++input) {
     int64_t numbers = 1;
-    for (int axis = 0; axis < call.ranks[input]; ++axis) numbers *= call.shapes[input][axis];
+    for (int axis = 0; axis < call.ndims[input]; ++axis) numbers *= call.shapes[input][axis];
     if (numbers < WORTH_SHARING) {
       sum += square_sum(call.floats(input), numbers);
       continue;

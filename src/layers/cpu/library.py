@@ -35,12 +35,12 @@ def load() -> Optional[CpuLibrary]:
         library = ctypes.CDLL(str(path))
         from src.layers.cpu import trial  # not at the top: NumPy starts threads, which would receive the signals
         if trial.start(library):
-            raise UnavailableError("MindSpore's oneDNN is not of version 3")
+            raise UnavailableError("MindSpore's oneDNN does not work, or is not of version 3")
     except (UnavailableError, OSError) as error:
         logger.warning("the CPU's own layers cannot be used: %s. Training with MindSpore's layers takes about twice as "
                        "long; --cpu_layers mindspore selects them without this warning", reason_of(error))
         return None
-    return CpuLibrary(path, library.dnnl_get_effective_cpu_isa() & BFLOAT16 == BFLOAT16)
+    return CpuLibrary(path, (library.dnnl_get_effective_cpu_isa() & BFLOAT16) == BFLOAT16)
 
 
 def build() -> Path:

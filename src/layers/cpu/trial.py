@@ -27,11 +27,11 @@ def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> None:
     """
     count = len(arrays)
     data = (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays))
-    ranks = (ctypes.c_int * count)(*(array.ndim for array in arrays))
+    ndims = (ctypes.c_int * count)(*(array.ndim for array in arrays))
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
     places = (ctypes.c_void_p * count)(*(ctypes.addressof(shape) for shape in shapes))
     types = (ctypes.c_char_p * count)(*(b"bfloat16" if array.dtype == np.uint16 else b"float32" for array in arrays))
-    if getattr(library, name)(count, data, ranks, places, types, None, None):
+    if getattr(library, name)(count, data, ndims, places, types, None, None):
         sys.exit(f"error: {name} failed")
 
 
@@ -46,7 +46,7 @@ def convolution(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
 def main(path: str) -> None:
     library = ctypes.CDLL(path)
     if start(library):
-        sys.exit("error: MindSpore's oneDNN is not of version 3")
+        sys.exit("error: MindSpore's oneDNN does not work, or is not of version 3")
     random = np.random.default_rng(0)
     for kernel, stride in ((3, 1), (3, 2), (1, 1), (1, 2)):
         x, w = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 8, 8, 32), (16, 32, kernel, kernel)))

@@ -31,7 +31,7 @@ def test_every_sink_gets_every_record(file):
 
 
 def test_a_file_that_is_not_there_has_no_records(file):
-    records.keep(file, lambda record: True)
+    records.rewrite(file, lambda record: True)
     assert records.read(file) == [] and not file.exists()
 
 
@@ -57,6 +57,6 @@ def test_what_is_no_record_is_left_out_and_named_once(file, warnings, what, numb
     assert "metrics.jsonl: 1 lines" in warning and f"line {number + 1}" in warning
     appended_to(file)({"kind": "pretrain", "epoch": 3})  # not at the end of the line that was cut
     assert [record["epoch"] for record in records.read(file)] == [1, 2, 3]
-    records.keep(file, lambda record: record["epoch"] != 2)
+    records.rewrite(file, lambda record: record["epoch"] != 2)
     warnings.clear()
     assert [record["epoch"] for record in records.read(file)] == [1, 3] and not warnings.messages

@@ -107,7 +107,7 @@ def test_an_interruption_while_it_copies_saves_the_epoch_that_it_copied(tmp_path
     with pytest.raises(KeyboardInterrupt), Saver(Series(tmp_path, "net"), parameters, INFO, 2) as save:
         save(0)
         change(parameters)
-        save.keep(1)
+        save.hold(1)
         save.wait()
         change(parameters)
         submit = save.thread.submit
@@ -120,7 +120,7 @@ def test_an_interruption_while_it_copies_saves_the_epoch_that_it_copied(tmp_path
             return Interrupted()
 
         monkeypatch.setattr(save.thread, "submit", interrupt)
-        save.keep(2)
+        save.hold(2)
     assert written == [(0, 7), (2, 9)]
 
 
@@ -133,7 +133,7 @@ def test_what_is_kept_is_written_where_the_context_ends_with_an_error_alone(tmp_
         for epoch in (2, 3):
             save.wait()
             change(parameters)
-            save.keep(epoch)
+            save.hold(epoch)
         change(parameters)
         if ending:
             raise ending

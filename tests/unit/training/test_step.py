@@ -220,7 +220,7 @@ def test_a_norm_that_is_no_number_is_none(lines, norm, updates):
 
 
 def test_a_diverged_run_stops():
-    with pytest.raises(DivergedError, match=r"the loss of epoch 2, step 3 is not finite \(their sum is nan\): "):
+    with pytest.raises(DivergedError, match=r"the loss of epoch 2, step 3 is not finite \(sum of the losses: nan\): "):
         report(np.nan, (np.nan, 0.0, 2.0, np.nan, 4.0))
 
 
