@@ -78,13 +78,6 @@ def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, mo
     out = done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", "O2"), cwd=finished))
     assert out.count("has no bfloat16 on this CPU") == 1
     equal(values(finished / "run"), values(tmp_path / "run"))
-    out = done(call_script(
-        "finetune.py", "--encoder_checkpoint_path", "run", "--train_dataset_path", "data", "--train_output_path",
-        tmp_path / "tuned", "--epoch_size", "1", "--batch_size", "10", "--repeat", "2", "--amp_level", "O2",
-        cwd=finished))
-    assert out.count("has no bfloat16 on this CPU") == 1
-    (one, two) = of_kind(records.FINETUNE_EVAL, tmp_path / "tuned")
-    assert one["protocol"] == two["protocol"] and "precision" not in one["protocol"]
 
 
 def test_a_run_in_float16_goes_on_with_other_layers_and_back(finished, tmp_path):

@@ -1,4 +1,4 @@
-"""The notebook runs, and both its saved and its new outputs show what its text says."""
+"""The notebook runs, and its saved outputs show what its text says."""
 import re
 
 import pytest
@@ -20,19 +20,23 @@ def shown(notebook):
                      for output in outputs)
 
 
-def check(notebook):
-    text, pictures = shown(notebook)
-    share = {name: float(value) for name, value in re.findall(r"^((?:kNN|linear), \w+): (\d+\.\d)%$", text, re.M)}
-    assert pictures == 3
-    assert share["kNN, untrained"] < 40 and share["kNN, trained"] > share["kNN, untrained"] + 20
-    assert share["linear, untrained"] < 50 and share["linear, trained"] > 75
+def accuracies(text):
+    return {name: float(value) for name, value in re.findall(r"^((?:kNN|linear), \w+): (\d+\.\d)%$", text, re.M)}
 
 
-def test_the_notebook_runs_and_the_network_learns():
+def test_the_notebook_runs():
+    """On a tenth of the training images: whether the network learns, the saved outputs and the quickstart show."""
     notebook = nbformat.read(NOTEBOOK, 4)
+    (loading,) = (cell for cell in notebook.cells if "dataset.load(" in cell.source)
+    loading.source += "\nimages = images.first(1000)"
     nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
-    check(notebook)
+    text, pictures = shown(notebook)
+    assert pictures == 3 and len(accuracies(text)) == 4
 
 
 def test_the_saved_outputs_are_complete():
-    check(nbformat.read(NOTEBOOK, 4))
+    text, pictures = shown(nbformat.read(NOTEBOOK, 4))
+    share = accuracies(text)
+    assert pictures == 3
+    assert share["kNN, untrained"] < 40 and share["kNN, trained"] > share["kNN, untrained"] + 20
+    assert share["linear, untrained"] < 50 and share["linear, trained"] > 75
