@@ -8,7 +8,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.common.errors import DamagedError, UserError
 from src.run import checkpoint
-from src.run.layout import LATEST, Layout, Series, series_at
+from src.run.layout import LATEST, Layout, Series
 from src.settings.network import Network
 
 NETWORK = Network("resnet18", 0.25, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), projection_dimension=8)
@@ -175,9 +175,3 @@ def test_other_files_are_refused(tmp_path):
                                  (foreign, "simclr", "was not written by this project")):
         with pytest.raises(UserError, match=f"^--resume: .*{message}"):
             checkpoint.load(str(path), holds, "resume")
-
-
-# --- names ---
-
-def test_a_file_is_no_series(series, tmp_path):
-    assert series_at(series.of_epoch(3), series.prefix) is series_at(tmp_path / "nowhere", series.prefix) is None
