@@ -379,15 +379,7 @@ def test_given_weights_get_the_rest_of_the_schedule(finished, tmp_path, monkeypa
         equal(states[-1], values(run))
 
 
-def test_weights_of_another_network_are_refused(finished):
-    refused(call_script("train.py", "--head_batch_norm", "False", "--train_dataset_path", "data", "--pre_trained_path",
-                        "run/checkpoint/latest", "--train_output_path", "never", cwd=finished),
-            "--head_batch_norm: got False, but .*checkpoint_simclr-3.ckpt was made with True")
-    assert not (finished / "never").exists()
-
-
 @pytest.mark.parametrize("flags, message", [
-    (("--batch_size", "101"), "--batch_size: got 101, takes at most the 100 images"),
     (("--device_target", "Ascend"), "--device_target: got Ascend, but this machine has no such device"),
     (("--train_output_path", "data/test_batch.bin/run"), "--train_output_path: cannot write to"),
 ])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.lr_generator import default_learning_rate, default_scaling, default_warmup, learning_rates
+from src.lr_generator import default_warmup, learning_rates
 
 NAMES = ["linear", "cosine", "step", "polynomial"]
 
@@ -42,14 +42,3 @@ def test_every_schedule_rises_to_the_peak_and_falls(schedule, epochs, steps, war
 @pytest.mark.parametrize("epochs, warmup", [(1000, 15), (10, 1.5)])
 def test_default_warmup(epochs, warmup):
     assert np.isclose(default_warmup(15, epochs), warmup)
-
-
-@pytest.mark.parametrize("optimizer, scaling, global_batch, rate", [
-    ("Adam", "sqrt", 256, 4.5e-4), ("SGD", "linear", 512, 0.06), ("LARS", "linear", 256, 0.3),
-    ("LARS", "sqrt", 512, 0.075 * np.sqrt(512))])
-def test_default_rates_scale_with_the_global_batch(optimizer, scaling, global_batch, rate):
-    assert default_learning_rate(optimizer, global_batch, scaling) == pytest.approx(rate, rel=1e-12)
-
-
-def test_default_scaling():
-    assert [default_scaling(name) for name in ("Adam", "SGD", "LARS")] == ["sqrt", "linear", "linear"]

@@ -2,12 +2,10 @@
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor
 
 from src import optimizer as optimizers
-from src.optimizer import build_optimizer, decays
-from src.resnet import build_encoder
-from src.settings.network import Network
+from src.optimizer import build_optimizer
 
 RATES = 0.1 * np.cos(np.linspace(0, 1.5, 10)).astype(np.float32)
 DECAY = 0.3
@@ -110,22 +108,3 @@ def test_vectors_are_multiplied_together_as_one_by_one(monkeypatch, name):
             optimizer(gradients, Tensor(np.float32(factor)))
         found.append(state(optimizer))
     assert all(np.array_equal(found[0][key], value) for key, value in found[1].items())
-
-
-def test_lars_keeps_the_rate_of_every_gradient():
-    """The rate is inside the velocity: after a first step a rate of nearly 0 does not stop what is under way."""
-    dense = nn.Dense(2, 2, weight_init="ones")
-    optimizer = build_optimizer("LARS", dense.trainable_params(), np.array([1.0, 1e-12]), 0.0)
-    for _ in range(2):
-        optimizer((Tensor(np.ones((2, 2), np.float32)), Tensor(np.zeros(2, np.float32))))
-    assert np.allclose(dense.weight.asnumpy(), 1 - 0.001 * (1 + 0.9), rtol=1e-6)
-
-
-def test_decay_is_for_weights_only():
-    encoder = build_encoder(Network("resnet18", 0.0625))
-    for _, cell in encoder.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d):
-            assert not decays(cell.gamma) and not decays(cell.beta)
-        if isinstance(cell, nn.Conv2d):
-            assert decays(cell.weight)
-    assert not decays(nn.Dense(3, 2).bias)

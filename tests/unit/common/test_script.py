@@ -63,7 +63,7 @@ def test_the_first_signal_ends_in_good_order_though_it_comes_twice_at_once(numbe
     assert process.returncode == 128 + number
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS[:2])  # SIGINT takes a way of its own
 def test_the_second_signal_ends_at_once(number):
     process = start(SLOW.format(then=STUCK), stdout=subprocess.PIPE)
     assert process.stdout.readline() == "begun\n"

@@ -8,7 +8,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.common.errors import DamagedError, UserError
 from src.run import checkpoint
-from src.run.layout import LATEST, Layout, Series, series_at
+from src.run.layout import LATEST, Layout, Series
 from src.settings.network import Network
 
 NETWORK = Network("resnet18", 0.25, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), projection_dimension=8)
@@ -99,11 +99,6 @@ def test_nothing_is_left_unloaded(given, message):
     assert all(np.array_equal(target.asnumpy(), old) for target, old in zip(targets, before))
 
 
-def test_part_renames():
-    both = {p.name: p for p in [*parameters((1,), prefix="encoder."), *parameters((1,), prefix="moment1.encoder.")]}
-    assert [(name, p.name) for name, p in checkpoint.part(both, "encoder.").items()] == [("0", "0")]
-
-
 # --- damage ---
 
 REFUSED = "is (damaged|not a checkpoint of this project)"  # before MindSpore reads the file
@@ -180,16 +175,3 @@ def test_other_files_are_refused(tmp_path):
                                  (foreign, "simclr", "was not written by this project")):
         with pytest.raises(UserError, match=f"^--resume: .*{message}"):
             checkpoint.load(str(path), holds, "resume")
-
-
-# --- names ---
-
-def test_checkpoints_are_in_the_order_of_their_epochs(tmp_path):
-    series = Series(tmp_path, "net")
-    for name in ("net-10.ckpt", "net-9.ckpt", "net-0.ckpt", "net-1.ckpt.tmp", "other-3.ckpt", "net-08.ckpt"):
-        (tmp_path / name).touch()
-    assert [file.name for file in series.files()] == ["net-9.ckpt", "net-10.ckpt"]
-
-
-def test_a_file_is_no_series(series, tmp_path):
-    assert series_at(series.of_epoch(3), series.prefix) is series_at(tmp_path / "nowhere", series.prefix) is None

@@ -65,8 +65,8 @@ def test_a_new_run_is_normalised_by_its_data_set():
 
 
 @pytest.mark.parametrize("optimizer, flags, world_size, rate", [
-    ("Adam", [], 2, 9e-4 / 2), ("Adam", ["--lr_scaling", "linear"], 2, 9e-4 / 4), ("SGD", [], 2, 0.03),
-    ("LARS", [], 32, 4.8)])
+    ("Adam", [], 2, 9e-4 / 2), ("Adam", ["--lr_scaling", "linear"], 2, 9e-4 / 4), ("SGD", [], 4, 0.06),
+    ("LARS", [], 16, 2.4), ("LARS", ["--lr_scaling", "sqrt"], 4, 0.075 * 512**0.5)])
 def test_the_learning_rate_follows_the_global_batch(optimizer, flags, world_size, rate):
     settings, _ = resolve(parse(TrainSettings, ["--optimizer", optimizer, *flags]), Start(), world_size)
     assert settings.learning_rate == pytest.approx(rate)
