@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The run of the fixture ``finished``.
 SMALL = ("--encoder", "resnet18", "--width_multiplier", "0.0625", "--batch_size", "16", "--projection_dimension", "8",
-         "--head_batch_norm", "--normalize", "--seed", "5")
+         "--head_batch_norm", "--normalize", "--seed", "5", "--amp_level", "O0")
 EPOCHS, STEPS = 3, 6
 CLASSIFIER_EPOCHS, CLASSIFIER_STEPS = 12, 7
 TEST_LABELS = np.arange(37) % 10

@@ -12,8 +12,8 @@ from src.common.errors import UserError
 from src.common.files import written_whole
 from src.common.logs import logger
 from src.data.download import Archive
-from src.data.formats import DataSet, read_bytes
-from src.data.images import Images, channels_first, channels_last
+from src.data.formats import DataSet
+from src.data.images import Images, channels_first, channels_last, read_bytes
 
 SIDE = 32
 PLANES = 3 * SIDE * SIDE

@@ -2,9 +2,6 @@
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional, Protocol, Tuple
 
-import numpy as np
-
-from src.common.files import to_read
 from src.data.download import Archive
 from src.data.images import Images
 
@@ -74,9 +71,3 @@ class DataSet(NamedTuple):
 def shorter_edge_for(side: int) -> int:
     """Return the length of the shorter edge of which ``side`` pixels are the share ``KEPT``."""
     return round(side / KEPT)
-
-
-def read_bytes(file: Path) -> np.ndarray:
-    """Return the bytes of ``file``, uint8. Raises a UserError where it cannot be read, or is no file."""
-    with to_read(file) as stream:
-        return np.fromfile(stream, np.uint8)

@@ -14,9 +14,9 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from src.common.errors import UserError
 from src.common.files import to_read
-from src.data.formats import read_bytes, shorter_edge_for
+from src.data.formats import shorter_edge_for
 from src.data.image_listing import FORMATS, MOST_PIXELS, too_large
-from src.data.images import batches, identity
+from src.data.images import batches, identity, read_bytes
 
 QUEUED = 32  # images; MindSpore queues half as many before each thread (its prefetch size)
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # the first bytes, whatever the file's name says

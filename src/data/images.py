@@ -1,11 +1,13 @@
 """Images with their labels, in memory or on disk."""
 import hashlib
 from functools import singledispatch
+from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Union, overload
 
 import numpy as np
 
 from src.common.errors import UserError
+from src.common.files import to_read
 
 BLOCK = 1024  # images in memory at a time, where all are read once
 
@@ -65,6 +67,12 @@ class Joined:
             return np.stack([self[row] for row in index])
         part = np.searchsorted(self.ends, index, side="right")
         return self.parts[part][index - self.ends[part]]  # below 0, so it counts from the end of that part
+
+
+def read_bytes(file: Path) -> np.ndarray:
+    """Return the bytes of ``file``, uint8. Raises a UserError where it cannot be read, or is no file."""
+    with to_read(file) as stream:
+        return np.fromfile(stream, np.uint8)
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str]) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from src.common.errors import UserError
 from src.common.files import reading
 from src.data.download import Archive
-from src.data.formats import DataSet, read_bytes
-from src.data.images import Images, Joined, channels_last
+from src.data.formats import DataSet
+from src.data.images import Images, Joined, channels_last, read_bytes
 
 SIDE = 96
 IMAGE = 3 * SIDE * SIDE

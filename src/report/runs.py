@@ -124,6 +124,9 @@ def _config(file: Path) -> Dict[str, Any]:
     remedy = "restore the file, or remove it"
     text = read_text(file, str(file), remedy, LARGEST_CONFIG)
     with _whole(file, remedy):
+        # With aliases a small file can stand for a text that no memory holds.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has an alias")
         config = yaml.safe_load(text)
         return {**config, "settings": dict(config["settings"])}
 

@@ -5,7 +5,7 @@ from typing import Optional, Sequence
 from src.settings.augmentation import PAPER_SMALL
 from src.settings.given import CIRCUMSTANCE, LEARNING, NETWORK, Given, Group, flag
 from src.settings.network import STEMS
-from src.settings.types import BOOLEAN, PATH, URL, choice, integer, number
+from src.settings.types import BOOLEAN, PATH, URL, choice, integer, number, or_auto
 
 LARGEST_SEED = 2**32 - 1
 MOST_DEVICES = 99_999  # as in a rank table
@@ -112,8 +112,9 @@ class TrainingFlags(RunFlags):
         number(0, 1), "L2 penalty on weights, but not on biases and batch norm; the paper takes 1e-6 with LARS",
         LEARNING, Group.LEARNING, 3e-4)
     amp_level: str = flag(
-        choice("O0", "O2", "O3"), "mixed precision: O0 none; O2 float16 except for loss and batch norm; O3 float16 "
-        "except for the loss; on a CPU that has it, both use bfloat16", LEARNING, Group.LEARNING, "O0")
+        or_auto(choice("O0", "O2", "O3")), "mixed precision: O0 none; O2 float16 except for loss and batch norm; O3 "
+        "float16 except for the loss; on a CPU that has it, both use bfloat16; auto, the default, is O2 on such a CPU "
+        "and O0 elsewhere", LEARNING, Group.LEARNING)
     sync_bn: bool = flag(
         BOOLEAN, "batch-norm statistics over all devices, as in the paper", LEARNING, Group.LEARNING, True)
     num_parallel_workers: int = flag(

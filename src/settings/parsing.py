@@ -101,7 +101,8 @@ def parse(settings_type: type, argv: Optional[List[str]] = None, description: st
         raise _unknown(rest[0][2:].partition("=")[0], settings_type, "--")
     if rest:
         raise UserError(f"{shown(rest[0])}: got a value without a flag; write --name value or --name=value")
-    chosen = {name: _convert(fields[name], value, f"--{name}") for name, value in vars(known).items()}
+    converted = {name: _convert(fields[name], value, f"--{name}") for name, value in vars(known).items()}
+    chosen = {name: value for name, value in converted.items() if value is not None}
     recipe = read_recipe(chosen["config"], settings_type) if "config" in chosen else {}
     given = Given(settings_type, {**recipe, **chosen})
     for field in fields.values():

@@ -51,6 +51,11 @@ def choice(*names: str) -> FlagType:
     return FlagType(lambda text: names[names.index(text)], "one of " + ", ".join(names))
 
 
+def or_auto(takes: FlagType) -> FlagType:
+    """What ``takes`` is for, or `auto`, which leaves the flag out."""
+    return FlagType(lambda text: None if text == "auto" else takes.convert(text), f"auto, or {takes.expects}")
+
+
 def _text(text: str) -> str:
     if not text or b"\0" in os.fsencode(text):  # fsencode raises ValueError for characters that no file name can have
         raise ValueError(text)

@@ -17,8 +17,10 @@ from src.distributed.collectives import share
 from src.evaluation import labelled, linear_sgd
 from src.evaluation.features import extract
 from src.evaluation.results import Outcome
+from src.layers.encoder_layers import encoder_layers
 from src.lr_generator import fine_tuning_rate
 from src.optimizer import MOMENTUM
+from src.resnet import build_encoder
 from src.run import checkpoint, inputs, records
 from src.run.checkpoint import Checkpoint
 from src.run.folder import Run
@@ -109,11 +111,14 @@ def _finished_seeds(settings: FinetuneSettings, wanted: Dict[str, Any], run: Run
     return finished
 
 
-def test_outcome(model: ImageClassifier, settings: FinetuneSettings, test: Images, protocol: str,
+def test_outcome(model: ImageClassifier, source: Checkpoint, settings: FinetuneSettings, test: Images, protocol: str,
                  run: Run) -> Outcome:
-    """Classify the test images. Ranks other than 0 encode their part and have no scores."""
+    """Classify the test images, in float32. Ranks other than 0 encode their part and have no scores."""
     run.broadcast(model.get_parameters())  # without --sync_bn every rank has its own statistics; rank 0's are kept
-    h = extract(model.encoder, test.pixels, settings.batch_size, run.process, "features, test")
+    encoder = build_encoder(source.network, encoder_layers(run.process))
+    trained = {parameter.name: parameter for parameter in model.encoder.get_parameters()}
+    checkpoint.load_into(encoder.get_parameters(), checkpoint.part(trained, "encoder."), "the fine-tuned encoder")
+    h = extract(encoder, test.pixels, settings.batch_size, run.process, "features, test")
     logits = np.empty((0, settings.class_num), np.float32)
     if run.process.is_first:
         logits = model.classifier.set_train(False)(Tensor(h)).asnumpy().astype(np.float32)
@@ -126,7 +131,7 @@ def protocol_of(settings: FinetuneSettings, images: int, classes: int, world_siz
     if settings.label_fraction < 1:
         labels = (f"{100 * settings.label_fraction:g} % of the labels ({images} images, {images // classes} of each "
                   "class, drawn by the seed)")
-    computed = "" if precision == "float32" else f", {precision}, in the test too"
+    computed = "" if precision == "float32" else f", trained in {precision}"
     return (f"{TITLES[settings.initial_weights]}, {labels}, {settings.epoch_size} epochs of "
             f"{settings.batch_size * world_size} images per step, SGD with momentum {MOMENTUM:g}, learning rate "
             f"{settings.learning_rate:g} with cosine decay, weight decay {settings.weight_decay:g}, crops of at least "

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from cpu_layers import need_bfloat16, need_library
 from helpers import (
     ROOT,
@@ -72,11 +73,12 @@ def test_a_run_goes_on_with_the_other_layers(finished, without_compiler, tmp_pat
     assert 0 < np.linalg.norm(changed[0] - changed[1]) < 0.1 * np.linalg.norm(changed[1])
 
 
-def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("level, said", [("O2", "has no bfloat16 on this CPU"), ("auto", "auto: O0, float32")])
+def test_a_cpu_without_bfloat16_says_so_and_takes_float32(finished, tmp_path, monkeypatch, level, said):
     need_library()
     monkeypatch.setattr(library, "BFLOAT16", 2**30)  # an instruction set that no CPU has
-    out = done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", "O2"), cwd=finished))
-    assert out.count("has no bfloat16 on this CPU") == 1
+    out = done(call_script("train.py", *arguments(tmp_path / "run", "--amp_level", level), cwd=finished))
+    assert out.count(said) == 1
     equal(values(finished / "run"), values(tmp_path / "run"))
 
 
@@ -95,13 +97,15 @@ def test_a_run_in_float16_goes_on_with_other_layers_and_back(finished, tmp_path)
 
 
 def test_a_run_in_bfloat16_stays_near_that_in_float32(finished, tmp_path):
-    """oneDNN emulates bfloat16 where the CPU has none."""
+    """By default a CPU with bfloat16 uses it. oneDNN emulates it where the CPU has none."""
     need_library()
     need_bfloat16()
     trap = f"sys.path.insert(0, {str(ROOT)!r})\nfrom src.layers.cpu import library\nlibrary.BFLOAT16 = 0x27"
     (tmp_path / "trapped.py").write_text(TRAPPED.format(trap=trap))
-    done(start_script(tmp_path / "trapped.py", ROOT / "train.py", *arguments(tmp_path / "run", "--amp_level", "O2"),
-                      cwd=finished, env={"ONEDNN_MAX_CPU_ISA": "DEFAULT"}))
+    out = done(start_script(tmp_path / "trapped.py", ROOT / "train.py", *arguments(tmp_path / "run", "--amp_level",
+                            "auto"), cwd=finished, env={"ONEDNN_MAX_CPU_ISA": "DEFAULT"}))
+    assert "--amp_level auto: O2, because this CPU has bfloat16\n" in out
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["settings"]["amp_level"] == "O2"
     assert losses(tmp_path / "run") != losses(finished / "run")
     assert losses(tmp_path / "run") == pytest.approx(losses(finished / "run"), rel=2e-2)
     assert {value.dtype for value in values(tmp_path / "run").values() if value.dtype.kind == "f"} == {

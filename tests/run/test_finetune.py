@@ -154,7 +154,7 @@ def test_supervised_training_begins_with_random_weights(finished, tmp_path, trac
     (record,) = of_kind(records.FINETUNE_EVAL, tmp_path)
     assert record["protocol_id"] == records.SUPERVISED
     assert record["protocol"].startswith("supervised training from random weights, all 100 labels, 1 epochs of 10")
-    assert record["protocol"].endswith("mixed precision O2, in the test too, last epoch")
+    assert record["protocol"].endswith("trained in mixed precision O2, last epoch")
     trace.check(tmp_path)
 
 

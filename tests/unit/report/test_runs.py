@@ -66,7 +66,7 @@ def test_no_run(tmp_path, read):
 
 
 @pytest.mark.parametrize("name, content", [
-    *(("config.yaml", content) for content in (b"settings: [", b"settings: 3", b"\xff")),
+    *(("config.yaml", content) for content in (b"settings: [", b"settings: 3", b"\xff", b"settings: &a {}\nb: *a")),
     *(("sample.npz", content) for content in (b"", b"text", b"PK\x03\x04", b"\x93NUMPY"))])
 def test_a_damaged_file_is_one_line(tmp_path, name, content):
     (make(tmp_path) / name).write_bytes(content)
