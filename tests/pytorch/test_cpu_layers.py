@@ -141,6 +141,7 @@ def test_mean_fork_and_enter(own, seed, count, height, width, channels):
     assert all(np.array_equal(output, x) for output in actual.outputs) and len(actual.outputs) == 2
     assert np.array_equal(actual.inputs[0], slopes[0] + slopes[1])
 
-    actual = own("enter", ((), {}), {}, [x], [drawn(rng, count, width, channels, height)])
-    assert np.array_equal(actual.outputs[0], x.transpose(0, 2, 3, 1))
+    pixels = drawn(rng, count, 3, height, width)
+    actual = own("enter", ((), {}), {}, [pixels], [drawn(rng, count, height, width, 3)])
+    assert np.array_equal(actual.outputs[0], pixels.transpose(0, 2, 3, 1))
     assert not actual.inputs[0].any()

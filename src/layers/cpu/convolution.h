@@ -3,18 +3,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <map>
-#include <memory>
-#include <new>
 
 #include "bfloat16.h"
 #include "onednn.h"
 #include "threads.h"
+#include "weight_gradient.h"
 
 namespace {
-
-void *engine, *stream;  // made by `start`
 
 struct Convolution {
   void *primitive, *source, *weights, *target;  // target: the layout of the output of the forward convolution
@@ -28,12 +24,6 @@ void *plain_desc(const int64_t *dims, int type, int tag) {
   void *desc;
   check(dnnl_memory_desc_create_with_tag(&desc, 4, dims, type, tag), "memory_desc_create");
   return desc;
-}
-
-void *primitive_of(void *desc) {
-  void *primitive;
-  check(dnnl_primitive_create(&primitive, desc), "primitive_create");
-  return primitive;
 }
 
 // x (N, H, W, I), w (O, I, K, K), y (N, H', W', O). The padding is K / 2 on all sides, and the stride is 1 or 2, which
@@ -88,34 +78,6 @@ const Convolution &convolution_for(Direction direction, int type, const int64_t 
   return found->second;
 }
 
-class Memory {
- public:
-  Memory(const void *desc, void *data) { check(dnnl_memory_create(&memory_, desc, engine, data), "memory_create"); }
-  Memory(const Memory &) = delete;
-  ~Memory() { dnnl_memory_destroy(memory_); }
-  void *get() const { return memory_; }
-
- private:
-  void *memory_;
-};
-
-// Memory that grows to what the largest call needs.
-class Buffer {
- public:
-  void *of(size_t size) {
-    if (size > size_) {
-      data_.reset(std::aligned_alloc(64, (size + 63) / 64 * 64));
-      size_ = data_ ? size : 0;
-      if (!data_) throw std::bad_alloc();
-    }
-    return data_.get();
-  }
-
- private:
-  std::unique_ptr<void, decltype(&std::free)> data_{nullptr, std::free};
-  size_t size_ = 0;
-};
-
 // Call oneDNN for x (N, H, W, I), w (O, I, K, K) and y (N, H', W', O), of which it fills what the direction says.
 void convolve_plainly(Direction direction, int type, void *x, void *w, void *y, const int64_t *x_shape,
                       const int64_t *w_shape, const int64_t *y_shape) {
@@ -141,6 +103,8 @@ template <typename T>
 void convolve(Direction direction, T *x, void *w, T *y, const int64_t *x_shape, const int64_t *w_shape,
               const int64_t *y_shape) {
   constexpr int type = sizeof(T) == 2 ? BF16 : F32;
+  if (direction == TO_WEIGHTS && type == BF16 && suits_product(x_shape, w_shape, y_shape))
+    return weights_by_product(x, static_cast<float *>(w), y, x_shape, w_shape, y_shape);
   if (w_shape[2] > 1 || (x_shape[1] == y_shape[1] && x_shape[2] == y_shape[2]))
     return convolve_plainly(direction, type, x, w, y, x_shape, w_shape, y_shape);
   static Buffer buffer;

@@ -4,7 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
+#include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -22,6 +25,7 @@ int dnnl_engine_create(void **engine, int kind, size_t index);
 int dnnl_threadpool_interop_stream_create(void **stream, void *engine, void *threadpool);
 int dnnl_threadpool_interop_set_max_concurrency(int threads);
 int dnnl_memory_desc_create_with_tag(void **desc, int ndims, const int64_t *dims, int type, int tag);
+int dnnl_memory_desc_create_with_strides(void **desc, int ndims, const int64_t *dims, int type, const int64_t *strides);
 int dnnl_memory_desc_equal(const void *left, const void *right);
 size_t dnnl_memory_desc_get_size(const void *desc);
 int dnnl_memory_create(void **memory, const void *desc, void *engine, void *data);
@@ -41,6 +45,12 @@ int dnnl_convolution_backward_weights_primitive_desc_create(void **desc, void *e
                                                             const int64_t *dilates, const int64_t *before,
                                                             const int64_t *after, const void *forward,
                                                             const void *attr);
+int dnnl_matmul_primitive_desc_create(void **desc, void *engine, const void *src, const void *weights, const void *bias,
+                                      const void *dst, const void *attr);
+int dnnl_primitive_attr_create(void **attr);
+int dnnl_primitive_attr_set_post_ops(void *attr, const void *post_ops);
+int dnnl_post_ops_create(void **post_ops);
+int dnnl_post_ops_append_sum(void *post_ops, float scale, int32_t zero_point, int type);
 int dnnl_reorder_primitive_desc_create(void **desc, const void *from, void *from_engine, const void *to,
                                        void *to_engine, const void *attr);
 const void *dnnl_primitive_desc_query_md(const void *desc, int what, int index);
@@ -71,5 +81,41 @@ enum { QUERY_WEIGHTS = 131, QUERY_DIFF_WEIGHTS };
 inline void check(int status, const char *what) {
   if (status) throw std::runtime_error(std::string("oneDNN: ") + what + " failed with status " + std::to_string(status));
 }
+
+void *engine, *stream;  // made by `start`
+
+void *primitive_of(void *desc) {
+  void *primitive;
+  check(dnnl_primitive_create(&primitive, desc), "primitive_create");
+  return primitive;
+}
+
+class Memory {
+ public:
+  Memory(const void *desc, void *data) { check(dnnl_memory_create(&memory_, desc, engine, data), "memory_create"); }
+  Memory(const Memory &) = delete;
+  ~Memory() { dnnl_memory_destroy(memory_); }
+  void *get() const { return memory_; }
+
+ private:
+  void *memory_;
+};
+
+// Memory that grows to what the largest call needs.
+class Buffer {
+ public:
+  void *of(size_t size) {
+    if (size > size_) {
+      data_.reset(std::aligned_alloc(64, (size + 63) / 64 * 64));
+      size_ = data_ ? size : 0;
+      if (!data_) throw std::bad_alloc();
+    }
+    return data_.get();
+  }
+
+ private:
+  std::unique_ptr<void, decltype(&std::free)> data_{nullptr, std::free};
+  size_t size_ = 0;
+};
 
 }  // namespace

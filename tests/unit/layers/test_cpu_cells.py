@@ -81,6 +81,20 @@ def test_bfloat16_is_rounded_float32(own, layer, training):
         assert distance(actual.state[key], expected.state[key]) < 1e-6
 
 
+@pytest.mark.parametrize("images, side, kernel, stride", [
+    (300, 4, 3, 1), (3, 3, 3, 2), (2, 5, 1, 1), (2, 5, 1, 2), (1, 1, 3, 1)])
+def test_a_gradient_of_weights_by_a_product_of_matrices(own, images, side, kernel, stride):
+    """Many channels on small maps; 300 images have more pixels than a piece of the product."""
+    need_bfloat16()
+    rng = np.random.default_rng(0)
+    out = -(-side // stride)
+    x, slopes = (rounded(rng.normal(0, 1, shape)) for shape in ((images, side, side, 64), (images, out, out, 5)))
+    weights = {"weight": rounded(rng.normal(0, 0.1, (5, 64, kernel, kernel)))}
+    expected, actual = (own(cpu_cells.run_layer, "conv", ((64, 5, kernel, stride), {"has_bias": False}), weights, [x],
+                            [slopes], True, bfloat16).result(300) for bfloat16 in (False, True))
+    assert distance(actual.gradients["weight"], expected.gradients["weight"]) < 1e-5
+
+
 def test_bfloat16_rounds_to_the_nearest_and_keeps_nan_and_infinity(own):
     need_bfloat16()
     quiet = np.array([0x7f800001, 0xffc00000], np.uint32).view(np.float32)  # the first has no bits in its upper half
