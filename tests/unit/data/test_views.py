@@ -109,20 +109,6 @@ def share_within(share, probability, count):
     return abs(share - probability) <= 5 * np.sqrt(probability * (1 - probability) / count)
 
 
-def test_grayscale_probability():
-    pixels = np.full((1280, 32, 32, 3), (200, 30, 90), np.uint8)
-    views = first_views(pixels, grayscale_probability=0.2)
-    gray = (np.ptp(views, axis=1) == 0).all((1, 2))
-    assert share_within(gray.mean(), 0.2, 1280)
-    assert (np.ptp(first_views(pixels, grayscale_probability=1.0), axis=1) == 0).all()
-
-
-def test_flip_probability():
-    ramp = np.broadcast_to((np.arange(32) * 8).astype(np.uint8)[None, None, :, None], (1280, 32, 32, 3))
-    views = first_views(np.ascontiguousarray(ramp), flip_probability=0.3)
-    assert share_within((views[:, 0, 0, 0] > views[:, 0, 0, -1]).mean(), 0.3, 1280)
-
-
 def test_crop_scale(images):
     """Of a ramp from 0 to 248, a crop of at least half the area keeps well over a third of the range."""
     ramp = np.broadcast_to((np.arange(32) * 8).astype(np.uint8)[None, None, :, None], (1280, 32, 32, 3)).copy()
@@ -199,11 +185,6 @@ def test_jitter_changes(factor):
     assert distance(None) < 0.12 < 0.2 < distance(factor)
 
 
-def test_blur_smoothes(images):
-    sharp, blurred = (first_views(images[:640], blur_probability=probability) for probability in (0, 1))
-    assert np.abs(np.diff(blurred, axis=-1)).mean() < 0.9 * np.abs(np.diff(sharp, axis=-1)).mean()
-
-
 def blur_of_an_edge(sigma, taps=9):
     """The value beside an edge from 0 to 255 under a Gaussian blur, from the formula."""
     weights = np.exp(-0.5 * (np.arange(taps) - taps // 2) ** 2 / sigma[:, None] ** 2)
@@ -254,13 +235,14 @@ def test_the_transformations_are_drawn_independently():
     """Light left halves and dark right ones: a view tells whether it was flipped, jittered and made gray."""
     image = np.empty((32, 32, 3), np.uint8)
     image[:, :16], image[:, 16:] = (220, 100, 100), (100, 40, 40)
-    augmentation = PAPER_SMALL._replace(crop_min_scale=1.0, jitter_strength=0.1, grayscale_probability=0.4)
+    augmentation = PAPER_SMALL._replace(crop_min_scale=1.0, flip_probability=0.3, jitter_strength=0.1,
+                                        grayscale_probability=0.4)
     views = epoch(Views(np.repeat(image[None], 2048, 0), BATCH, augmentation, seed=0, workers=WORKERS)).astype(int)
     left, right = views[:, :, 16, 2], views[:, :, 16, -3]
     flipped = left.sum(1) < right.sum(1)
     gray = (left == left[:, :1]).all(1)
     jittered = (np.minimum(left, right) != (100, 40, 40)).any(1) | (np.maximum(left, right) != (220, 100, 100)).any(1)
-    for event, given, probability in ((flipped, gray, 0.5), (flipped, ~gray, 0.5), (gray, flipped, 0.4),
+    for event, given, probability in ((flipped, gray, 0.3), (flipped, ~gray, 0.3), (gray, flipped, 0.4),
                                       (gray, ~flipped, 0.4), (jittered, flipped & ~gray, 0.8),
                                       (jittered, ~flipped & ~gray, 0.8)):
         drawn = event[given]
