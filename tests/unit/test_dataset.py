@@ -21,7 +21,6 @@ from src.data.cifar import CIFAR10
 from src.data.download import Archive, fetch
 from src.data.formats import DataSet
 from src.data.images import Images, channels_first
-from src.settings import flags
 
 TRUCK, FROG = 9, 6
 
@@ -95,14 +94,6 @@ def test_real_cifar10(cifar10_dir):
     assert np.allclose(std, dataset.DATA_SETS["cifar10"].std, atol=0.01)
 
 
-def test_the_registry_is_complete():
-    assert tuple(dataset.DATA_SETS) == flags.DATA_SETS
-    for name, data_set in dataset.DATA_SETS.items():
-        assert len(set(data_set.classes)) == {"cifar100": 100, "imagefolder": 0}.get(name, 10)
-        assert all(0 < value < 1 for value in data_set.mean + data_set.std)
-        assert (data_set.archive is None) == (name in ("shapes", "imagefolder"))
-
-
 class Dots:
     """A format of a test: one file of 2 x 2 gray images per split."""
 
@@ -169,10 +160,6 @@ def test_cifar100_has_the_fine_labels(cifar100_folder):
             assert np.array_equal(images.labels, labels)
             assert np.array_equal(channels_first(images.pixels), planes)
             assert len(images.classes) == 100 and images.classes[17] == "castle" and images.classes[99] == "worm"
-
-
-def test_cifar100_is_told_apart_by_its_names(cifar100_folder):
-    folder, _ = cifar100_folder
     (folder / "fine_label_names.txt").write_text("apple\nbear\n")
     with pytest.raises(UserError, match="does not hold cifar100, by its fine_label_names.txt"):
         dataset.load("cifar100", str(folder), "train")

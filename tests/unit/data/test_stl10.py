@@ -53,6 +53,7 @@ def test_pretraining_takes_the_unlabelled_images_and_then_train(stl10_folder):
     images = dataset.load("stl10", str(folder), "pretrain")
     expected = np.concatenate([written["unlabeled"][0], written["train"][0]])
     assert images.pixels.shape == (18, 96, 96, 3)
+    assert all(isinstance(part, np.memmap) for part in images.pixels.parts)  # nothing is read into memory
     assert np.array_equal(images.pixels[np.arange(18)], expected)
     assert images.labels.tolist() == [-1] * 11 + written["train"][1].tolist()
     first = dataset.load("stl10", str(folder), "pretrain", num_samples=13)
@@ -104,8 +105,3 @@ def test_missing_unlabelled_images_matter_to_pretraining_alone(stl10_folder):
     assert len(dataset.load("stl10", str(folder), "train").labels) == 7
     with pytest.raises(UserError, match="--train_dataset_path: no pretrain files of stl10 in .*; give the folder with"):
         dataset.load("stl10", str(folder), "pretrain")
-
-
-def test_nothing_is_read_into_memory(stl10_folder):
-    pixels = dataset.load("stl10", str(stl10_folder[0]), "pretrain").pixels
-    assert all(isinstance(part, np.memmap) for part in pixels.parts)
