@@ -234,7 +234,7 @@ def test_links_that_loop_end(photos, tmp_path):
     (photos / "train" / "cat" / "again").symlink_to("..")
     with no_longer_than(SECONDS):
         result = call_script("scripts/check_data.py", "imagefolder", "photos", cwd=tmp_path)
-    assert result.returncode == 0 and "1 cat" in result.stdout
+    assert re.search(r"\b1 cat\b", done(result))
 
 
 def test_names_that_are_no_utf8(photos, tmp_path):
