@@ -11,7 +11,7 @@ it mean something:
   around 0.2.
 - Adam divides a gradient by its own size, so the rounding of a gradient that is zero but for rounding becomes
   a whole step. That is so for shifts that a later batch norm takes away, as in a bottleneck network with mostly
-  positive features: the five steps are those of a ResNet-18. Also PyTorch adds epsilon after the correction
+  positive features: the ten steps are those of a ResNet-18. Also PyTorch adds epsilon after the correction
   of the second moment and MindSpore before it, which is 3e-7 instead of 1e-8 in the first step.
 """
 import sys
@@ -39,10 +39,10 @@ torch.set_num_threads(1)  # several spin while they wait, and crawl where anothe
 # With ONEDNN_MAX_CPU_ISA=AVX2, which MindSpore needs, PyTorch 2.13's oneDNN dies of a segmentation fault in the
 # backward pass of thin convolutions; PyTorch's own kernels are also the more independent reference.
 torch.backends.mkldnn.enabled = False
-BATCH, DIMENSION, TEMPERATURE, WEIGHT_DECAY, STEPS = 16, 24, 0.2, 1e-3, 5
+BATCH, DIMENSION, TEMPERATURE, WEIGHT_DECAY, STEPS = 16, 24, 0.2, 1e-3, 10
 SEEDS = (0, 1, 2)
 BOUND = 1e-4
-BOUND_OF_UPDATE = 0.05  # of what five steps change, which is little next to the weights themselves
+BOUND_OF_UPDATE = 0.05  # of what ten steps change, which is little next to the weights themselves
 RATES = {"Adam": 1e-4, "SGD": 3e-3, "LARS": 0.02}
 STEM_SHAPES = {"cifar": (3, 32), "strided": (3, 16), "imagenet": (7, 8)}  # kernel; side of what it makes of 32 pixels
 TORCH_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -251,7 +251,7 @@ def test_the_loss_of_several_views():
 
 
 @pytest.mark.parametrize("name", ["Adam", "LARS"])  # SGD: test_training_with_labels
-def test_five_steps(resnet18, name):
+def test_ten_steps(resnet18, name):
     pair = resnet18
     step = pair.train_step(name, WEIGHT_DECAY)
     state = list(step.optimizer.get_parameters())

@@ -10,15 +10,15 @@ from src import dataset
 from src.common.errors import UserError
 from src.data.images import Joined, batches, fingerprint, identity
 
-COUNTS = {"train": 7, "test": 5, "unlabeled": 11}
 
-
-def write_stl10(folder, counts, seed=0):
-    """Write the files and return images (N, 96, 96, 3) and labels from 0 of every split."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
+@pytest.fixture
+def stl10_folder(tmp_path):
+    """The folder of the files; images (N, 96, 96, 3) and labels from 0 of every split."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
     written = {}
-    for split, count in counts.items():
+    for split, count in {"train": 7, "test": 5, "unlabeled": 11}.items():
         images, labels = rng.integers(0, 256, (count, 96, 96, 3), dtype=np.uint8), rng.integers(0, 10, count)
         with (folder / f"{split}_X.bin").open("wb") as file:
             for image in images:
@@ -28,13 +28,7 @@ def write_stl10(folder, counts, seed=0):
         if split != "unlabeled":
             (folder / f"{split}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
         written[split] = images, labels
-    return written
-
-
-@pytest.fixture
-def stl10_folder(tmp_path):
-    written = write_stl10(tmp_path / "stl10_binary", COUNTS)
-    return tmp_path / "stl10_binary", written
+    return folder, written
 
 
 def test_images_and_labels_read_back(stl10_folder):
