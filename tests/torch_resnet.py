@@ -1,8 +1,7 @@
 """A ResNet with the layout and names of torchvision's, in PyTorch."""
 import torch
 from torch import nn
-
-DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+from torch_layouts import DEPTHS
 
 
 class Block(nn.Module):

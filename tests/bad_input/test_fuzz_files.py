@@ -70,10 +70,12 @@ def encoded(kind, **options):
     return stream.getvalue()
 
 
-IMAGES = [encoded("JPEG"), encoded("JPEG", progressive=True), encoded("PNG")]
+EXIF = Image.Exif()
+EXIF[0x0112], EXIF[0x010E] = 6, "a description"
+IMAGES = [encoded("JPEG", exif=EXIF), encoded("JPEG", progressive=True), encoded("PNG", exif=EXIF)]
 
 
-@quickly
+@settings(quickly, max_examples=60)
 @given(data=st.sampled_from(IMAGES).flatmap(damaged))
 def test_images(tmp_path, data):
     file = tmp_path / "x.png"

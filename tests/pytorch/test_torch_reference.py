@@ -172,7 +172,7 @@ def resnet50():
     return Pair(Network("resnet50", 0.0625, "imagenet", 64, projection_dimension=DIMENSION, head_batch_norm=True))
 
 
-@pytest.mark.parametrize("encoder, stem", zip(ENCODERS, (*STEMS, "cifar")))
+@pytest.mark.parametrize("encoder, stem", [*zip(ENCODERS, (*STEMS, "cifar"))])
 def test_names_and_shapes_correspond(encoder, stem):
     network = Network(encoder, 0.25, stem, projection_dimension=DIMENSION, head_batch_norm=True)
     carry_over(values(build(network)), build_reference(network))
@@ -250,7 +250,7 @@ def test_the_loss_of_several_views():
     assert difference(gradient.asnumpy(), theirs.grad.numpy()) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["Adam", "SGD", "LARS"])
+@pytest.mark.parametrize("name", ["Adam", "LARS"])  # SGD: test_training_with_labels
 def test_ten_steps(resnet18, name):
     pair = resnet18
     step = pair.train_step(name, WEIGHT_DECAY)

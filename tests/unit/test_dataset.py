@@ -13,8 +13,6 @@ import threading
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from src import dataset
 from src.common.errors import UserError
@@ -22,33 +20,23 @@ from src.data import cifar, shapes
 from src.data.cifar import CIFAR10
 from src.data.download import Archive, fetch
 from src.data.formats import DataSet
-from src.data.images import Images, channels_first, channels_last
-from src.settings import flags
+from src.data.images import Images, channels_first
 
 TRUCK, FROG = 9, 6
 
 
-@settings(max_examples=10)
-@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
-def test_any_whole_number_of_records_reads_back(tmp_path_factory, count, seed):
-    rng = np.random.default_rng(seed)
-    images = Images(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count, np.int32))
-    file = tmp_path_factory.mktemp("records") / "data_batch_1.bin"
-    cifar.write_file(file, images)
-    assert file.stat().st_size == count * 3073
-    read = CIFAR10.format.read([file], 32)
-    assert np.array_equal(read.pixels, images.pixels)
-    assert np.array_equal(read.labels, images.labels)
-
-
 def test_a_record_is_label_then_planes(tmp_path):
-    record = bytes([3]) + bytes(range(256)) * 12
+    records = np.random.default_rng(0).integers(0, 256, (3, 3073), dtype=np.uint8)
+    records[:, 0] = 3, 0, 9
     file = tmp_path / "test_batch.bin"
-    file.write_bytes(record)
+    file.write_bytes(records.tobytes())
     images = CIFAR10.format.read([file], 32)
-    assert images.labels.tolist() == [3]
+    assert images.labels.tolist() == [3, 0, 9]
     for channel, row, column in [(0, 0, 0), (1, 5, 7), (2, 31, 31)]:
-        assert images.pixels[0, row, column, channel] == record[1 + channel * 1024 + row * 32 + column]
+        place = 1 + channel * 1024 + row * 32 + column
+        assert np.array_equal(images.pixels[:, row, column, channel], records[:, place])
+    cifar.write_file(file, images)
+    assert file.read_bytes() == records.tobytes()
 
 
 def zoo_layout(folder):
@@ -91,16 +79,6 @@ def test_missing_files_are_said(cifar_folder, caplog, monkeypatch):
     assert "warning" not in caplog.text
 
 
-def test_channels_change_places():
-    shape = (2, 5, 4, 6, 3)
-    images = np.arange(np.prod(shape)).reshape(shape)
-    planes = channels_first(images)
-    assert planes.flags.c_contiguous and planes.shape == (*shape[:-3], 3, 4, 6)
-    for channel in range(3):
-        assert np.array_equal(planes[..., channel, :, :], images[..., channel])
-    assert np.array_equal(channels_last(planes), images) and np.shares_memory(channels_last(planes), planes)
-
-
 def test_a_copy_of_a_file_is_not_read(cifar_folder):
     shutil.copy(cifar_folder / "data_batch_1.bin", cifar_folder / "data_batch_1 (1).bin")
     assert len(dataset.load("cifar10", str(cifar_folder), "train").labels) == 100
@@ -114,14 +92,6 @@ def test_real_cifar10(cifar10_dir):
     mean, std = train.pixels.mean((0, 1, 2)) / 255, train.pixels.std((0, 1, 2)) / 255
     assert np.allclose(mean, dataset.DATA_SETS["cifar10"].mean, atol=0.01)
     assert np.allclose(std, dataset.DATA_SETS["cifar10"].std, atol=0.01)
-
-
-def test_the_registry_is_complete():
-    assert tuple(dataset.DATA_SETS) == flags.DATA_SETS
-    for name, data_set in dataset.DATA_SETS.items():
-        assert len(set(data_set.classes)) == {"cifar100": 100, "imagefolder": 0}.get(name, 10)
-        assert all(0 < value < 1 for value in data_set.mean + data_set.std)
-        assert (data_set.archive is None) == (name in ("shapes", "imagefolder"))
 
 
 class Dots:
@@ -190,10 +160,6 @@ def test_cifar100_has_the_fine_labels(cifar100_folder):
             assert np.array_equal(images.labels, labels)
             assert np.array_equal(channels_first(images.pixels), planes)
             assert len(images.classes) == 100 and images.classes[17] == "castle" and images.classes[99] == "worm"
-
-
-def test_cifar100_is_told_apart_by_its_names(cifar100_folder):
-    folder, _ = cifar100_folder
     (folder / "fine_label_names.txt").write_text("apple\nbear\n")
     with pytest.raises(UserError, match="does not hold cifar100, by its fine_label_names.txt"):
         dataset.load("cifar100", str(folder), "train")
@@ -210,13 +176,14 @@ def test_shapes_are_reproducible_and_balanced():
 
 
 def test_colour_tells_nothing_about_the_class():
-    images = shapes.draw(4000, 5)
-    pixels = images.pixels.reshape(4000, -1, 3).astype(float)
-    ink = np.stack([image[image.sum(1) <= np.quantile(image.sum(1), 0.05)].mean(0) for image in pixels])
+    images = shapes.draw(2000, 5)
+    pixels = images.pixels.reshape(2000, -1, 3).astype(float)
+    darkest = pixels.sum(2).argsort(1)[:, :pixels.shape[1] // 20]
+    ink = np.take_along_axis(pixels, darkest[..., None], 1).mean(1)
     nearest = np.linalg.norm(ink[:, None] - shapes.COLOURS, axis=2).argmin(1)
     counts = np.zeros((10, len(shapes.COLOURS)), int)
     np.add.at(counts, (images.labels, nearest), 1)
-    assert (counts > 50).all()
+    assert (counts > 20).all()
     assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
@@ -296,15 +263,11 @@ def test_download_lays_the_files_out(tmp_path, server, archive, monkeypatch):
     assert not os.path.exists("/tmp/simclr-escaped.bin")
 
 
-def test_a_changed_archive_leaves_nothing(tmp_path, server):
+@pytest.mark.parametrize("name, message", [
+    ("cifar.tar.gz", "MD5 [0-9a-f]{32}, expected c32a1d4ab5d03f1284b67883e8d87530"),
+    ("other.tar.gz", "--download: .* cannot be fetched .*404")])
+def test_an_archive_that_is_changed_or_missing_leaves_nothing(tmp_path, server, name, message):
     target = tmp_path / "place"
-    with pytest.raises(UserError, match="MD5 [0-9a-f]{32}, expected c32a1d4ab5d03f1284b67883e8d87530"):
-        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/cifar.tar.gz"), target)
-    assert os.listdir(target) == []
-
-
-def test_a_missing_archive_leaves_nothing(tmp_path, server):
-    target = tmp_path / "place"
-    with pytest.raises(UserError, match="--download: .* cannot be fetched .*404"):
-        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/other.tar.gz"), target)
+    with pytest.raises(UserError, match=message):
+        fetch(dataset.DATA_SETS["cifar10"].archive._replace(url=f"{server}/{name}"), target)
     assert os.listdir(target) == []

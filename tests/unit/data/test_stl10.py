@@ -10,15 +10,15 @@ from src import dataset
 from src.common.errors import UserError
 from src.data.images import Joined, batches, fingerprint, identity
 
-COUNTS = {"train": 7, "test": 5, "unlabeled": 11}
 
-
-def write_stl10(folder, counts, seed=0):
-    """Write the files and return images (N, 96, 96, 3) and labels from 0 of every split."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
+@pytest.fixture
+def stl10_folder(tmp_path):
+    """The folder of the files; images (N, 96, 96, 3) and labels from 0 of every split."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
     written = {}
-    for split, count in counts.items():
+    for split, count in {"train": 7, "test": 5, "unlabeled": 11}.items():
         images, labels = rng.integers(0, 256, (count, 96, 96, 3), dtype=np.uint8), rng.integers(0, 10, count)
         with (folder / f"{split}_X.bin").open("wb") as file:
             for image in images:
@@ -28,13 +28,7 @@ def write_stl10(folder, counts, seed=0):
         if split != "unlabeled":
             (folder / f"{split}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
         written[split] = images, labels
-    return written
-
-
-@pytest.fixture
-def stl10_folder(tmp_path):
-    written = write_stl10(tmp_path / "stl10_binary", COUNTS)
-    return tmp_path / "stl10_binary", written
+    return folder, written
 
 
 def test_images_and_labels_read_back(stl10_folder):
@@ -53,6 +47,7 @@ def test_pretraining_takes_the_unlabelled_images_and_then_train(stl10_folder):
     images = dataset.load("stl10", str(folder), "pretrain")
     expected = np.concatenate([written["unlabeled"][0], written["train"][0]])
     assert images.pixels.shape == (18, 96, 96, 3)
+    assert all(isinstance(part, np.memmap) for part in images.pixels.parts)  # nothing is read into memory
     assert np.array_equal(images.pixels[np.arange(18)], expected)
     assert images.labels.tolist() == [-1] * 11 + written["train"][1].tolist()
     first = dataset.load("stl10", str(folder), "pretrain", num_samples=13)
@@ -104,8 +99,3 @@ def test_missing_unlabelled_images_matter_to_pretraining_alone(stl10_folder):
     assert len(dataset.load("stl10", str(folder), "train").labels) == 7
     with pytest.raises(UserError, match="--train_dataset_path: no pretrain files of stl10 in .*; give the folder with"):
         dataset.load("stl10", str(folder), "pretrain")
-
-
-def test_nothing_is_read_into_memory(stl10_folder):
-    pixels = dataset.load("stl10", str(stl10_folder[0]), "pretrain").pixels
-    assert all(isinstance(part, np.memmap) for part in pixels.parts)

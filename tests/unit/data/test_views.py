@@ -23,7 +23,7 @@ def pairs(batches):
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).integers(0, 256, (3200, 32, 32, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (640, 32, 32, 3), dtype=np.uint8)
 
 
 @pytest.mark.long
@@ -31,12 +31,12 @@ def test_views_differ_epochs_differ_and_seeds_repeat(images):
     views = Views(images, BATCH, PAPER_SMALL, seed=3, workers=WORKERS)
     epochs = [epoch(views, number) for number in range(2)]
     for batches in epochs:
-        assert batches.shape == (2 * 3200, 3, 32, 32)
+        assert batches.shape == (2 * 640, 3, 32, 32)
         assert batches.dtype == np.uint8
         first, second = pairs(batches)
         assert not (first == second).all((1, 2, 3)).any()
     distinct = {view.tobytes() for batches in epochs for view in batches}
-    assert len(distinct) == 4 * 3200  # no view comes twice, in the other epoch neither
+    assert len(distinct) == 4 * 640  # no view comes twice, in the other epoch neither
     again = Views(images, BATCH, PAPER_SMALL, seed=3, workers=WORKERS)
     assert np.array_equal(epoch(again, 1), epochs[1])  # whichever came before, as when a run is resumed
     assert np.array_equal(epoch(again, 0), epochs[0])
@@ -109,21 +109,7 @@ def share_within(share, probability, count):
     return abs(share - probability) <= 5 * np.sqrt(probability * (1 - probability) / count)
 
 
-def test_grayscale_probability():
-    pixels = np.full((1280, 32, 32, 3), (200, 30, 90), np.uint8)
-    views = first_views(pixels, grayscale_probability=0.2)
-    gray = (np.ptp(views, axis=1) == 0).all((1, 2))
-    assert share_within(gray.mean(), 0.2, 1280)
-    assert (np.ptp(first_views(pixels, grayscale_probability=1.0), axis=1) == 0).all()
-
-
-def test_flip_probability():
-    ramp = np.broadcast_to((np.arange(32) * 8).astype(np.uint8)[None, None, :, None], (1280, 32, 32, 3))
-    views = first_views(np.ascontiguousarray(ramp), flip_probability=0.3)
-    assert share_within((views[:, 0, 0, 0] > views[:, 0, 0, -1]).mean(), 0.3, 1280)
-
-
-def test_crop_scale(images):
+def test_crop_scale():
     """Of a ramp from 0 to 248, a crop of at least half the area keeps well over a third of the range."""
     ramp = np.broadcast_to((np.arange(32) * 8).astype(np.uint8)[None, None, :, None], (1280, 32, 32, 3)).copy()
     small, large = (np.ptp(first_views(ramp, crop_min_scale=scale)[:, 0, 0], axis=1) for scale in (0.08, 0.5))
@@ -185,23 +171,16 @@ def measured(views):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("factor", FACTORS)
-def test_jitter_changes(factor):
+def test_jitter_changes_every_factor():
     """Every one of the four, as in the paper: the views are spread like those that NumPy makes, and not without it."""
     image = np.repeat(np.repeat(np.array([[(130, 100, 75), (90, 95, 60)], [(110, 80, 50), (70, 60, 40)]], np.uint8),
                                 8, 0), 8, 1)
     views = np.moveaxis(first_views(np.repeat(image[None], 2560, 0), jitter_strength=1.0), 1, -1)
-    found = measured(views)[factor]
-
-    def distance(without):
-        return scipy.stats.ks_2samp(found, measured(jittered(image, 1.0, 2560, without))[factor]).statistic
-
-    assert distance(None) < 0.12 < 0.2 < distance(factor)
-
-
-def test_blur_smoothes(images):
-    sharp, blurred = (first_views(images[:640], blur_probability=probability) for probability in (0, 1))
-    assert np.abs(np.diff(blurred, axis=-1)).mean() < 0.9 * np.abs(np.diff(sharp, axis=-1)).mean()
+    found, expected = measured(views), measured(jittered(image, 1.0, 2560))
+    for factor in FACTORS:
+        others = measured(jittered(image, 1.0, 2560, without=factor))
+        distances = [scipy.stats.ks_2samp(found[factor], drawn[factor]).statistic for drawn in (expected, others)]
+        assert distances[0] < 0.12 < 0.2 < distances[1], factor
 
 
 def blur_of_an_edge(sigma, taps=9):
@@ -254,13 +233,14 @@ def test_the_transformations_are_drawn_independently():
     """Light left halves and dark right ones: a view tells whether it was flipped, jittered and made gray."""
     image = np.empty((32, 32, 3), np.uint8)
     image[:, :16], image[:, 16:] = (220, 100, 100), (100, 40, 40)
-    augmentation = PAPER_SMALL._replace(crop_min_scale=1.0, jitter_strength=0.1, grayscale_probability=0.4)
+    augmentation = PAPER_SMALL._replace(crop_min_scale=1.0, flip_probability=0.3, jitter_strength=0.1,
+                                        grayscale_probability=0.4)
     views = epoch(Views(np.repeat(image[None], 2048, 0), BATCH, augmentation, seed=0, workers=WORKERS)).astype(int)
     left, right = views[:, :, 16, 2], views[:, :, 16, -3]
     flipped = left.sum(1) < right.sum(1)
     gray = (left == left[:, :1]).all(1)
     jittered = (np.minimum(left, right) != (100, 40, 40)).any(1) | (np.maximum(left, right) != (220, 100, 100)).any(1)
-    for event, given, probability in ((flipped, gray, 0.5), (flipped, ~gray, 0.5), (gray, flipped, 0.4),
+    for event, given, probability in ((flipped, gray, 0.3), (flipped, ~gray, 0.3), (gray, flipped, 0.4),
                                       (gray, ~flipped, 0.4), (jittered, flipped & ~gray, 0.8),
                                       (jittered, ~flipped & ~gray, 0.8)):
         drawn = event[given]

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.common.errors import UserError
-from src.deploy import signature
 from src.deploy.signature import Signature
 
 ABOUT = Signature("uint8", 32, 37, 4, 128, ("cat", "Hündchen", "猫", "caf\udce9"), "cifar10")
@@ -31,16 +30,3 @@ def test_anything_else_is_refused(text):
 def test_a_damaged_value_is_refused(change):
     with pytest.raises(UserError, match="^x: .*damaged"):
         Signature.of(json.dumps({**json.loads(ABOUT.text()), **change}), "x")
-
-
-def test_a_file_keeps_its_own(tmp_path):
-    model, other = tmp_path / "a.mindir", tmp_path / "b.mindir"
-    model.write_bytes(b"weights")
-    other.write_bytes(b"other weights")
-    signature.write_beside(model, ABOUT)
-    assert signature.read_beside(model, "x") == ABOUT
-    with pytest.raises(UserError, match="^x has no signature b.mindir.json beside it"):
-        signature.read_beside(other, "x")
-    signature.beside(model).rename(signature.beside(other))
-    with pytest.raises(UserError, match="^x: b.mindir.json .* another file"):
-        signature.read_beside(other, "x")

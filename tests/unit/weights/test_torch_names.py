@@ -63,15 +63,9 @@ def test_other_networks_are_refused(change, culprit):
         recognise(change(any_bits(RESNET18)), "x")
 
 
-@pytest.mark.parametrize("left_out", [(), ("relu", "maxpool")])
-def test_numbers_are_those_that_pytorch_gives(left_out):
-    """A ReLU that is no child is none in the Sequential, which then computes something else."""
+def test_numbers_are_those_that_pytorch_gives():
     torch = pytest.importorskip("torch")
     from torch_resnet import ResNet
-    children = [child for name, child in ResNet("resnet18", WIDTH).named_children() if name not in left_out]
-    weights = {name: value.numpy() for name, value in torch.nn.Sequential(*children[:-1]).state_dict().items()}
-    if left_out:
-        with pytest.raises(UserError, match="no ReLU"):
-            recognise(weights, "x")
-    else:
-        assert recognise(weights, "x").settings == {"encoder": "resnet18", "width_multiplier": WIDTH}
+    children = list(ResNet("resnet18", WIDTH).children())[:-1]
+    weights = {name: value.numpy() for name, value in torch.nn.Sequential(*children).state_dict().items()}
+    assert recognise(weights, "x").settings == {"encoder": "resnet18", "width_multiplier": WIDTH}
