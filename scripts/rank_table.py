@@ -11,6 +11,7 @@ network port, which /etc/hccn.conf lists. Make a table on each server, and merge
 numbered in the order given. `ranks` is for the launchers: `RANK DEVICE WORLD_SIZE` for each device here.
 """
 import argparse
+import json
 import re
 import socket
 import sys
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.common.errors import UserError, printable
 from src.common.files import read_text, write_text
 from src.common.script import status_of
-from src.distributed.rank_table import Device, RankTable, Server, as_json, checked, read
+from src.distributed.rank_table import Device, RankTable, Server, checked, read
 from src.settings.parsing import Parser
 from src.settings.types import shown
 
@@ -152,6 +153,15 @@ def _show(table: RankTable) -> None:
         print(printable(f"server {server.server_id}"))
         for device in server.devices:
             print(printable(f"  rank {device.rank_id}: device {device.device_id}, {device.device_ip}"))
+
+
+def as_json(table: RankTable) -> str:
+    """Return the text of a table's file (version 1.0), as Huawei's tools write it: every number is a string."""
+    servers = [{"server_id": server.server_id,
+                "device": [{name: str(value) for name, value in device._asdict().items()} for device in server.devices],
+                "host_nic_ip": "reserve"} for server in table.servers]
+    return json.dumps({"version": "1.0", "server_count": str(len(servers)), "server_list": servers,
+                       "status": "completed"}, indent=4) + "\n"
 
 
 if __name__ == "__main__":

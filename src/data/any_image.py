@@ -6,16 +6,12 @@ a camera, a scanner or a drawing program writes. The pixels are the same except 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from src.common.errors import UserError
 from src.common.files import reason_of, to_read
 from src.data.image_listing import FORMATS, MOST_PIXELS, too_large
 
-ORIENTATION = 0x0112  # the EXIF tag; its values, and what sets such an image upright
-UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-           8: Image.Transpose.ROTATE_90}
 PAPER = "white"  # behind transparent pixels
 
 
@@ -38,19 +34,18 @@ def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
             raise too_large(file)
         try:
             image.load()
-            turn = UPRIGHT.get(_orientation(image))
-            upright = in_colour(image if turn is None else image.transpose(turn))
+            upright = in_colour(_set_upright(image))
         except Exception as error:
             raise UserError(f"{file}: cannot be decoded ({reason_of(error)}); the file is truncated or damaged, so "
                             "copy it again or leave it out") from None
     return np.asarray(_middle(upright, shorter_edge, side))
 
 
-def _orientation(image: Image.Image) -> int:
+def _set_upright(image: Image.Image) -> Image.Image:
     try:
-        return image.getexif().get(ORIENTATION, 1)
+        return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data: the picture may be whole
-        return 1
+        return image
 
 
 def in_colour(image: Image.Image) -> Image.Image:

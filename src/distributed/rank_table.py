@@ -64,15 +64,6 @@ def read(path: str, flag: str) -> RankTable:
     return checked(servers, where)
 
 
-def as_json(table: RankTable) -> str:
-    """Return the text of a table's file (version 1.0), as Huawei's tools write it: every number is a string."""
-    servers = [{"server_id": server.server_id,
-                "device": [{name: str(value) for name, value in device._asdict().items()} for device in server.devices],
-                "host_nic_ip": "reserve"} for server in table.servers]
-    return json.dumps({"version": "1.0", "server_count": str(len(servers)), "server_list": servers,
-                       "status": "completed"}, indent=4) + "\n"
-
-
 def checked(servers: Sequence[Server], where: str) -> RankTable:
     """Return the table of some servers; ``where`` begins the message of what is wrong with them.
 

@@ -42,7 +42,11 @@ def begin(given: Given, run: Run) -> Start:
     with run.together(), reading(source.path):
         own_digest = sha256_of(source.path) if run.process.is_first else ""
     digest = share(own_digest, run.process)
-    classifier = run.read(lambda: _find_classifier(given, source, digest, run))
+    flag = "pre_classifier_checkpoint_path"
+    classifier = run.read(lambda: linear_sgd.load(given[flag], flag, source, digest)) if given[flag] else None
+    with run.together():
+        if not classifier and given["protocol"] in ("sgd", "all") and run.process.is_first:
+            _check_place(run.layout.classifiers, digest)
     with run.together():
         if classifier:
             # The data set may be another one than the classifier's.
@@ -61,15 +65,6 @@ def begin(given: Given, run: Run) -> Start:
     logger.info("encoder: %s, width x %g, %d features, %s, from %s", settings.encoder, settings.width_multiplier,
                 encoder.features, checkpoint.after(source.info["epoch"]), source.path)
     return Start(settings, source, digest, encoder, classifier, train, test)
-
-
-def _find_classifier(given: Given, source: Checkpoint, digest: str, run: Run) -> Optional[Checkpoint]:
-    flag = "pre_classifier_checkpoint_path"
-    if given[flag]:
-        return linear_sgd.load(given[flag], flag, source, digest)
-    if given["protocol"] in ("sgd", "all"):
-        _check_place(run.layout.classifiers, digest)
-    return None
 
 
 def _check_place(series: Series, encoder_digest: str) -> None:

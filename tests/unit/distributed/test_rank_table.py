@@ -69,9 +69,9 @@ def test_merged_tables_survive_writing_and_number_the_ranks(tmp_path):
     second = script.make("10.0.0.2", [(0, "192.168.1.0")])
     merged = script.merge([first, second])
     assert merged.devices == ((3, "192.168.0.3", 0), (2, "192.168.0.2", 1), (0, "192.168.1.0", 2))
-    (tmp_path / "table.json").write_text(rank_table.as_json(merged))
+    (tmp_path / "table.json").write_text(script.as_json(merged))
     assert rank_table.read(str(tmp_path / "table.json"), "flag") == merged
-    document = json.loads(rank_table.as_json(merged))  # what Huawei's format has besides, which HCCL reads
+    document = json.loads(script.as_json(merged))  # what Huawei's format has besides, which HCCL reads
     assert (document["version"], document["status"], document["server_count"]) == ("1.0", "completed", "2")
     with pytest.raises(UserError, match="twice"):
         script.merge([first, first])
