@@ -156,11 +156,13 @@ def below(folder: Path) -> List[RunSummary]:
         raise UserError(f"--list: got {folder}, takes a folder with runs in it")
     summaries = []
     for path, _, _ in sorted(os.walk(folder)):
-        if Layout(Path(path)).holds_run:
-            try:
+        try:
+            with reading(path):
+                holds_run = Layout(Path(path)).holds_run
+            if holds_run:
                 summaries.append(read(Path(path), pictures=False))
-            except UserError as error:
-                logger.warning("warning: left out: %s", error)
+        except UserError as error:
+            logger.warning("warning: left out: %s", error)
     if not summaries:
         raise UserError(f"--list: there is no run in {folder} or below it; name the folder that holds the "
                         "--train_output_path of your runs")

@@ -192,6 +192,13 @@ def test_a_rank_that_does_not_end_politely_is_killed(place):
     assert end(launch(place, ASCEND, do=stubborn))[0] == 5
 
 
+def test_a_rank_gets_a_moment_to_end(place):
+    """It saves its last epoch in it."""
+    saving = '[ "$RANK_ID" = 0 ] || { sleep 1; exit 5; }; trap "sleep 2; echo saved; exit" TERM; sleep 60 & wait'
+    assert end(launch(place, ASCEND, do=saving))[0] == 5
+    assert (place / log_of(ASCEND, 0)).read_text().endswith("saved\n")
+
+
 @pytest.mark.parametrize("name, number", [
     (ASCEND, signal.SIGHUP), (ASCEND, signal.SIGINT), (ASCEND, signal.SIGTERM), (MSRUN, signal.SIGINT)])
 def test_a_signal_to_the_launcher_ends_all_ranks(place, name, number):
