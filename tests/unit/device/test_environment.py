@@ -115,6 +115,7 @@ def test_right_starts(started, target, promised, variables):
     ("Ascend", None, {**RANK_5, "RANK_SIZE": "4"}, f"RANK_TABLE_FILE: {TABLE} has 8"),
     ("Ascend", None, {**RANK_5, "RANK_ID": ""}, "RANK_ID: got nothing"),
     ("Ascend", None, {**RANK_5, "DEVICE_ID": "0"}, "DEVICE_ID: got 0 for rank 5"),
+    ("CPU", None, {"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "4", "MS_SCHED_PORT": "65536"}, "MS_SCHED_PORT: got "),
     ("CPU", 8, {"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "4"}, "--device_num: got 8")])
 def test_wrong_starts_are_named_before_anybody_waits(started, target, promised, variables, culprit):
     started(**variables)
