@@ -99,7 +99,7 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
 
 
 def choose_precision(given: Given, process: Process) -> Given:
-    """Fill in --amp_level: O2 where that is bfloat16, which is faster and learns as well. Rank 0 decides for all."""
+    """Fill in --amp_level: O2 where that is bfloat16, which is faster (docs/cpu.md). Rank 0 decides for all."""
     has_bfloat16 = process.cpu_library is not None and process.cpu_library.has_bfloat16
     level = share("O2" if has_bfloat16 else "O0", process)
     if given["amp_level"] is None:

@@ -162,3 +162,14 @@ def test_an_error_of_the_training_goes_first(tmp_path, parameters, monkeypatch):
         save(1)
         raise ValueError("the cause")
     assert lines == ["warning: disk full"]
+
+
+def test_an_epoch_that_is_held_does_not_wait_for_a_cloud(tmp_path, parameters, written, gate):
+    with Saver(Series(tmp_path, "net"), parameters, INFO, 2, after=lambda: gate.wait(30)) as save:
+        save(1)
+        holding = threading.Thread(target=save.hold, args=(2,))
+        holding.start()
+        holding.join(5)
+        assert not holding.is_alive()
+        gate.set()
+        holding.join()
