@@ -80,6 +80,8 @@ def test_many_processes_copy_once_and_see_it_whole(calls, bucket, tmp_path):
         time.sleep(0.02)
     assert [process.wait(60) for process in processes] == [0] * 3
     staging.stage_in(f"{bucket}/", local)  # of the same URL
+    with pytest.raises(UserError, match="holds files that did not come from"):
+        staging.stage_in(f"{bucket}-of-others", local)
     assert len(calls()) == 1 and contents(local) == contents(bucket)
     assert sorted(path.name for path in local.parent.iterdir()) == ["data"]
 
