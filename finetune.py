@@ -18,7 +18,7 @@ def main() -> None:
     # MindSpore reads the environment when it is imported, so these imports come after prepare() has set it.
     from src.evaluation import labelled
     from src.evaluation.results import Results
-    from src.layers.encoder_layers import choose_precision, encoder_layers
+    from src.layers.encoder_layers import encoder_layers
     from src.run import inputs
     from src.run.folder import open_run
     from src.run.layout import FINE_TUNING
@@ -27,7 +27,7 @@ def main() -> None:
 
     with open_run(given["train_output_path"], process, given["train_url"]) as run:
         source = run.read(lambda: labelled.read_encoder(given, run))
-        given = choose_precision(given, process)
+        given = inputs.choose_precision(given, process)
         with run.together():  # an error of one rank ends all
             given = fine_tuning.fill_from_checkpoint(given, source, process.world_size)
             labelled.load_encoder(source, process)  # weights that do not fit are an error now, before the work

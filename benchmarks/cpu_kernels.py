@@ -22,7 +22,8 @@ KERNELS = {"batch_statistics": "xs", "normalise_plain": "xccsx", "normalise_relu
            "normalise_add_relu": "xccsxx", "gradient_sums_plain": "xxccsccs", "gradient_sums_relu": "xxccsccs",
            "gradient_sums_add_relu": "xxccsxccsx", "gradient_plain": "xxccssx", "gradient_relu": "xxccssx",
            "add": "xxx", "max_pool": "xob", "max_pool_gradient": "obxx", "mean_of_pixels": "xm",
-           "mean_of_pixels_gradient": "mxx", "channels_last": "nx"}
+           "mean_of_pixels_gradient": "mxx"}
+OF_THE_INPUT = {"channels_last": "nx"}  # always of 3 channels
 
 
 def arrays_of(kinds: str, images: Shape, is_bfloat16: bool) -> List[np.ndarray]:
@@ -49,12 +50,10 @@ def measure(options: argparse.Namespace, parent: common.Parent) -> None:
     loaded = ctypes.CDLL(str(path))
     trial.start(loaded)
     results: Dict[str, Any] = {}
-    for channels in options.channels:
+    for channels, kernels in ((3, OF_THE_INPUT), *((channels, KERNELS) for channels in options.channels)):
         side = int((options.megabytes * 2**20 / 4 / 32 / channels) ** 0.5) // 2 * 2
-        images = (32, side, side, channels)
-        for name, kinds in KERNELS.items():
-            shape = (*images[:3], 3) if name == "channels_last" else images
-            sides = [arrays_of(kinds, shape, is_bfloat16) for is_bfloat16 in (False, True)]
+        for name, kinds in kernels.items():
+            sides = [arrays_of(kinds, (32, side, side, channels), is_bfloat16) for is_bfloat16 in (False, True)]
             times: List[List[float]] = [[], []]
             for turn in range(options.rounds + 1):
                 for arrays, seconds in zip(sides, times):

@@ -70,13 +70,13 @@ def load(name: str, path: Optional[str], split: str, flag: str = "train_dataset_
     _check_class_names(data_set, name, places, flag)
     images = data_set.format.read(places, side or data_set.side)
     images = images._replace(classes=images.classes or data_set.classes)
-    total, place = len(images.labels), places[0].parent
+    total, parent = len(images.labels), places[0].parent
     if num_samples is not None and num_samples > total:
-        raise UserError(f"--num_samples: got {num_samples}, but {place} has {total} {split} images; leave the flag "
+        raise UserError(f"--num_samples: got {num_samples}, but {parent} has {total} {split} images; leave the flag "
                         "out to take all")
     first_of = "" if num_samples is None else f"the first {num_samples} of "
     shown = [place.name for place in places[:5]] + ["..."] * (len(places) > 5)
-    logger.info("%s, %s: %s%d images from %s (%s)", name, split, first_of, total, place, ", ".join(shown))
+    logger.info("%s, %s: %s%d images from %s (%s)", name, split, first_of, total, parent, ", ".join(shown))
     return images.first(num_samples)
 
 

@@ -3,6 +3,7 @@
 Training reads the images of a data set with MindSpore, which is faster. Here Pillow reads them, one at a time: whatever
 a camera, a scanner or a drawing program writes. The pixels are the same except for rounding.
 """
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +35,13 @@ def read_image(file: Path, shorter_edge: int, side: int) -> np.ndarray:
             raise too_large(file)
         try:
             image.load()
-            upright = in_colour(_set_upright(image))
+            with suppress(Exception):  # of damaged EXIF data: the picture may be whole
+                ImageOps.exif_transpose(image, in_place=True)
+            upright = in_colour(image)
         except Exception as error:
             raise UserError(f"{file}: cannot be decoded ({reason_of(error)}); the file is truncated or damaged, so "
                             "copy it again or leave it out") from None
     return np.asarray(_middle(upright, shorter_edge, side))
-
-
-def _set_upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data: the picture may be whole
-        return image
 
 
 def in_colour(image: Image.Image) -> Image.Image:

@@ -109,7 +109,13 @@ class ImageFiles:
             yield
         except RuntimeError:
             for row in source.under_way(workers):
-                check_whole(self.files[row])
+                self.encoded(row)
+                try:
+                    # By MindSpore, which refuses more than Pillow, such as a wrong checksum. One pipeline per file: an
+                    # operation outside of a pipeline fails again after its first failure.
+                    list(self._decode(Rows(self.encoded, [row]), workers=1))
+                except RuntimeError:
+                    raise damaged(self.files[row]) from None
             raise
 
     def check(self) -> None:
@@ -117,6 +123,11 @@ class ImageFiles:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for _ in pool.map(check_whole, self.files):
                 pass
+
+
+def damaged(file: Path) -> UserError:
+    """Return the error for a file that is no whole image."""
+    return UserError(f"{file}: cannot be decoded; the file is truncated or damaged, so copy it again or remove it")
 
 
 @contextmanager
@@ -127,8 +138,7 @@ def decoding(file: Path) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception:
-        raise UserError(f"{file}: cannot be decoded; the file is truncated or damaged, so copy it again or remove it"
-                        ) from None
+        raise damaged(file) from None
 
 
 def check_whole(file: Path) -> None:

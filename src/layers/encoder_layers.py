@@ -6,11 +6,9 @@ from mindspore import dtype as mstype
 from mindspore import get_context, nn, ops
 
 from src.common.logs import logger
-from src.distributed.collectives import share
 from src.distributed.process_group import Process
 from src.layers.batch_norm import batch_norm
 from src.layers.cpu import cells
-from src.settings.given import Given
 
 Norm = Callable[..., nn.Cell]
 
@@ -96,15 +94,6 @@ def mindspore_layers(norm: Norm = nn.BatchNorm2d, amp_level: str = "O0") -> Laye
 
     precision = "float32" if amp_level == "O0" else f"mixed precision {amp_level}"
     return Layers(nn.Identity, _conv, norm_of, Fork, _max_pool, MeanOfPixels, norm, GradientNorm, precision, amp_level)
-
-
-def choose_precision(given: Given, process: Process) -> Given:
-    """Fill in --amp_level: O2 where that is bfloat16, which is faster (docs/cpu.md). Rank 0 decides for all."""
-    has_bfloat16 = process.cpu_library is not None and process.cpu_library.has_bfloat16
-    level = share("O2" if has_bfloat16 else "O0", process)
-    if given["amp_level"] is None:
-        logger.info("--amp_level auto: %s", "O2, because this CPU has bfloat16" if level == "O2" else "O0, float32")
-    return given.fill(amp_level=level)
 
 
 def encoder_layers(process: Process, synchronised: bool = True, amp_level: str = "O0") -> Layers:

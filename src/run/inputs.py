@@ -1,4 +1,4 @@
-"""What a script checks and fills in about its images: staged, enough of them, and the same on every rank."""
+"""What a script checks and fills in: its images, enough of them and the same on every rank, threads and precision."""
 import os
 from pathlib import Path
 from typing import Optional, Tuple
@@ -8,6 +8,7 @@ from src.common.errors import UserError
 from src.common.logs import logger
 from src.data.images import Images, PixelSource, fingerprint
 from src.distributed.collectives import share
+from src.distributed.process_group import Process
 from src.run import staging
 from src.run.folder import Run
 from src.settings.given import Given
@@ -38,6 +39,15 @@ def fit_workers(given: Given) -> Given:
                        "augmentations; for the same ones on a larger machine, give --num_parallel_workers %d there",
                        cores, wanted, cores)
     return given.fill(num_parallel_workers=min(wanted, cores))
+
+
+def choose_precision(given: Given, process: Process) -> Given:
+    """Fill in --amp_level: O2 where that is bfloat16, which is faster (docs/cpu.md). Rank 0 decides for all."""
+    has_bfloat16 = process.cpu_library is not None and process.cpu_library.has_bfloat16
+    level = share("O2" if has_bfloat16 else "O0", process)
+    if given["amp_level"] is None:
+        logger.info("--amp_level auto: %s", "O2, because this CPU has bfloat16" if level == "O2" else "O0, float32")
+    return given.fill(amp_level=level)
 
 
 def check_apart(images: Images, run_folder: Path) -> None:

@@ -10,7 +10,6 @@ from src.common.logs import logger
 from src.data.images import Images, fingerprint
 from src.data.views import Views
 from src.distributed.collectives import share, sum_over_ranks
-from src.layers.encoder_layers import choose_precision
 from src.lr_generator import default_learning_rate, default_scaling, default_warmup
 from src.run import checkpoint, inputs, records
 from src.run.checkpoint import Checkpoint
@@ -77,7 +76,7 @@ def begin(given: Given, run: Run) -> Tuple[Start, TrainSettings, Network, Images
     start = _find_start(given, run)
     process = run.process
     if not start.resumed:  # a resumed run keeps its own
-        given = choose_precision(given, process)
+        given = inputs.choose_precision(given, process)
     with run.together():
         settings, network = resolve(given, start, process.world_size)
         inputs.stage(settings.data_url, settings.dataset_name, settings.train_dataset_path)

@@ -29,7 +29,6 @@ from mindspore import nn, ops
 import train
 from src.distributed import collectives
 from src.distributed.process_group import Process
-from src.layers import encoder_layers
 from src.layers.ascend_batch_norm import AscendBatchNorm
 from src.layers.batch_norm import GlobalBatchNorm, batch_norm
 from src.run import inputs, records
@@ -121,7 +120,7 @@ def test_what_is_across_devices_can_be_chosen(monkeypatch, tmp_path, across, syn
 
     monkeypatch.setattr(train, "prepare", lambda given: Process("CPU", 1, 2))
     monkeypatch.setattr(collectives, "ops", ALIKE)
-    for module in (collectives, inputs, beginning, encoder_layers):
+    for module in (collectives, inputs, beginning):
         monkeypatch.setattr(module, "share", lambda value, *_: value)
     monkeypatch.setattr(loop, "learner_of", stop)
     call_script("train.py", *SMALL, "--train_dataset_path", write_cifar(tmp_path / "data"),

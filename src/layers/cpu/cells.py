@@ -96,7 +96,7 @@ class Kernels:
         return self.kernel("mean_of_pixels", lambda x: (x[0], x[3]), FLOAT, bprop)
 
     def channels_last(self) -> ops.Custom:
-        """Images (N, C, H, W), float32 -> (N, H, W, C), without a gradient."""
+        """Images (N, 3, H, W), float32 -> (N, H, W, 3), without a gradient."""
         def bprop(x, out, gradient):
             return (ops.zeros_like(x),)
 

@@ -32,12 +32,10 @@ Convolution make_convolution(Direction direction, int type, const int64_t *x, co
   const int64_t x_dims[] = {x[0], x[3], x[1], x[2]}, y_dims[] = {y[0], y[3], y[1], y[2]};
   Dims strides{}, dilates{}, before{}, after{};
   for (int i = 0; i < 2; ++i) {
-    // The larger quotient: an edge of one pixel would hide a stride of 2.
-    strides[i] = std::max((x[1] + y[1] - 1) / y[1], (x[2] + y[2] - 1) / y[2]);
+    strides[i] = stride_of(x, y);
     before[i] = w[2 + i] / 2;
+    after[i] = (y[1 + i] - 1) * strides[i] + w[2 + i] - x[1 + i] - before[i];  // what makes the sizes fit
   }
-  // The padding at the far end that makes the sizes fit.
-  for (int i = 0; i < 2; ++i) after[i] = (y[1 + i] - 1) * strides[i] + w[2 + i] - x[1 + i] - before[i];
   void *source = plain_desc(x_dims, type, NHWC), *target = plain_desc(y_dims, type, NHWC);
   void *any = plain_desc(w, type, ANY), *forward;
   // oneDNN fixes threads and layouts when a primitive is made, by the concurrency that `run` has set for this thread.
@@ -103,8 +101,9 @@ template <typename T>
 void convolve(Direction direction, T *x, void *w, T *y, const int64_t *x_shape, const int64_t *w_shape,
               const int64_t *y_shape) {
   constexpr int type = sizeof(T) == 2 ? BF16 : F32;
-  if (direction == TO_WEIGHTS && type == BF16 && suits_product(x_shape, w_shape, y_shape))
-    return weights_by_product(x, static_cast<float *>(w), y, x_shape, w_shape, y_shape);
+  if constexpr (type == BF16)
+    if (direction == TO_WEIGHTS && suits_product(x_shape, w_shape, y_shape))
+      return weights_by_product(x, static_cast<float *>(w), y, x_shape, w_shape, y_shape);
   if (w_shape[2] > 1 || (x_shape[1] == y_shape[1] && x_shape[2] == y_shape[2]))
     return convolve_plainly(direction, type, x, w, y, x_shape, w_shape, y_shape);
   static Buffer buffer;

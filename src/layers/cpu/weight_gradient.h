@@ -20,6 +20,11 @@ bool suits_product(const int64_t *x, const int64_t *w, const int64_t *y) {
   return w[2] == 1 ? x[3] >= 64 : x[3] >= 16 * y[2];
 }
 
+// 1 or 2. The larger quotient: an edge of one pixel would hide a stride of 2.
+int64_t stride_of(const int64_t *x, const int64_t *y) {
+  return std::max((x[1] + y[1] - 1) / y[1], (x[2] + y[2] - 1) / y[2]);
+}
+
 void *matrix(int64_t rows, int64_t columns, int type, bool is_transposed = false) {
   const int64_t dims[] = {rows, columns}, strides[] = {is_transposed ? 1 : columns, is_transposed ? rows : 1};
   void *desc;
@@ -51,31 +56,29 @@ const Product &product_for(int64_t outputs, int64_t pixels, int64_t columns, boo
 }
 
 // Lay the pixels that the output pixels of a line see side by side: (W', K K I).
-template <typename T>
-void columns_of(const T *image, int64_t top, int64_t stride, const int64_t *x_shape, const int64_t *w_shape, int64_t count,
-                T *to) {
+void columns_of(const bfloat16 *image, int64_t top, int64_t stride, const int64_t *x_shape, const int64_t *w_shape,
+                int64_t count, bfloat16 *to) {
   const int64_t height = x_shape[1], width = x_shape[2], channels = x_shape[3], kernel = w_shape[2];
   for (int64_t column = 0; column < count; ++column)
     for (int64_t h = top; h < top + kernel; ++h)
       for (int64_t w = column * stride - kernel / 2; w < column * stride - kernel / 2 + kernel; ++w, to += channels) {
         if (h < 0 || h >= height || w < 0 || w >= width)
-          std::fill_n(to, channels, narrow<T>(0));
+          std::fill_n(to, channels, narrow<bfloat16>(0));
         else
           std::copy_n(image + (h * width + w) * channels, channels, to);
       }
 }
 
 // x (N, H, W, I), y (N, H', W', O), the gradient of the output -> w (O, I, K, K)
-template <typename T>
-void weights_by_product(T *x, float *w, T *y, const int64_t *x_shape, const int64_t *w_shape, const int64_t *y_shape) {
+void weights_by_product(bfloat16 *x, float *w, bfloat16 *y, const int64_t *x_shape, const int64_t *w_shape,
+                        const int64_t *y_shape) {
   static Buffer column_buffer, sum_buffer;
   const int64_t channels = x_shape[3], outputs = w_shape[0], taps = w_shape[2] * w_shape[3], columns = taps * channels;
-  const int64_t lines = y_shape[0] * y_shape[1], width = y_shape[2];
-  const int64_t stride = std::max((x_shape[1] + y_shape[1] - 1) / y_shape[1], (x_shape[2] + width - 1) / width);
+  const int64_t lines = y_shape[0] * y_shape[1], width = y_shape[2], stride = stride_of(x_shape, y_shape);
   const bool is_x = taps == 1 && stride == 1;  // the columns are x itself
   const int64_t piece = is_x ? lines : std::max<int64_t>(1, PIECE / width);
-  T *seen = is_x ? x : static_cast<T *>(column_buffer.of(piece * width * columns * sizeof(T)));
-  float *sums = static_cast<float *>(sum_buffer.of(outputs * columns * sizeof(float)));
+  auto *seen = is_x ? x : static_cast<bfloat16 *>(column_buffer.of(piece * width * columns * sizeof(bfloat16)));
+  float *sums = taps == 1 ? w : static_cast<float *>(sum_buffer.of(outputs * columns * sizeof(float)));
   for (int64_t begin = 0; begin < lines; begin += piece) {
     const int64_t count = std::min(piece, lines - begin);
     if (!is_x)
@@ -90,6 +93,7 @@ void weights_by_product(T *x, float *w, T *y, const int64_t *x_shape, const int6
     const dnnl_exec_arg_t args[] = {{SRC, left.get()}, {WEIGHTS, right.get()}, {DST, target.get()}};
     check(dnnl_primitive_execute(product.primitive, stream, 3, args), "matmul");
   }
+  if (taps == 1) return;  // the sums lie as the weights do
   in_parts(outputs, [=](int64_t first, int64_t last, int) {
     for (int64_t o = first; o < last; ++o)
       for (int64_t tap = 0; tap < taps; ++tap)

@@ -194,12 +194,21 @@ def test_unusual_headers_and_bytes_behind_an_image_are_no_damage(folder):
     assert len(load(folder).labels) == 6
 
 
-def break_inside(file):
+def break_inside(file, begin=3000, end=3100):
     """Damage a file whose header and ends look whole."""
     data = bytearray(noise(file, "PNG").read_bytes())
-    data[3000:3100] = bytes(100)
+    data[begin:end] = bytes(end - begin)
     file.write_bytes(data)
     return file
+
+
+def test_damage_that_mindspore_alone_refuses_is_named(folder, tmp_path, monkeypatch):
+    """Pillow does not compare the checksum of a PNG file's pixels, the four bytes before the last chunk."""
+    monkeypatch.chdir(tmp_path)
+    file = break_inside(folder / "train" / "cat" / "b.png", -16, -12)
+    Image.open(file).load()
+    with pytest.raises(UserError, match="b.png: cannot be decoded"):
+        list(Views(load(folder).pixels, 2, PAPER_SMALL, seed=0, workers=2).of_epoch(0))
 
 
 @pytest.mark.parametrize("read", [
